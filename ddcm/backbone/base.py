@@ -1,0 +1,103 @@
+"""What the rest of the package may ask of a backbone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from ddcm.mel import MelSpec
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the UNet is told besides the noisy latent. Batch 1: it is expanded to the latent's batch."""
+
+    generated: torch.Tensor
+    """(1, 8, 768): GPT-2's continuation of the prompt, AudioLDM2's stand-in for AudioMAE features."""
+    text: torch.Tensor
+    """(1, length, 1024): T5's hidden states."""
+    mask: torch.Tensor
+    """(1, length) int64: 1 where ``text`` is real."""
+
+
+class Backbone(ABC):
+    """A frozen latent diffusion model of audio. All tensors live on ``device``.
+
+    Shapes (see ``ddcm/__init__.py`` for the letters): mel (B, 1, T, M) with T a multiple of 4, latents
+    (B, C, L, F) with L = T/4 and F = M/4. Methods run without gradients unless the caller turns them on by
+    working on ``vae`` and ``unet`` directly.
+    """
+
+    name: str
+    """Hub name or folder, as given."""
+    mel_spec: MelSpec
+    latent_channels: int
+    scaling_factor: float
+    """z = z_raw * scaling_factor."""
+    alphas_cumprod: torch.Tensor
+    """(1000,) float64 on the CPU: the share of signal variance left at each timestep."""
+    device: torch.device
+
+    @property
+    @abstractmethod
+    def latent_digest(self) -> str:
+        """Names the latent space (VAE weights, scaling, mel): what codebooks and latent caches belong to."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """Names the whole denoiser: latent space, UNet weights, head layout, schedule."""
+
+    @abstractmethod
+    def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """mel (B, 1, T, M) -> mean and standard deviation of z_raw, each (B, C, L, F), float32."""
+
+    def encode(self, mel: torch.Tensor) -> torch.Tensor:
+        """mel (B, 1, T, M) -> z (B, C, L, F): the posterior's mode, scaled."""
+        return self.posterior(mel)[0] * self.scaling_factor
+
+    @abstractmethod
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """z (B, C, L, F) -> mel (B, 1, T, M), float32."""
+
+    @abstractmethod
+    def vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        """mel (B, 1, T, M) -> audio (B, hop * T), float32."""
+
+    @abstractmethod
+    def condition(self, prompt: str) -> Condition:
+        """The condition of one prompt. Encoded alone, because batch mates would change it; cached."""
+
+    @abstractmethod
+    def null_condition(self) -> Condition:
+        """The condition of no prompt at all. Needs no text encoder once it is cached."""
+
+    @abstractmethod
+    def eps(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
+        """The UNet's estimate of the noise in x (B, C, L, F) at timestep t, float32."""
+
+    def x0(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
+        """The estimate of the clean latent: (x - sqrt(1 - abar) eps) / sqrt(abar)."""
+        return self.x0_from_eps(x, t, self.eps(x, t, condition))
+
+    def x0_from_eps(self, x: torch.Tensor, t: int, eps: torch.Tensor) -> torch.Tensor:
+        abar = float(self.alphas_cumprod[t])
+        return (x - (1 - abar) ** 0.5 * eps) / abar**0.5
+
+    def denoiser(self, prompt: str = "", negative_prompt: str = "", guidance_scale: float = 1.0):
+        """``denoise(x, t) -> x0`` with classifier-free guidance inside (arXiv 2207.12598).
+
+        eps = eps_null + guidance_scale (eps_prompt - eps_null). No prompt, or a scale of 1: one UNet call.
+        """
+        wanted = self.condition(prompt) if prompt else self.null_condition()
+        if not prompt or guidance_scale == 1.0:
+            return lambda x, t: self.x0(x, t, wanted)
+        other = self.condition(negative_prompt) if negative_prompt else self.null_condition()
+
+        def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
+            eps_other, eps_wanted = self.eps(x, t, other), self.eps(x, t, wanted)
+            return self.x0_from_eps(x, t, eps_other + guidance_scale * (eps_wanted - eps_other))
+
+        return denoise

@@ -1,0 +1,61 @@
+"""Several processes as one: ranks, sums over ranks, and a share of a list of work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as td
+
+T = TypeVar("T")
+
+
+def active() -> bool:
+    return td.is_available() and td.is_initialized()
+
+
+def rank() -> int:
+    """This process's rank: of the process group if there is one, else what torchrun or SLURM say."""
+    if active():
+        return td.get_rank()
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+
+
+def world_size() -> int:
+    if active():
+        return td.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+
+
+def sum_over_ranks(*tensors: torch.Tensor) -> None:
+    """Add each tensor up over all ranks, in place. One process: nothing to do."""
+    if active():
+        for tensor in tensors:
+            td.all_reduce(tensor)
+
+
+def from_rank_zero(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor of rank 0, on every rank, in place."""
+    if active():
+        td.broadcast(tensor, src=0)
+    return tensor
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (n, D) of every rank, interleaved (row 0 of each rank, row 1 of each, ...): (world * n, D).
+
+    Interleaved so that the order is the one in which a single process would have met them when ranks are
+    dealt samples round-robin. Every rank must bring the same n.
+    """
+    if not active():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(td.get_world_size())]
+    td.all_gather(parts, rows.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+def share(items: Sequence[T], index: int, count: int) -> list[T]:
+    """Every ``count``-th item from ``index``: disjoint, together everything."""
+    return list(items[index::count])

@@ -1,0 +1,77 @@
+"""The log-mel spectrogram that AudioLDM2's VAE and vocoder were trained on."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+
+import torch
+
+LN_TO_DB = 8.685889638065035  # 20 / ln(10): a difference of natural-log magnitudes in decibels
+
+
+@dataclass(frozen=True)
+class MelSpec:
+    """A mel front end as data. The defaults are those of AudioLDM's training code.
+
+    The spectrogram is of magnitudes (power 1), bands are Slaney's in scale and norm, and the logarithm is
+    natural. Frames are not centred on padded edges as ``torch.stft(center=True)`` does it: the waveform is
+    reflected by (n_fft - hop) / 2 on each side, so S samples give exactly S // hop frames.
+    """
+
+    sample_rate: int = 16000
+    n_fft: int = 1024
+    hop: int = 160
+    n_mels: int = 64
+    fmin: float = 0.0
+    fmax: float = 8000.0
+    floor: float = 1e-5  # magnitudes are clamped here before the logarithm
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+@functools.lru_cache(maxsize=8)
+def _filterbank(spec: MelSpec) -> torch.Tensor:
+    """(n_mels, n_fft // 2 + 1), librosa's: torchaudio's own differs by 5e-8, which shows near the floor."""
+    import librosa
+
+    bank = librosa.filters.mel(
+        sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, fmin=spec.fmin, fmax=spec.fmax,
+        htk=False, norm="slaney",
+    )
+    return torch.from_numpy(bank)
+
+
+@functools.lru_cache(maxsize=8)
+def _on_device(spec: MelSpec, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.hann_window(spec.n_fft).to(device), _filterbank(spec).to(device)
+
+
+@torch.autocast("cpu", enabled=False)
+@torch.autocast("cuda", enabled=False)
+def log_mel(audio: torch.Tensor, spec: MelSpec = MelSpec()) -> torch.Tensor:  # noqa: B008 (frozen)
+    """Audio (B, S) at ``spec.sample_rate`` -> log-mel (B, 1, S // hop, n_mels), fp32, natural logarithm.
+
+    Differentiable and batched on the audio's own device. Audio shorter than the reflection is padded with
+    silence first, because a reflection cannot be longer than what it reflects.
+
+    Source: ``audioldm_train/utilities/data/dataset.py`` of AudioLDM-training-finetuning.
+    """
+    if audio.ndim != 2:
+        raise ValueError(f"audio must be (B, S), not {tuple(audio.shape)}")
+    audio = audio.float()
+    frames = audio.shape[-1] // spec.hop
+    if frames == 0:
+        raise ValueError(f"audio has {audio.shape[-1]} samples; one frame needs {spec.hop}")
+    window, bank = _on_device(spec, str(audio.device))
+    pad = (spec.n_fft - spec.hop) // 2
+    if audio.shape[-1] <= pad:
+        audio = torch.nn.functional.pad(audio, (0, pad + 1 - audio.shape[-1]))
+    audio = torch.nn.functional.pad(audio[:, None], (pad, pad), mode="reflect")[:, 0]
+    spectrum = torch.stft(
+        audio, spec.n_fft, hop_length=spec.hop, window=window, center=False, return_complex=True
+    )
+    mel = bank @ spectrum.abs()  # [B, M, T]
+    mel = mel[..., :frames].clamp(min=spec.floor).log()
+    return mel.transpose(1, 2)[:, None]  # [B, 1, T, M]

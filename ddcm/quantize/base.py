@@ -1,0 +1,63 @@
+"""The contract that every quantizer obeys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Quantized:
+    """What a quantizer makes of latents z (B, D, *spatial)."""
+
+    z: torch.Tensor
+    """(B, D, *spatial), the quantised latent; in training it passes gradients straight through to z."""
+    codes: torch.Tensor
+    """(B, *spatial) int64, the atom of each cell."""
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Scalars to add up, weights already in: ``codebook`` and ``commitment``."""
+    perplexity: torch.Tensor | None = None
+    """exp(entropy of the atoms' frequencies in this batch, over all ranks), between 1 and K."""
+    usage: torch.Tensor | None = None
+    """Share of the K atoms that this batch (over all ranks) used at least once, in [0, 1]."""
+
+
+class Quantizer(nn.Module):
+    """Maps each cell (the D numbers at one spatial position) to the codebook.
+
+    ``encode(z) -> codes``, ``decode(codes) -> z``, ``forward(z) -> Quantized``. In eval mode
+    ``forward(z).z`` equals ``decode(encode(z))`` bit for bit (soft quantizers excepted, which give mixtures).
+    Distances are computed in float32 whatever the dtype of z; the result has the dtype of z.
+    """
+
+    codebook_size: int
+    embedding_dim: int
+
+    def encode(self, z: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
+        """Start the codebook from cells (N, D) of real latents."""
+        raise NotImplementedError
+
+    @property
+    def config(self) -> dict:
+        """JSON-able constructor arguments: ``type(q)(**q.config)`` has the same shape."""
+        raise NotImplementedError
+
+
+def to_cells(z: torch.Tensor, dim: int) -> torch.Tensor:
+    """z (B, D, *spatial) -> cells (N, D), float32."""
+    if z.ndim < 2 or z.shape[1] != dim:
+        raise ValueError(f"the codebook has atoms of {dim} numbers; the latent is {tuple(z.shape)}")
+    return z.movedim(1, -1).reshape(-1, dim).float()
+
+
+def from_cells(cells: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """cells (N, D) -> (B, D, *spatial) with the shape and dtype of ``like``."""
+    return cells.reshape(like.shape[0], *like.shape[2:], cells.shape[-1]).movedim(-1, 1).to(like.dtype)

@@ -1,0 +1,54 @@
+"""Nearest atoms and k-means, with memory that does not grow with the number of cells."""
+
+from __future__ import annotations
+
+import torch
+
+CHUNK = 1 << 15  # cells at a time: 2**15 x 1024 float32 distances are 128 MiB
+
+
+def nearest(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """Index of the Euclidean-nearest atom of codebook (K, D) for each of cells (N, D): (N,) int64.
+
+    argmin |x - e|^2 = argmin |e|^2 / 2 - <x, e>: |x|^2 is the same for all atoms and left out, so no
+    N x K x D tensor exists. Exact ties go to the lowest index.
+    """
+    half_norms = codebook.square().sum(dim=1) / 2
+    # One chunk size for every input: the shape of a matrix product decides how it is rounded.
+    parts = [
+        torch.addmm(half_norms, part, codebook.T, alpha=-1).argmin(dim=1) for part in cells.split(CHUNK)
+    ]
+    return torch.cat(parts) if parts else cells.new_empty(0, dtype=torch.long)
+
+
+def sums_and_counts(cells: torch.Tensor, codes: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per atom: sum of its cells (K, D) and their number (K,)."""
+    sums = cells.new_zeros(size, cells.shape[1]).index_add_(0, codes, cells)
+    counts = torch.bincount(codes, minlength=size).to(cells.dtype)
+    return sums, counts
+
+
+def kmeans(cells: torch.Tensor, size: int, iterations: int = 20, seed: int = 0) -> torch.Tensor:
+    """Lloyd's algorithm on cells (N, D): centroids (size, D), float32.
+
+    Starts from cells drawn without replacement (with a little noise where there are fewer cells than
+    atoms). An atom that loses all its cells is set on a random cell, so none ends empty for want of luck.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    cells = cells.float()
+    count = len(cells)
+    if count == 0:
+        raise ValueError("k-means needs at least one cell")
+    order = torch.randperm(count, generator=generator)[:size]
+    centroids = cells[order.to(cells.device)]
+    if count < size:
+        extra = torch.randint(count, (size - count,), generator=generator)
+        noise = torch.randn(size - count, cells.shape[1], generator=generator) * 1e-3
+        centroids = torch.cat([centroids, cells[extra.to(cells.device)] + noise.to(cells.device)])
+    for _ in range(iterations):
+        sums, counts = sums_and_counts(cells, nearest(cells, centroids), size)
+        empty = counts == 0
+        centroids = sums / counts.clamp(min=1)[:, None]
+        fill = torch.randint(count, (size,), generator=generator).to(cells.device)
+        centroids = torch.where(empty[:, None], cells[fill], centroids)
+    return centroids

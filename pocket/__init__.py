@@ -1,0 +1,1 @@
+"""How the embedded backbone in ``checkpoints/pocket`` was made; nothing in ``ddcm`` imports this."""

@@ -1,0 +1,72 @@
+"""Training batches: windows of 16 kHz audio, kinds drawn evenly, filled from as many clips as it takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from pocket.corpus import KINDS, SAMPLE_RATE, Clip, Corpus
+
+
+def level(audio: np.ndarray) -> np.ndarray:
+    """Zero mean and peak 0.5, as AudioLDM's training data."""
+    audio = audio - audio.mean()
+    return audio / (np.abs(audio).max(initial=0.0) + 1e-8) * 0.5
+
+
+class Windows(IterableDataset):
+    """Endless windows {audio (S,), caption} from the training clips.
+
+    ``fill`` continues a window with further clips of the same kind when one is too short (for models of
+    sound); without it the rest is silence (for models that are told the caption). Level varies by ``gain_db``.
+    """
+
+    def __init__(self, corpus: Corpus, frames: int, seed: int, fill: bool, gain_db: float = 12.0):
+        self.corpus, self.samples, self.seed, self.fill, self.gain_db = corpus, frames * 160, seed, fill, gain_db
+        self.clips = {kind: corpus.of("train", kind) for kind in KINDS}
+        # Long recordings hold more to learn from, up to a point.
+        self.weights = {}
+        for kind, clips in self.clips.items():
+            seconds = np.array([min(clip.length / SAMPLE_RATE, 20.0) for clip in clips])
+            self.weights[kind] = seconds / seconds.sum()
+
+    def __iter__(self):
+        rng = np.random.default_rng(self.seed)
+        while True:
+            kind = KINDS[rng.integers(len(KINDS))]
+            audio, clip = self._piece(kind, rng)
+            while self.fill and len(audio) < self.samples:
+                audio = np.concatenate([audio, self._piece(kind, rng)[0]])
+            audio = np.pad(level(audio[: self.samples]), (0, max(0, self.samples - len(audio))))
+            audio *= 10 ** (-self.gain_db * rng.random() * (rng.random() < 0.5) / 20)
+            yield {"audio": torch.from_numpy(audio.astype(np.float32)), "caption": clip.caption}
+
+    def _piece(self, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, Clip]:
+        clip = self.clips[kind][rng.choice(len(self.clips[kind]), p=self.weights[kind])]
+        start = rng.integers(max(1, clip.length - self.samples + 1))
+        return self.corpus.audio(clip, start, self.samples), clip
+
+
+def validation(corpus: Corpus, seconds: float = 5.12, per_kind: int = 16) -> list[tuple[Clip, np.ndarray]]:
+    """The fixed validation clips: (clip, levelled audio of at most ``seconds``), at most ``per_kind`` of each kind.
+
+    Files in the order of the pool, round after round of consecutive pieces (a second piece of a file only
+    once every file of the kind has given its first), cut to whole latent frames, none under 0.32 s.
+    """
+    size = round(seconds * SAMPLE_RATE)
+    chosen = []
+    for kind in KINDS:
+        clips = corpus.of("val", kind)
+        step = max(1, len(clips) // per_kind)  # spread over the voices and kits
+        clips = clips[::step]
+        pieces = [
+            (clip, number * size)
+            for number in range(per_kind)
+            for clip in clips
+            if clip.length - number * size >= 0.32 * SAMPLE_RATE
+        ]
+        for clip, start in pieces[:per_kind]:
+            audio = corpus.audio(clip, start, size)
+            chosen.append((clip, level(audio[: len(audio) // 640 * 640])))
+    return chosen

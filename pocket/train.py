@@ -1,0 +1,101 @@
+"""Train one part of the pocket backbone for a given time, or further.
+
+    python -m pocket.train --stage vae --budget_minutes 40
+
+Runs are resumed from ``--out/STAGE/last.ckpt`` where there is one: the same command with a larger budget trains
+on. Stages in order: vae, vocoder and clap (independent of each other), then unet (needs vae and clap). The
+vocoder can be trained again after the vae to hear its mels. ``python -m pocket.assemble`` makes the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from pocket.batches import Windows, validation
+from pocket.budget import TimeBudget
+from pocket.corpus import Corpus
+
+STAGES = {
+    "vae": "pocket.vae:VAEStage",
+    "vocoder": "pocket.vocoder:VocoderStage",
+    "clap": "pocket.clap:ClapStage",
+    "unet": "pocket.unet:UNetStage",
+}
+
+
+def build(stage: str, out: Path) -> L.LightningModule:
+    module, name = STAGES[stage].split(":")
+    cls = getattr(import_module(module), name)
+    return cls(runs=str(out)) if getattr(cls, "needs_runs", False) else cls()
+
+
+def train(args: argparse.Namespace) -> None:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    L.seed_everything(args.seed)
+    corpus = Corpus(args.corpus)
+    module = build(args.stage, args.out)
+    folder = args.out / args.stage
+    last = folder / "last.ckpt"
+    # A resumed run must not meet the same windows again.
+    seed = args.seed
+    if last.exists():
+        seed += torch.load(last, weights_only=True, map_location="cpu")["global_step"]
+    windows = Windows(corpus, args.frames or module.frames, seed=seed, fill=module.fill)
+    clips = [{"audio": torch.from_numpy(audio), "caption": clip.caption} for clip, audio in validation(corpus, 2.56, 8)]
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=args.precision,
+        max_epochs=-1,
+        max_steps=-1,
+        gradient_clip_val=None if not module.automatic_optimization else 1.0,
+        val_check_interval=args.val_every,
+        limit_val_batches=args.val_batches,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        logger=TensorBoardLogger(folder, name="", version="logs"),
+        callbacks=[
+            TimeBudget(args.budget_minutes),
+            ModelCheckpoint(folder, filename="last", save_top_k=1, every_n_train_steps=args.save_every,
+                            enable_version_counter=False, save_on_train_epoch_end=False),
+            LearningRateMonitor(),
+        ],
+        enable_progress_bar=not args.quiet,
+        enable_model_summary=not args.quiet,
+    )
+    trainer.fit(
+        module,
+        DataLoader(windows, batch_size=args.batch_size or module.batch_size),
+        DataLoader(clips, batch_size=1),
+        ckpt_path=last if last.exists() else None,
+        weights_only=True,
+    )
+    trainer.save_checkpoint(last)
+    print({name: round(float(value), 4) for name, value in trainer.callback_metrics.items()})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", required=True, choices=STAGES)
+    parser.add_argument("--budget_minutes", type=float, required=True, help="of all runs of this stage together")
+    parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
+    parser.add_argument("--out", type=Path, default=Path("runs/pocket"))
+    parser.add_argument("--batch_size", type=int)
+    parser.add_argument("--frames", type=int, help="mel frames of a training window")
+    parser.add_argument("--precision", default="bf16-mixed", help="as Lightning has it; bf16-mixed helps on CPUs too")
+    parser.add_argument("--threads", type=int, help="of this process (default: torch's choice)")
+    parser.add_argument("--val_every", type=int, default=200, help="steps between validations")
+    parser.add_argument("--val_batches", type=int, default=32)
+    parser.add_argument("--save_every", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true")
+    train(parser.parse_args())

@@ -1,0 +1,156 @@
+"""Stage ``vocoder``: log-mel (B, T, 64) -> audio (B, 160 T)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+from ddcm.mel import LN_TO_DB, log_mel
+from pocket.vae import load_vae
+
+CONFIG = dict(
+    model_in_dim=64,
+    sampling_rate=16000,
+    upsample_initial_channel=256,
+    upsample_rates=[5, 4, 2, 2, 2],
+    upsample_kernel_sizes=[16, 16, 8, 4, 4],
+    resblock_kernel_sizes=[3, 7],
+    resblock_dilation_sizes=[[1, 3], [1, 3]],
+    normalize_before=False,
+)
+RESOLUTIONS = ((256, 64), (512, 128), (1024, 256))  # (n_fft, hop) of the STFT losses and discriminators
+
+
+def magnitudes(audio: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
+    """(B, S) -> (B, n_fft // 2 + 1, frames). The floor keeps the gradient of sqrt finite."""
+    window = torch.hann_window(n_fft, device=audio.device)
+    spectrum = torch.view_as_real(torch.stft(audio, n_fft, hop, window=window, return_complex=True))
+    return spectrum.square().sum(-1).clamp(min=1e-10).sqrt()
+
+
+def stft_loss(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Spectral convergence + log-magnitude L1 over several resolutions (Parallel WaveGAN, arXiv 1910.11480)."""
+    total = 0.0
+    for n_fft, hop in RESOLUTIONS:
+        a, b = magnitudes(fake, n_fft, hop), magnitudes(real, n_fft, hop)
+        convergence = (b - a).norm(dim=(1, 2)) / b.norm(dim=(1, 2)).clamp(min=1e-3)
+        floor = 1e-4
+        total = total + convergence.mean() + (a.clamp(min=floor).log() - b.clamp(min=floor).log()).abs().mean()
+    return total / len(RESOLUTIONS)
+
+
+class SpectrumDiscriminator(nn.Module):
+    """Judges log-magnitudes at one resolution (UnivNet, arXiv 2106.07889); returns its score and features."""
+
+    def __init__(self, n_fft: int, hop: int, channels: int = 16):
+        super().__init__()
+        self.n_fft, self.hop = n_fft, hop
+        widths = [1, channels, channels, channels, channels]
+        self.layers = nn.ModuleList(
+            nn.utils.parametrizations.weight_norm(nn.Conv2d(a, b, (9, 3), stride=(2, 1), padding=(4, 1)))
+            for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.score = nn.utils.parametrizations.weight_norm(nn.Conv2d(channels, 1, 3, padding=1))
+
+    def forward(self, audio: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        x = magnitudes(audio, self.n_fft, self.hop).clamp(min=1e-4).log()[:, None]
+        features = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            features.append(x)
+        return self.score(x), features
+
+
+class VocoderStage(L.LightningModule):
+    """Matched log-mel L1 and multi-resolution STFT losses; discriminators join at ``adversarial_from``.
+
+    Where a trained VAE lies in the runs folder, half of the input mels have been through it, so that the
+    vocoder forgives what the VAE smears; the target stays the recording.
+    """
+
+    needs_runs = True
+    automatic_optimization = False
+    frames, batch_size, fill, learning_rate = 64, 12, True, 1e-3
+
+    def __init__(self, runs: str, adversarial_from: float = 0.6):
+        super().__init__()
+        self.save_hyperparameters(ignore="runs")
+        self.vocoder = SpeechT5HifiGan(SpeechT5HifiGanConfig(**CONFIG))
+        for layer in self.vocoder.modules():  # the class's own init (std 0.01) is for converted weights
+            if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d)):
+                layer.reset_parameters()
+        self.judges = nn.ModuleList(SpectrumDiscriminator(*r) for r in RESOLUTIONS)
+        # Frozen and not part of this stage's checkpoint: a list hides it from the module tree.
+        self._vae = [load_vae(Path(runs))] if (Path(runs) / "vae" / "last.ckpt").exists() else []
+
+    def configure_optimizers(self):
+        return [
+            torch.optim.AdamW(self.vocoder.parameters(), lr=self.learning_rate, betas=(0.8, 0.99)),
+            torch.optim.AdamW(self.judges.parameters(), lr=self.learning_rate / 2, betas=(0.8, 0.99)),
+        ]
+
+    @property
+    def adversarial(self) -> bool:
+        budget = next((c for c in self.trainer.callbacks if hasattr(c, "progress")), None)
+        return budget is not None and budget.progress >= self.hparams.adversarial_from
+
+    @torch.no_grad()
+    def _through_vae(self, mel: torch.Tensor) -> torch.Tensor:
+        vae = self._vae[0].to(mel.device)
+        return vae.decode(vae.encode(mel).latent_dist.mode()).sample.float()
+
+    def vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        """mel (B, 1, T, 64) -> (B, 160 T); the transposed convolutions' tail of 32 samples is cut."""
+        return self.vocoder(mel[:, 0])[:, : 160 * mel.shape[2]].float()
+
+    def training_step(self, batch, batch_idx):
+        real = batch["audio"]
+        mel = log_mel(real)
+        heard = mel
+        if self._vae:
+            half = len(mel) // 2
+            heard = torch.cat([self._through_vae(mel[:half]), mel[half:]])
+        fake = self.vocode(heard)
+        generator_step, judge_step = self.optimizers()
+        mel_error = (log_mel(fake) - mel).abs().mean()
+        spectral = stft_loss(fake, real)
+        loss = 4.0 * mel_error + spectral
+        logs = {"mel_db": mel_error * LN_TO_DB, "stft": spectral}
+        if self.adversarial:
+            judge_loss = sum(
+                ((1 - judge(real)[0]) ** 2).mean() + (judge(fake.detach())[0] ** 2).mean() for judge in self.judges
+            )
+            judge_step.zero_grad()
+            self.manual_backward(judge_loss)
+            judge_step.step()
+            fooled, match = 0.0, 0.0
+            for judge in self.judges:
+                score, features = judge(fake)
+                with torch.no_grad():
+                    _, wanted = judge(real)
+                fooled = fooled + ((1 - score) ** 2).mean()
+                match = match + sum((a - b).abs().mean() for a, b in zip(features, wanted, strict=True))
+            loss = loss + 0.2 * fooled + 0.4 * match
+            logs |= {"judge": judge_loss, "fooled": fooled, "match": match}
+        generator_step.zero_grad()
+        self.manual_backward(loss)
+        self.clip_gradients(generator_step, gradient_clip_val=5.0, gradient_clip_algorithm="norm")
+        generator_step.step()
+        self.log_dict(logs, prog_bar=True)
+
+    def validation_step(self, clip, batch_idx):
+        mel = log_mel(clip["audio"])
+        fake = self.vocode(mel)
+        self.log("val_mel_db", (log_mel(fake) - mel).abs().mean() * LN_TO_DB, batch_size=1, prog_bar=True)
+        if self._vae:
+            fake = self.vocode(self._through_vae(mel))
+            error = (log_mel(fake) - mel).abs().mean() * LN_TO_DB
+            self.log("val_with_vae_db", error, batch_size=1, prog_bar=True)
+        if batch_idx % 8 == 0:
+            for name, audio in (("input", clip["audio"]), ("output", fake)):
+                self.logger.experiment.add_audio(f"{batch_idx}/{name}", audio[0].cpu(), self.global_step, 16000)
