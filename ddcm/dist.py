@@ -56,6 +56,35 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
+def total_rows(rows: torch.Tensor) -> int:
+    """Rows of all ranks together; every rank has as many."""
+    return len(rows) * (td.get_world_size() if active() else 1)
+
+
+def pick_rows(rows: torch.Tensor, chosen: torch.Tensor, block: int) -> torch.Tensor:
+    """Rows (n, D) of the whole batch by their index there: (len(chosen), D), the same on every rank.
+
+    The whole batch is what one process would have held: blocks of ``block`` rows (the cells of one sample),
+    dealt to the ranks round-robin. Each rank fills in the rows that it has; the sum is everybody's.
+    """
+    chosen = chosen.to(rows.device)
+    if not active():
+        return rows[chosen]
+    block_index = chosen // block
+    mine = block_index % td.get_world_size() == td.get_rank()
+    local = block_index // td.get_world_size() * block + chosen % block
+    picked = rows.new_zeros(len(chosen), rows.shape[1])
+    picked[mine] = rows[local[mine]]
+    td.all_reduce(picked)
+    return picked
+
+
+def barrier() -> None:
+    """Wait until every rank is here. One process: nothing to do."""
+    if active():
+        td.barrier()
+
+
 def share(items: Sequence[T], index: int, count: int) -> list[T]:
     """Every ``count``-th item from ``index``: disjoint, together everything."""
     return list(items[index::count])

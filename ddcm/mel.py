@@ -50,7 +50,7 @@ def _on_device(spec: MelSpec, device: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.autocast("cpu", enabled=False)
 @torch.autocast("cuda", enabled=False)
-def log_mel(audio: torch.Tensor, spec: MelSpec = MelSpec()) -> torch.Tensor:  # noqa: B008 (frozen)
+def log_mel(audio: torch.Tensor, spec: MelSpec = MelSpec()) -> torch.Tensor:
     """Audio (B, S) at ``spec.sample_rate`` -> log-mel (B, 1, S // hop, n_mels), fp32, natural logarithm.
 
     Differentiable and batched on the audio's own device. Audio shorter than the reflection is padded with

@@ -19,17 +19,24 @@ class Windows(IterableDataset):
     """Endless windows {audio (S,), caption} from the training clips.
 
     ``fill`` continues a window with further clips of the same kind when one is too short (for models of
-    sound); without it the rest is silence (for models that are told the caption). Level varies by ``gain_db``.
+    sound); without it the rest is silence (for models that are told the caption).
+
+    Recordings are levelled as a whole, so that windows hold their quiet passages as quiet as a user's file has
+    them; half of the windows are turned down further by up to ``gain_db``.
     """
 
     def __init__(self, corpus: Corpus, frames: int, seed: int, fill: bool, gain_db: float = 12.0):
         self.corpus, self.samples, self.seed, self.fill, self.gain_db = corpus, frames * 160, seed, fill, gain_db
         self.clips = {kind: corpus.of("train", kind) for kind in KINDS}
         # Long recordings hold more to learn from, up to a point.
-        self.weights = {}
+        self.weights, self.levels = {}, {}
         for kind, clips in self.clips.items():
             seconds = np.array([min(clip.length / SAMPLE_RATE, 20.0) for clip in clips])
             self.weights[kind] = seconds / seconds.sum()
+            for clip in clips:
+                audio = corpus.audio(clip)
+                mean = audio.mean()
+                self.levels[clip.offset] = mean, 0.5 / (np.abs(audio - mean).max() + 1e-8)
 
     def __iter__(self):
         rng = np.random.default_rng(self.seed)
@@ -38,14 +45,15 @@ class Windows(IterableDataset):
             audio, clip = self._piece(kind, rng)
             while self.fill and len(audio) < self.samples:
                 audio = np.concatenate([audio, self._piece(kind, rng)[0]])
-            audio = np.pad(level(audio[: self.samples]), (0, max(0, self.samples - len(audio))))
+            audio = np.pad(audio[: self.samples], (0, max(0, self.samples - len(audio))))
             audio *= 10 ** (-self.gain_db * rng.random() * (rng.random() < 0.5) / 20)
             yield {"audio": torch.from_numpy(audio.astype(np.float32)), "caption": clip.caption}
 
     def _piece(self, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, Clip]:
         clip = self.clips[kind][rng.choice(len(self.clips[kind]), p=self.weights[kind])]
         start = rng.integers(max(1, clip.length - self.samples + 1))
-        return self.corpus.audio(clip, start, self.samples), clip
+        mean, gain = self.levels[clip.offset]
+        return (self.corpus.audio(clip, start, self.samples) - mean) * gain, clip
 
 
 def validation(corpus: Corpus, seconds: float = 5.12, per_kind: int = 16) -> list[tuple[Clip, np.ndarray]]:

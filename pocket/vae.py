@@ -27,7 +27,7 @@ CONFIG = dict(
 class VAEStage(L.LightningModule):
     """L1 + KL, with part of every batch decoded from codes.
 
-    A KL term alone spreads the latent evenly, and 1024 atoms then cover eight dimensions badly. Half of the
+    A KL term alone spreads the latent evenly, and 1024 atoms then cover eight dimensions badly. Some of the
     clips in a batch are decoded from their nearest atoms of a codebook that is learned beside (EMA), so the
     encoder puts what matters most where few atoms can tell it, and the decoder learns to live with them.
     The codebook itself is thrown away: users fit their own on the frozen result.
@@ -35,7 +35,7 @@ class VAEStage(L.LightningModule):
 
     frames, batch_size, fill, learning_rate = 128, 8, True, 2e-3
 
-    def __init__(self, kl_weight: float = 1e-2, quantised_share: float = 0.5, quantise_from: int = 300):
+    def __init__(self, kl_weight: float = 1e-2, quantised_share: float = 0.25, quantise_from: int = 300):
         super().__init__()
         self.save_hyperparameters()
         self.vae = AutoencoderKL(**CONFIG)

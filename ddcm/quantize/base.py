@@ -19,9 +19,9 @@ class Quantized:
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
     """Scalars to add up, weights already in: ``codebook`` and ``commitment``."""
     perplexity: torch.Tensor | None = None
-    """exp(entropy of the atoms' frequencies in this batch, over all ranks), between 1 and K."""
+    """exp(entropy of the atoms' frequencies in this batch), between 1 and K; over all ranks in training."""
     usage: torch.Tensor | None = None
-    """Share of the K atoms that this batch (over all ranks) used at least once, in [0, 1]."""
+    """Share of the K atoms that this batch used at least once, in [0, 1]; over all ranks in training."""
 
 
 class Quantizer(nn.Module):
@@ -42,7 +42,7 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
-        """Start the codebook from cells (N, D) of real latents."""
+        """Start the codebook from cells (N, D) of real latents, the same cells on every rank."""
         raise NotImplementedError
 
     @property

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ddcm.dist import from_rank_zero, gather_rows, sum_over_ranks
+from ddcm.dist import from_rank_zero, pick_rows, sum_over_ranks, total_rows
 from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
 from ddcm.quantize.kmeans import kmeans, nearest, sums_and_counts
 
@@ -58,8 +58,8 @@ class HardQuantizer(Quantizer):
 
     @torch.no_grad()
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
-        """k-means on the cells (n, D) of all ranks; every rank ends with rank 0's centroids."""
-        centroids = kmeans(gather_rows(cells), self.codebook_size, seed=seed)
+        """k-means on cells (N, D), the same on every rank; every rank ends with rank 0's centroids."""
+        centroids = kmeans(cells, self.codebook_size, seed=seed)
         self._set(slice(None), from_rank_zero(centroids.to(self.codebook)))
         self.usage.fill_(1 / self.codebook_size)
 
@@ -83,11 +83,12 @@ class HardQuantizer(Quantizer):
         if self.learn == "ema":
             del losses["codebook"]
         sums, counts = sums_and_counts(cells.detach(), codes, self.codebook_size)
-        sum_over_ranks(sums, counts)
+        if self.training:  # in eval mode ranks work apart, on as many batches as each happens to have
+            sum_over_ranks(sums, counts)
         frequency = counts / counts.sum().clamp(min=1)
         if self.training:
             atoms = cells + (atoms - cells).detach()  # straight through
-            self._learn(cells.detach(), sums, counts, frequency)
+            self._learn(cells.detach(), sums, counts, frequency, block=len(cells) // len(z))
         return Quantized(
             z=from_cells(atoms, z),
             codes=codes.reshape(z.shape[0], *z.shape[2:]),
@@ -97,7 +98,7 @@ class HardQuantizer(Quantizer):
         )
 
     @torch.no_grad()
-    def _learn(self, cells, sums, counts, frequency) -> None:
+    def _learn(self, cells, sums, counts, frequency, block: int) -> None:
         self.steps += 1
         self.usage.lerp_(frequency, 1 - self.decay)
         if self.learn == "ema":
@@ -107,15 +108,16 @@ class HardQuantizer(Quantizer):
             seen = self.counts > 1e-3
             self.codebook[seen] = self.sums[seen] / self.counts[seen, None]
         if self.revive_below > 0:
-            self._revive(cells)
+            self._revive(cells, block)
 
-    def _revive(self, cells: torch.Tensor) -> None:
+    def _revive(self, cells: torch.Tensor, block: int) -> None:
+        """Dead atoms are set on random cells of the whole batch; ``block`` cells make a sample."""
         dead = (self.usage < self.revive_below / self.codebook_size).nonzero()[:, 0]
         if len(dead) == 0:  # usage is summed over ranks, so all ranks come to the same answer
             return
         generator = torch.Generator().manual_seed(int(self.steps))
-        chosen = torch.randint(len(cells), (len(dead),), generator=generator)
-        self._set(dead, from_rank_zero(cells[chosen.to(cells.device)].to(self.codebook)))
+        chosen = torch.randint(total_rows(cells), (len(dead),), generator=generator)
+        self._set(dead, pick_rows(cells, chosen, block).to(self.codebook))
         self.usage[dead] = 1 / self.codebook_size
 
     @torch.no_grad()

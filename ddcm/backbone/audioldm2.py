@@ -1,0 +1,156 @@
+"""Parts of AudioLDM2 from diffusers and transformers: the only file that knows either.
+
+Hub repositories are used as published. Two of their habits break the stock calls with current versions and are
+handled here: the language model is saved as ``GPT2Model`` (it generates, so it is loaded as ``GPT2LMHeadModel``),
+and CLAP declares float64 (so the dtype is always said).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddcm.backbone.base import Condition
+from ddcm.backbone.frozen import Parts, digest_of, widths
+from ddcm.errors import UserError
+
+CLASSES = {"vae": "AutoencoderKL", "unet": "AudioLDM2UNet2DConditionModel", "vocoder": "SpeechT5HifiGan"}
+TEXT = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "projection_model", "language_model")
+
+
+def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts:
+    """Parts of a diffusers folder. ``fetch(component)`` is called before a component's files are read."""
+    configs = {}
+    for part in ("vae", "unet", "vocoder", "scheduler"):
+        fetch(part)
+        file = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+        if not file.is_file():
+            raise UserError(f"{folder} is not an AudioLDM2 folder: {file.relative_to(folder)} is missing")
+        configs[part] = json.loads(file.read_text())
+    _check(folder, configs)
+    if heads == "original":
+        configs["unet"]["attention_head_dim"] = [c // 32 for c in configs["unet"]["block_out_channels"]]
+
+    def make(part: str) -> torch.nn.Module:
+        import diffusers
+        import transformers
+
+        fetch(part)
+        if part == "vocoder":
+            return transformers.SpeechT5HifiGan.from_pretrained(folder / part, dtype=torch.float32)
+        cls = getattr(diffusers, CLASSES[part])
+        extra = {"attention_head_dim": configs[part]["attention_head_dim"]} if part == "unet" else {}
+        return cls.from_pretrained(
+            folder, subfolder=part, torch_dtype=torch.float32, low_cpu_mem_usage=False, **extra
+        )
+
+    def digest(part: str) -> str:
+        fetch(part)
+        file = _weights(folder / part)
+        with open(file, "rb") as stream:
+            return hashlib.filedigest_of(stream, "sha256").hexdigest()
+
+    def encode(prompt: str) -> Condition:
+        return _encode(_text_pipeline(folder, fetch), prompt)
+
+    def encode_empty() -> tuple[torch.Tensor, torch.Tensor]:
+        from transformers import AutoTokenizer, T5EncoderModel
+
+        for part in ("tokenizer_2", "text_encoder_2"):
+            fetch(part)
+        tokens = AutoTokenizer.from_pretrained(folder / "tokenizer_2")([""], return_tensors="pt")
+        encoder = T5EncoderModel.from_pretrained(folder / "text_encoder_2", dtype=torch.float32)
+        text = encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        return text.detach(), tokens.attention_mask
+
+    return Parts(configs, make, digest, encode, encode_empty)
+
+
+def _weights(folder: Path) -> Path:
+    for name in ("diffusion_pytorch_model", "model", "pytorch_model"):
+        for suffix in (".safetensors", ".bin"):
+            if (folder / (name + suffix)).is_file():
+                return folder / (name + suffix)
+    raise UserError(f"no weights in {folder}: expected a .safetensors file")
+
+
+def _check(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
+    """A wrong checkpoint is named before anything is computed with it."""
+    vae, unet, vocoder = configs["vae"], configs["unet"], configs["vocoder"]
+    facts = [
+        ("vae class", vae.get("_class_name"), CLASSES["vae"]),
+        ("unet class", unet.get("_class_name"), CLASSES["unet"]),
+        ("vocoder class", vocoder.get("architectures"), [CLASSES["vocoder"]]),
+        ("unet in_channels", unet.get("in_channels"), vae.get("latent_channels")),
+        ("latent channels", vae.get("latent_channels"), 8),
+        ("mel bands", vocoder.get("model_in_dim"), 64),
+        ("prediction type", configs["scheduler"].get("prediction_type", "epsilon"), "epsilon"),
+        ("beta schedule", configs["scheduler"].get("beta_schedule"), "scaled_linear"),
+    ]
+    for what, found, expected in facts:
+        if found != expected:
+            raise UserError(f"{folder} is no AudioLDM2 backbone: {what} is {found}, expected {expected}")
+
+
+def _text_pipeline(folder: Path, fetch: Callable[[str], None]) -> Any:
+    """The stock pipeline with only its text side. Not kept: prompts' conditions are cached, encoders are not."""
+    from diffusers import AudioLDM2Pipeline
+    from transformers import GPT2LMHeadModel
+
+    for part in TEXT:
+        fetch(part)
+    language_model = GPT2LMHeadModel.from_pretrained(folder / "language_model", dtype=torch.float32)
+    absent = dict(vae=None, unet=None, vocoder=None, feature_extractor=None, scheduler=None)
+    return AudioLDM2Pipeline.from_pretrained(
+        folder, language_model=language_model, torch_dtype=torch.float32, low_cpu_mem_usage=False, **absent
+    )
+
+
+def _encode(pipeline: Any, prompt: str) -> Condition:
+    with torch.no_grad():
+        text, mask, generated = pipeline.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)
+    return Condition(generated.float(), text.float(), mask)
+
+
+def from_configs(configs: dict[str, dict[str, Any]], seed: int) -> Parts:
+    """Random weights in given shapes: for tests and for measuring speed, which does not depend on values."""
+
+    def make(part: str) -> torch.nn.Module:
+        import diffusers
+        import transformers
+
+        arguments = {key: value for key, value in configs[part].items() if not key.startswith("_")}
+        if part == "vocoder":
+            module = transformers.SpeechT5HifiGan(transformers.SpeechT5HifiGanConfig(**arguments))
+        else:
+            module = getattr(diffusers, CLASSES[part])(**arguments)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for tensor in module.parameters():
+                if tensor.ndim > 1:  # variance-preserving, so that outputs have a sensible size
+                    tensor.normal_(generator=generator).div_(tensor[0].numel() ** 0.5)
+        return module
+
+    def digest(part: str) -> str:
+        return digest_of("random", seed, configs[part])
+
+    def encode(prompt: str) -> Condition:
+        generator = torch.Generator().manual_seed(int(digest_of(prompt), 16) % 2**63)
+        generated, text = widths(configs["unet"])
+        length = 1 + len(prompt.split())
+        return Condition(
+            torch.randn(1, 8, generated, generator=generator),
+            torch.randn(1, length, text, generator=generator),
+            torch.ones(1, length, dtype=torch.long),
+        )
+
+    def encode_empty() -> tuple[torch.Tensor, torch.Tensor]:
+        empty = encode("")
+        return empty.text, empty.mask
+
+    return Parts(configs, make, digest, encode, encode_empty)

@@ -1,0 +1,201 @@
+"""A frozen latent diffusion model of AudioLDM2's kind, on parts that somebody else loads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+
+from ddcm.backbone.base import Backbone, Condition
+from ddcm.errors import UserError
+from ddcm.files import cache_dir, whole
+from ddcm.mel import MelSpec
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where a backbone's parts come from; each is made when it is first needed."""
+
+    configs: dict[str, dict[str, Any]]
+    """Of vae, unet, vocoder and scheduler."""
+    make: Callable[[str], torch.nn.Module]
+    """Component name -> module, float32, on the CPU."""
+    digest: Callable[[str], str]
+    """Component name -> hexadecimal digest of its weights."""
+    encode: Callable[[str], Condition]
+    """Prompt -> condition, float32, on the CPU."""
+    encode_empty: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    """T5 of the empty prompt: text (1, n, D) and mask (1, n)."""
+
+
+class FrozenBackbone(Backbone):
+    """See ``Backbone`` for the contract.
+
+    Args:
+        parts: where weights come from.
+        name: what the user called it.
+        device, dtype: of the UNet; the VAE and the vocoder compute in ``vae_dtype``.
+        heads: ``hub`` runs the UNet with the head counts of its published config (8 in every block, what
+            diffusers does); ``original`` with those of the network that was trained (channels / 32). Part of
+            the digest. ``ddcm inspect BACKBONE --check_heads AUDIO`` measures which one fits the weights.
+        null: the condition of "no prompt". ``trained``: zeros and T5(""), what AudioLDM2 saw in training;
+            ``stock``: GPT2("") and T5(""), what diffusers' pipeline guides with.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        name: str,
+        device: str | torch.device = "cpu",
+        dtype: str = "float32",
+        vae_dtype: str = "float32",
+        heads: Literal["hub", "original"] = "hub",
+        null: Literal["trained", "stock"] = "trained",
+    ):
+        for flag, value, known in (
+            ("dtype", dtype, tuple(DTYPES)),
+            ("vae_dtype", vae_dtype, tuple(DTYPES)),
+            ("heads", heads, ("hub", "original")),
+            ("null", null, ("trained", "stock")),
+        ):
+            if value not in known:
+                raise UserError(f"{flag} {value!r} is not known; use one of: {', '.join(known)}")
+        self.name, self.heads, self.null = name, heads, null
+        self.device, self.dtype, self.vae_dtype = torch.device(device), DTYPES[dtype], DTYPES[vae_dtype]
+        self._parts = parts
+        self._conditions: dict[str, Condition] = {}
+        vae, vocoder, scheduler = (parts.configs[part] for part in ("vae", "vocoder", "scheduler"))
+        self.scaling_factor: float = vae["scaling_factor"]
+        self.latent_channels: int = vae["latent_channels"]
+        hop = int(torch.tensor(vocoder["upsample_rates"]).prod())
+        self.mel_spec = MelSpec(
+            sample_rate=vocoder["sampling_rate"], hop=hop, n_mels=vocoder["model_in_dim"],
+            fmax=vocoder["sampling_rate"] / 2,
+        )
+        # "scaled linear": the square roots of the betas are evenly spaced. DDIM itself is in ddcm.schedule.
+        start, end = scheduler["beta_start"] ** 0.5, scheduler["beta_end"] ** 0.5
+        steps = scheduler["num_train_timesteps"]
+        betas = torch.linspace(start, end, steps, dtype=torch.float64).square()
+        self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+
+    # Weights, loaded on first use: reconstruction never loads the UNet, no prompt never a text encoder.
+
+    def _load(self, part: str, dtype: torch.dtype) -> torch.nn.Module:
+        # Module.to itself: diffusers' own version warns of modules to keep in fp32, and has none to name.
+        module = torch.nn.Module.to(self._parts.make(part), self.device, dtype)
+        return module.eval().requires_grad_(False)
+
+    @cached_property
+    def vae(self) -> torch.nn.Module:
+        return self._load("vae", self.vae_dtype)
+
+    @cached_property
+    def vocoder(self) -> torch.nn.Module:
+        return self._load("vocoder", self.vae_dtype)
+
+    @cached_property
+    def unet(self) -> torch.nn.Module:
+        return self._load("unet", self.dtype)
+
+    @cached_property
+    def latent_digest(self) -> str:
+        return digest_of(self._parts.digest("vae"), self.scaling_factor, self.mel_spec.to_dict())
+
+    @cached_property
+    def digest(self) -> str:
+        scheduler = self._parts.configs["scheduler"]
+        schedule = [scheduler[key] for key in ("beta_start", "beta_end", "num_train_timesteps")]
+        return digest_of(self.latent_digest, self._parts.digest("unet"), self.heads, schedule)
+
+    # The contract.
+
+    @torch.no_grad()
+    def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self._check_mel(mel)
+        latent = self.vae.encode(mel.to(self.device, self.vae_dtype)).latent_dist
+        return _finite(latent.mean, "VAE encoder"), latent.std.float()
+
+    @torch.no_grad()
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        z_raw = (z.to(self.device, torch.float32) / self.scaling_factor).to(self.vae_dtype)
+        return _finite(self.vae.decode(z_raw).sample, "VAE decoder")
+
+    @torch.no_grad()
+    def vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        self._check_mel(mel)
+        audio = self.vocoder(mel[:, 0].to(self.device, self.vae_dtype))
+        # Transposed convolutions leave a tail beyond hop * T; there is no shift in front.
+        return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
+
+    @torch.no_grad()
+    def eps(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
+        batch = len(x)
+        noise = self.unet(
+            x.to(self.device, self.dtype),
+            torch.full((batch,), t, device=self.device, dtype=torch.long),
+            encoder_hidden_states=condition.generated.to(self.dtype).expand(batch, -1, -1),
+            encoder_hidden_states_1=condition.text.to(self.dtype).expand(batch, -1, -1),
+            encoder_attention_mask_1=condition.mask.expand(batch, -1),
+            return_dict=False,
+        )[0]
+        return _finite(noise, "UNet")
+
+    @torch.no_grad()
+    def condition(self, prompt: str) -> Condition:
+        if prompt not in self._conditions:
+            self._conditions[prompt] = self._here(self._parts.encode(prompt))
+        return self._conditions[prompt]
+
+    @torch.no_grad()
+    def null_condition(self) -> Condition:
+        if self.null == "stock":
+            return self.condition("")
+        if None not in self._conditions:
+            text, mask = self._empty_text()
+            generated = torch.zeros(1, 8, widths(self._parts.configs["unet"])[0])
+            self._conditions[None] = self._here(Condition(generated, text, mask))
+        return self._conditions[None]
+
+    def _empty_text(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """T5 of "", kept on disk under the backbone's digest: 4 kB instead of a 1.4 GB text encoder."""
+        from safetensors.torch import load_file, save_file
+
+        path = cache_dir() / "null" / f"{self.digest}.safetensors"
+        if not path.exists():
+            text, mask = self._parts.encode_empty()
+            with whole(path) as temporary:
+                save_file({"text": text.contiguous(), "mask": mask.contiguous()}, temporary)
+        kept = load_file(path)
+        return kept["text"], kept["mask"]
+
+    def _here(self, condition: Condition) -> Condition:
+        return Condition(*(getattr(condition, name).to(self.device) for name in ("generated", "text", "mask")))
+
+    def _check_mel(self, mel: torch.Tensor) -> None:
+        bands = self.mel_spec.n_mels
+        if mel.ndim != 4 or mel.shape[1] != 1 or mel.shape[3] != bands or mel.shape[2] % 4:
+            raise ValueError(f"mel must be (B, 1, T, {bands}) with T a multiple of 4, not {tuple(mel.shape)}")
+
+
+def digest_of(*values: Any) -> str:
+    """A short name for JSON-able values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def widths(unet: dict[str, Any]) -> tuple[int, int]:
+    """Numbers in one generated and in one text embedding. None in the config stands for self-attention."""
+    generated, text = (width for width in unet["cross_attention_dim"][-1] if width is not None)
+    return generated, text
+
+
+def _finite(tensor: torch.Tensor, part: str) -> torch.Tensor:
+    if not torch.isfinite(tensor).all():
+        raise UserError(f"the {part} gave NaN or infinity in {tensor.dtype}; use --dtype float32 or bfloat16")
+    return tensor.float()

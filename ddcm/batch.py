@@ -1,0 +1,81 @@
+"""A verb over many files: what is done is skipped, what fails is listed, the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ddcm import dist
+from ddcm.audio import find_audio, read_audio, write_audio
+from ddcm.errors import UserError
+from ddcm.pipeline import Output
+
+Work = Callable[[torch.Tensor, Callable[[int, int], None]], Output]
+"""(audio (S,), on_step) -> Output"""
+
+
+@dataclass
+class Job:
+    source: Path
+    target: Path
+
+
+def plan(inputs: list[str], out: str, overwrite: bool) -> list[Job]:
+    """Inputs paired with what will be written: OUT itself for one file if it has an audio suffix, else a
+    ``.wav`` under the folder OUT with the input's relative name.
+
+    An output that exists is work that an earlier run finished: skipped in a folder run, refused by name when
+    the file was asked for by name. Two inputs with one output are refused.
+    """
+    found = find_audio(inputs)
+    single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    if Path(out).suffix.lower() in (".wav", ".flac"):
+        if not single:
+            raise UserError(f"-o {out} is one file, but there are several inputs; give a folder")
+        jobs = [Job(found[0][0], Path(out))]
+    else:
+        jobs = [Job(path, _target(Path(out), name, found)) for path, name in found]
+    clash = next((job for job in jobs if job.source.exists() and job.target.exists()
+                  and job.source.resolve() == job.target.resolve()), None)  # fmt: skip
+    if clash:
+        raise UserError(f"{clash.target}: input and output are the same file; choose another -o")
+    if overwrite:
+        return jobs
+    if single and jobs[0].target.exists():
+        raise UserError(f"{jobs[0].target} exists; --overwrite replaces it")
+    return [job for job in jobs if not job.target.exists()]
+
+
+def _target(out: Path, name: Path, found: list[tuple[Path, Path]]) -> Path:
+    """``a.mp3`` becomes ``a.wav``, unless another input would too: then ``a.mp3.wav``."""
+    twins = sum(other.with_suffix("") == name.with_suffix("") for _, other in found)
+    if sum(other == name for _, other in found) > 1:
+        raise UserError(f"two inputs are named {name}; run them with separate -o")
+    return out / (name.with_suffix(".wav") if twins == 1 else name.with_name(name.name + ".wav"))
+
+
+def run(jobs: list[Job], work: Work, sample_rate: int) -> list[str]:
+    """Do this process's share of the jobs; returns a line for each file that could not be worked on."""
+    mine = dist.share(jobs, dist.rank(), dist.world_size())
+    failures: list[str] = []
+    with tqdm(mine, unit="file", disable=None) as bar:
+        for job in bar:
+            bar.set_description(job.source.name)
+
+            def on_step(done: int, total: int, bar=bar) -> None:
+                bar.set_postfix_str(f"step {done}/{total}")
+
+            try:
+                audio = read_audio(job.source, sample_rate)
+                out = work(audio, on_step)
+                write_audio(job.target, out.audio, out.sample_rate)
+            except UserError as error:
+                line = str(error)
+                failures.append(line if str(job.source) in line else f"{job.source}: {line}")
+            except torch.OutOfMemoryError:
+                failures.append(f"{job.source}: out of device memory; use a smaller --batch_size or --dtype float16")
+    return failures

@@ -1,0 +1,112 @@
+"""Audio -> cached latents -> batches of windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ddcm.files import cache_dir as default_cache_dir
+from ddcm.fit.cache import Latents, encode_all
+from ddcm.fit.frozen import frozen_backbone
+from ddcm.fit.manifest import Entry, read_manifest, split_entries
+from ddcm.fit.stream import EvalBatches, TrainStream
+
+
+class Windows(Dataset):
+    """Windows of latents. Items: ``z`` (C, window, F) float32 and ``path``, the file of its first frame.
+
+    Files are laid end to end and the whole is cut into windows, so that short files and ends of files are
+    used too and no window is padded. A window may thus pass from one file to the next; to the codebook, which
+    sees single cells, this makes no difference.
+    """
+
+    def __init__(self, latents: Latents, entries: list[Entry], chosen: list[int], window_frames: int):
+        self.latents = latents
+        self.chosen = [index for index in chosen if latents.spans[index][2]]
+        self.paths = [str(entries[index].path) for index in self.chosen]
+        self.ends = np.cumsum([latents.spans[index][2] for index in self.chosen])
+        self.window_frames = min(window_frames, int(self.ends[-1]))
+        self._shards: dict[int, np.ndarray] = {}  # opened where they are read: memory maps do not travel
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) // self.window_frames
+
+    def __getitem__(self, index: int) -> dict:
+        begin = index * self.window_frames
+        place = first = int(np.searchsorted(self.ends, begin, side="right"))
+        parts, wanted = [], self.window_frames
+        while wanted:
+            shard, start, frames = self.latents.spans[self.chosen[place]]
+            skipped = max(0, begin - int(self.ends[place] - frames))
+            taken = min(wanted, frames - skipped)
+            parts.append(self._shard(shard)[start + skipped : start + skipped + taken])
+            wanted, place = wanted - taken, place + 1
+        z = np.concatenate(parts).astype(np.float32).transpose(1, 0, 2)  # [C, window, F]
+        return {"z": torch.from_numpy(np.ascontiguousarray(z)), "path": self.paths[first]}
+
+    def _shard(self, number: int) -> np.ndarray:
+        if number not in self._shards:
+            self._shards[number] = self.latents.shard(number)
+        return self._shards[number]
+
+
+class LatentData(L.LightningDataModule):
+    """Windows of the latents of a collection of audio, encoded once by the frozen backbone.
+
+    Args:
+        root: a folder of audio (searched at every depth), or a .csv with a column ``path`` and perhaps
+            ``split`` (train, val or test). Where no split is given, one file in ten goes to validation.
+        backbone: hub name or folder of the backbone. On the command line it follows ``--model.backbone``.
+        cache_dir: where encoded latents are kept; by default ``$DDCM_CACHE`` or ``~/.cache/ddcm``.
+        batch_size: windows a step and process.
+        window_frames: latent frames in a window, 25 to a second; a frame has 16 cells.
+        workers: processes that read ahead. 0 reads in the training process, which is enough for latents.
+        seed: of the order in which windows are met.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        backbone: str = "checkpoints/pocket",
+        cache_dir: str | None = None,
+        batch_size: int = 16,
+        window_frames: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no val windows
+        self.root, self.backbone, self.batch_size, self.window_frames = root, backbone, batch_size, window_frames
+        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
+        self.workers, self.seed = workers, seed
+        self.windows: dict[str, Windows] = {}
+
+    def setup(self, stage: str) -> None:
+        if self.windows:
+            return
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        entries = read_manifest(self.root)
+        latents = encode_all(entries, frozen_backbone(self.backbone, str(device)), self.cache_dir)
+        readable = [index for index in range(len(entries)) if latents.spans[index][2]]
+        for split, chosen in split_entries([entries[index] for index in readable]).items():
+            if chosen:
+                self.windows[split] = Windows(latents, entries, [readable[i] for i in chosen], self.window_frames)
+
+    def train_stream(self) -> TrainStream:
+        """A stream from the first batch on; every call gives a new one."""
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return TrainStream(self.windows["train"], self.batch_size, self.seed, self.workers, pin)
+
+    def train_dataloader(self) -> TrainStream:
+        return self.train_stream()
+
+    def val_dataloader(self) -> EvalBatches:
+        return EvalBatches(self.windows["val"], self.batch_size)
+
+    def test_dataloader(self) -> EvalBatches:
+        """The manifest's test files; without any, the validation files."""
+        return EvalBatches(self.windows.get("test", self.windows["val"]), self.batch_size)

@@ -1,0 +1,94 @@
+"""Batches of a training that may be killed at any step and go on as if it had not been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ddcm import dist
+
+
+class TrainStream:
+    """Endless shuffled batches; batch number n is a function of (seed, n) alone.
+
+    One epoch is one permutation of the dataset. A batch of all ranks together is a run of it, dealt out
+    interleaved (rank r takes items r, r + world, ...): two processes with batches of B see at every step the
+    items that one process with batches of 2B sees. What does not fill a batch waits for another epoch.
+
+    Lightning's loop asks ``len`` where an epoch ends and keeps ``state_dict`` in its checkpoints. It counts what
+    has been handed over, not what workers have fetched ahead, so resuming in the middle of an epoch is exact.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, workers: int = 0, pin_memory: bool = False):
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.workers, self.pin_memory = workers, pin_memory
+        self.rank, self.world = (dist.rank(), dist.world_size()) if dist.active() else (0, 1)
+        self.position = 0  # batches handed over
+        self._feed: Iterator | None = None
+
+    def __len__(self) -> int:
+        return max(1, len(self.dataset) // (self.batch_size * self.world))
+
+    def indices(self, number: int) -> list[int]:
+        """This rank's items of batch ``number``."""
+        epoch, place = divmod(number, len(self))
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        order = torch.randperm(len(self.dataset), generator=generator)
+        together = self.batch_size * self.world
+        if len(order) < together:  # a collection smaller than one batch is repeated
+            order = order.repeat(-(-together // len(order)))
+        return order[place * together : (place + 1) * together][self.rank :: self.world].tolist()
+
+    def __iter__(self) -> TrainStream:
+        return self  # an epoch goes on where the last one ended, with the same worker processes
+
+    def __next__(self) -> Any:
+        if self._feed is None:
+            loader = DataLoader(
+                self.dataset,
+                batch_sampler=_Numbers(self, self.position),
+                num_workers=self.workers,
+                pin_memory=self.pin_memory,
+            )
+            self._feed = iter(loader)
+        batch = next(self._feed)
+        self.position += 1
+        return batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position, self._feed = state["position"], None
+
+
+class _Numbers:
+    """The batch sampler: indices of batch ``start``, ``start + 1``, ... without end."""
+
+    def __init__(self, stream: TrainStream, start: int):
+        self.stream, self.start = stream, start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        number = self.start
+        while True:
+            yield self.stream.indices(number)
+            number += 1
+
+
+class EvalBatches:
+    """Every item once, in order, dealt over ranks: no repeats, so sums over ranks are exact."""
+
+    def __init__(self, dataset: Dataset, batch_size: int):
+        self.dataset, self.batch_size = dataset, batch_size
+        rank, world = (dist.rank(), dist.world_size()) if dist.active() else (0, 1)
+        self.mine = range(rank, len(dataset), world)
+
+    def __len__(self) -> int:
+        return -(-len(self.mine) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        groups = [self.mine[i : i + self.batch_size] for i in range(0, len(self.mine), self.batch_size)]
+        return iter(DataLoader(self.dataset, batch_sampler=groups))

@@ -1,0 +1,91 @@
+"""What is this? Facts on a backbone or a codebook, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ddcm.errors import UserError
+
+
+def inspect(name: str) -> dict[str, Any]:
+    """Facts to print, by what ``name`` is: a backbone (folder, hub name) or a codebook (folder, ``.ckpt``).
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = Path(name)
+    if name.endswith(".ckpt") or (path / "model.safetensors").is_file():
+        return _codebook(name)
+    if path.exists() and not (path / "model_index.json").is_file():
+        raise UserError(f"{name} is neither a codebook (config.json and model.safetensors, or .ckpt) nor a backbone")
+    return _backbone(name)
+
+
+def _codebook(name: str) -> dict[str, Any]:
+    from ddcm.quantize.checkpoint import load_codebook
+
+    codebook = load_codebook(name)
+    norms = codebook.quantizer.codebook.detach().float().norm(dim=1)
+    return {
+        "what": "codebook",
+        "quantizer": type(codebook.quantizer).__name__,
+        **codebook.quantizer.config,
+        "atom norm (min, mean, max)": ", ".join(f"{x:.3f}" for x in (norms.min(), norms.mean(), norms.max())),
+        "fitted on": codebook.backbone_name,
+        "latent digest": codebook.latent_digest,
+    }
+
+
+def _backbone(name: str) -> dict[str, Any]:
+    from ddcm.backbone import load
+
+    backbone = load(name)
+    spec = backbone.mel_spec
+    facts = {
+        "what": "backbone",
+        "name": backbone.name,
+        "latent digest": backbone.latent_digest,
+        "digest": backbone.digest,
+        "heads": backbone.heads,
+        "scaling factor": backbone.scaling_factor,
+        "latent": f"{backbone.latent_channels} channels, {spec.n_mels // 4} bands, "
+        f"{spec.sample_rate / spec.hop / 4:g} frames a second",
+        "mel": f"{spec.n_mels} bands to {spec.fmax:g} Hz, hop {spec.hop} at {spec.sample_rate} Hz",
+        "timesteps": len(backbone.alphas_cumprod),
+    }
+    for part in ("vae", "unet", "vocoder"):
+        facts[f"{part} parameters"] = f"{sum(p.numel() for p in getattr(backbone, part).parameters()):,}"
+    return facts
+
+
+def check_heads(name: str, audio_path: str, seed: int = 0) -> dict[str, Any]:
+    """Noise-prediction error of both head layouts on the user's own audio, at five timesteps, null condition.
+
+    The layout that the weights were trained with predicts noise better; which one that is was never measured
+    on the published weights.
+    """
+    from ddcm.audio import level, read_audio
+    from ddcm.backbone import load
+    from ddcm.mel import log_mel
+    from ddcm.noise import latent_noise
+    from ddcm.schedule import add_noise
+
+    errors = {}
+    for heads in ("hub", "original"):
+        backbone = load(name, heads=heads)
+        spec = backbone.mel_spec
+        audio = level(read_audio(audio_path, spec.sample_rate))[0][: spec.sample_rate * 10]
+        size = len(audio) // (4 * spec.hop) * 4 * spec.hop
+        if size == 0:
+            raise UserError(f"{audio_path}: shorter than one latent frame (40 ms)")
+        z = backbone.encode(log_mel(audio[None, :size], spec))
+        noise = latent_noise(seed, z.shape[2], z.shape[1], z.shape[3])[None].to(z)
+        null = backbone.null_condition()
+        squares = [
+            (backbone.eps(add_noise(z, noise, float(backbone.alphas_cumprod[t])), t, null) - noise).square().mean()
+            for t in (100, 300, 500, 700, 900)
+        ]
+        errors[heads] = float(sum(squares) / len(squares))
+    better = min(errors, key=errors.get)
+    return {f"noise error, heads {key}": f"{value:.5f}" for key, value in errors.items()} | {"better": better}

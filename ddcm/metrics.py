@@ -1,0 +1,46 @@
+"""How close two signals are. One definition each; the judge shares nothing with the models it judges."""
+
+from __future__ import annotations
+
+import torch
+
+from ddcm.audio import level
+from ddcm.mel import LN_TO_DB, MelSpec, log_mel
+
+
+def aligned_log_mels(
+    reference: torch.Tensor, estimate: torch.Tensor, sample_rate: int = 16000
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mels (1, 1, T, 64) of two signals (S,) of one length, after level alignment.
+
+    The reference is brought to zero mean and peak 0.5, the estimate to zero mean and the reference's power.
+    """
+    if reference.shape != estimate.shape or reference.ndim != 1:
+        raise ValueError(f"signals must both be (S,), not {tuple(reference.shape)} and {tuple(estimate.shape)}")
+    reference = level(reference.float())[0]
+    estimate = estimate.float() - estimate.float().mean()
+    power = estimate.square().mean()
+    if power > 0:
+        estimate = estimate * (reference.square().mean() / power).sqrt()
+    spec = MelSpec(sample_rate=sample_rate)
+    short = max(0, spec.hop - len(reference))
+    pair = torch.nn.functional.pad(torch.stack([reference, estimate]), (0, short))
+    mels = log_mel(pair, spec)
+    return mels[:1], mels[1:]
+
+
+def log_mel_mae_db(reference: torch.Tensor, estimate: torch.Tensor) -> float:
+    """Mean |difference| of the aligned log-mels of two 16 kHz signals (S,), in dB. 0 is best."""
+    a, b = aligned_log_mels(reference, estimate)
+    return float((a - b).abs().mean()) * LN_TO_DB
+
+
+def log_mel_corr(reference: torch.Tensor, estimate: torch.Tensor) -> float:
+    """Pearson correlation over all values of the aligned log-mels, in [-1, 1]. 0 where one is constant."""
+    a, b = (mel.double().flatten() for mel in aligned_log_mels(reference, estimate))
+    a, b = a - a.mean(), b - b.mean()
+    norm = a.norm() * b.norm()
+    return float(a @ b / norm) if norm > 0 else 0.0
+
+
+METRICS = {"log_mel_mae_db": log_mel_mae_db, "log_mel_corr": log_mel_corr}

@@ -1,0 +1,127 @@
+"""Stage ``clap``: audio (B, S) and captions -> one space of (B, 128)."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import ClapModel
+
+from pocket import text
+from pocket.corpus import pool
+
+RATE = 48000
+
+
+@functools.lru_cache(maxsize=1)
+def _bank() -> torch.Tensor:
+    return torch.from_numpy(text.feature_extractor().mel_filters_slaney.T.astype(np.float32))  # (64, 513)
+
+
+def upsample(audio: torch.Tensor) -> torch.Tensor:
+    """(B, S) at 16 kHz -> (B, 3 S) at 48 kHz, band-limited exactly: nothing appears above 8 kHz."""
+    size = 3 * audio.shape[1]
+    return torch.fft.irfft(torch.fft.rfft(audio) * 3, n=size)
+
+
+@torch.autocast("cpu", enabled=False)
+@torch.autocast("cuda", enabled=False)
+def features(audio: torch.Tensor) -> torch.Tensor:
+    """What ``ClapFeatureExtractor`` gives for 48 kHz audio (B, S) of at most 10 s: (B, 1, 1001, 64), in dB.
+
+    Short audio is repeated as often as it fits whole, and the rest is silence.
+    """
+    audio = audio.float()
+    size = 10 * RATE
+    audio = audio[:, :size].repeat(1, max(1, size // audio.shape[1]))
+    audio = F.pad(audio, (0, size - audio.shape[1]))
+    window = torch.hann_window(1024, device=audio.device)
+    spectrum = torch.stft(audio, 1024, 480, window=window, center=True, pad_mode="reflect", return_complex=True)
+    power = torch.view_as_real(spectrum).square().sum(-1)
+    mel = (_bank().to(audio.device) @ power).clamp(min=1e-10)
+    return 10 * mel.log10().transpose(1, 2)[:, None]
+
+
+def contrastive(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """InfoNCE over rows; ``same`` (B, B) marks pairs with equal captions, which are no negatives."""
+    others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    return F.cross_entropy(logits.float().masked_fill(others, -torch.inf), torch.arange(len(same), device=same.device))
+
+
+class ClapStage(L.LightningModule):
+    """Symmetric InfoNCE with learned temperatures, on windows of 2 to 4.8 s.
+
+    The tokenizers' vocabularies are part of the checkpoint, T5's as well: the unet stage takes them from here.
+    """
+
+    frames, batch_size, fill, learning_rate = 480, 32, False, 1e-3
+
+    def __init__(self):
+        super().__init__()
+        self.pieces = text.learn_pieces(text.captions())
+        self.clap = text.clap(len(self.pieces["bpe"]))
+        self.tokenizer = text.tokenizers(self.pieces)[0]
+        self.kinds = {row["caption"]: row["kind"] for row in pool()}
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.clap.parameters(), lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["pieces"] = self.pieces
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.pieces = checkpoint["pieces"]
+        self.tokenizer = text.tokenizers(self.pieces)[0]
+
+    def embed(self, audio: torch.Tensor, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """16 kHz audio (B, S), B captions -> two times (B, 128) of length 1."""
+        tokens = {name: x.to(audio.device) for name, x in text.clap_tokens(self.tokenizer, captions).items()}
+        heard = self.clap.get_audio_features(input_features=features(upsample(audio))).pooler_output
+        return heard.float(), self.clap.get_text_features(**tokens).pooler_output.float()
+
+    def training_step(self, batch, batch_idx):
+        audio, captions = batch["audio"], batch["caption"]
+        # One length for the batch: at test time clips have any, and the extractor repeats them up to 10 s.
+        shortest = min(2 * 16000, audio.shape[1])
+        audio = audio[:, : int(torch.randint(shortest, audio.shape[1] + 1, ()))]
+        heard, read = self.embed(audio, captions)
+        numbers = {caption: i for i, caption in enumerate(captions)}
+        number = torch.tensor([numbers[caption] for caption in captions], device=audio.device)
+        same = number[:, None] == number
+        # At most 100, as in CLIP: the captions can be learned by heart, and then the scale would only grow.
+        scale_a, scale_t = (s.exp().clamp(max=100) for s in (self.clap.logit_scale_a, self.clap.logit_scale_t))
+        cosine = heard @ read.T
+        loss = (contrastive(scale_a * cosine, same) + contrastive(scale_t * cosine.T, same)) / 2
+        self.log_dict({"loss": loss, "scale": scale_a}, prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._heard, self._read, self._captions = [], [], []
+
+    def validation_step(self, clip, batch_idx):
+        heard, read = self.embed(clip["audio"], clip["caption"])
+        self._heard.append(heard)
+        self._read.append(read)
+        self._captions += clip["caption"]
+
+    def on_validation_epoch_end(self) -> None:
+        """Each clip looks for its caption among those of all clips: is it the right one, is it the right kind?"""
+        cosine = torch.cat(self._heard) @ torch.cat(self._read).T
+        best = [self._captions[i] for i in cosine.argmax(dim=1).tolist()]
+        right = [a == b for a, b in zip(best, self._captions, strict=True)]
+        kind = [self.kinds.get(a) == self.kinds.get(b) for a, b in zip(best, self._captions, strict=True)]
+        scores = {"val_retrieval": sum(right) / len(right), "val_kind": sum(kind) / len(kind)}
+        self.log_dict(scores, prog_bar=True)
+
+
+def load_clap(runs: Path) -> tuple[ClapModel, dict]:
+    """The trained CLAP of a runs folder, frozen, fp32, and the vocabularies of both tokenizers."""
+    checkpoint = torch.load(runs / "clap" / "last.ckpt", weights_only=True, map_location="cpu")
+    model = text.clap(len(checkpoint["pieces"]["bpe"]))
+    state = checkpoint["state_dict"]
+    model.load_state_dict({name.removeprefix("clap."): x for name, x in state.items()})
+    return model.eval().requires_grad_(False), checkpoint["pieces"]
