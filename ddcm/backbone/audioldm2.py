@@ -131,9 +131,11 @@ def from_configs(configs: dict[str, dict[str, Any]], seed: int) -> Parts:
             module = getattr(diffusers, CLASSES[part])(**arguments)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for tensor in module.parameters():
+            for name, tensor in module.named_parameters():
                 if tensor.ndim > 1:  # variance-preserving, so that outputs have a sensible size
                     tensor.normal_(generator=generator).div_(tensor[0].numel() ** 0.5)
+                elif name.endswith("bias"):
+                    tensor.zero_()
         return module
 
     def digest(part: str) -> str:

@@ -1,0 +1,74 @@
+"""``python train.py fit | validate | test``: Lightning's command line around the codebook."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from ddcm.errors import UserError
+from ddcm.fit.data import LatentData
+from ddcm.fit.export import BEST, ExportCodebook
+from ddcm.fit.module import CodebookModule
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps the resolved configuration as ``<default_root_dir>/config.yaml``: it repeats the run."""
+
+    def save_config(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
+
+
+class FitCLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("model.backbone", "data.backbone")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": BEST,
+                "checkpoint.filename": "best-{step}",
+                "checkpoint.save_last": True,
+            }
+        )
+        parser.link_arguments(
+            "trainer.default_root_dir", "checkpoint.dirpath", compute_fn=lambda root: str(Path(root) / "checkpoints")
+        )
+        parser.add_lightning_class_args(ExportCodebook, "export")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        every = LightningCLI.subcommands()
+        return {name: every[name] for name in ("fit", "validate", "test")}
+
+    def before_instantiate_classes(self) -> None:
+        self.config[self.subcommand]["weights_only"] = True  # a checkpoint to resume from is never unpickled
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a subcommand; what the user can mend is one line on stderr and exit code 2."""
+    try:
+        FitCLI(
+            CodebookModule,
+            LatentData,
+            trainer_defaults={
+                "default_root_dir": "runs/fit",
+                "max_steps": 2000,
+                "val_check_interval": 200,
+                "check_val_every_n_epoch": None,  # steps count, not epochs
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 10,
+            },
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+            seed_everything_default=False,  # every seed is an argument of what it seeds
+            args=args,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

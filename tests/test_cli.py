@@ -1,0 +1,156 @@
+"""The doors, as a user opens them: exit codes, one line for every error, nothing half-written."""
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ddcm.cli import main
+from tests.conftest import EXAMPLES, ROOT
+from tests.test_audio import broken_files, tone
+
+TINY = ["--backbone", "tiny", "--quantizer", "none"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "infer.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes"], ["transform", "--help"]])
+def test_help_and_tables_answer_within_a_second_of_cpu(arguments):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_recipes_lists_every_recipe():
+    from ddcm.recipes import RECIPES
+
+    said = run("recipes").stdout
+    assert all(f"{name}: {recipe.verb}" in said for name, recipe in RECIPES.items())
+
+
+def test_reconstruct_a_file(tmp_path):
+    assert main(["reconstruct", str(EXAMPLES / "bird.flac"), "-o", str(tmp_path / "out.wav"), *TINY]) == 0
+    assert soundfile.info(tmp_path / "out.wav").frames == soundfile.info(EXAMPLES / "bird.flac").frames
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    soundfile.write(folder / "phone.wav", tone(0.4, 8000), 8000)
+    soundfile.write(folder / "studio.wav", tone(0.4, 48000, 2), 48000)
+    soundfile.write(folder / "deep.wav", tone(0.4, 44100), 44100, subtype="PCM_24")
+    soundfile.write(folder / "song.mp3", tone(0.4, 44100, 2), 44100)
+    soundfile.write(folder / "song.ogg", tone(0.4, 44100), 44100)
+    broken_files(folder)
+    return folder
+
+
+GOOD = {"phone.wav", "studio.wav", "deep.wav", "song.mp3.wav", "song.ogg.wav"}
+
+
+def test_a_mixed_folder(tmp_path, mixed, capsys):
+    out = tmp_path / "out"
+    assert main(["transform", str(mixed), "-o", str(out), "--steps", "2", *TINY]) == 2
+    assert {path.name for path in out.iterdir()} == GOOD
+    assert all(soundfile.info(out / name).frames == 6400 for name in GOOD)
+    said = capsys.readouterr().err
+    for bad in ("empty.wav", "text.wav", "none.wav", "nan.wav", "inf.wav", "cut.wav", "cut.flac"):
+        assert sum(bad in line for line in said.splitlines() if line.startswith("ddcm transform:")) == 1
+    assert "7 of 12 files failed, 5 written" in said and "Traceback" not in said
+
+
+def test_a_rerun_skips_what_is_there(tmp_path, mixed):
+    out = tmp_path / "out"
+    command = ["reconstruct", str(mixed), "-o", str(out), *TINY]
+    main(command)
+    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    (out / "phone.wav").unlink()
+    main(command)
+    for path in out.iterdir():
+        assert (path.stat().st_mtime_ns == times[path.name]) == (path.name != "phone.wav")
+    main([*command, "--overwrite"])
+    assert all(path.stat().st_mtime_ns != times[path.name] for path in out.iterdir())
+
+
+def test_alone_equals_in_a_folder(tmp_path):
+    options = ["--steps", "4", "--seed", "5", *TINY]
+    main(["transform", str(EXAMPLES), "-o", str(tmp_path / "all"), *options])
+    main(["transform", str(EXAMPLES / "drumloop.flac"), "-o", str(tmp_path / "one"), *options])
+    alone, among = (soundfile.read(tmp_path / name / "drumloop.wav")[0] for name in ("one", "all"))
+    assert np.array_equal(alone, among)
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["reconstruct", "absent.wav", "-o", "OUT"], "absent.wav: no such file"),
+        (["transform", "examples", "-o", "OUT", "--strength", "2"], "nearest valid one is 1"),
+        (["transform", "examples", "-o", "OUT", "--recipe", "input-basd"], "nearest is 'input-based'"),
+        (["reconstruct", "tests", "-o", "OUT"], "no audio in tests"),
+        (["reconstruct", "examples", "-o", "OUT/a.wav"], "one file"),
+        (["transform", "examples/bird.flac", "-o", "OUT", "--quantizer", "hard"], "--codebook"),
+        (["transform", "examples", "-o", "OUT", "--dtype", "float8"], "dtype"),
+        (["inspect", "pyproject.toml"], "neither a codebook"),
+        (["inspect", "no/such/thing"], "neither a folder nor a hub name"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(tmp_path, arguments, says):
+    arguments = [a.replace("OUT", str(tmp_path / "out")) for a in arguments]
+    if arguments[0] != "inspect":
+        arguments += ["--backbone", "tiny"] + (["--quantizer", "none"] if "--quantizer" not in arguments else [])
+    done = run(*arguments)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_outputs_are_not_overwritten(tmp_path, capsys):
+    target = tmp_path / "a.wav"
+    target.write_bytes(b"mine")
+    source = str(EXAMPLES / "bird.flac")
+    assert main(["reconstruct", source, "-o", str(target), *TINY]) == 2
+    assert "--overwrite" in capsys.readouterr().err and target.read_bytes() == b"mine"
+    assert main(["reconstruct", source, "-o", str(target), "--overwrite", *TINY]) == 0
+    assert main(["reconstruct", str(target), "-o", str(target), "--overwrite", *TINY]) == 2
+    assert "same file" in capsys.readouterr().err
+
+
+def test_processes_share_a_folder_out(tmp_path, monkeypatch):
+    written = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert main(["reconstruct", str(EXAMPLES), "-o", str(tmp_path / str(rank)), *TINY]) == 0
+        written.append({path.name for path in (tmp_path / str(rank)).iterdir()})
+    assert not written[0] & written[1] and len(written[0] | written[1]) == 6
+
+
+def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
+    from ddcm.pipeline import DDCMPipeline
+
+    real, calls = DDCMPipeline.reconstruct, []
+
+    def twice(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(DDCMPipeline, "reconstruct", twice)
+    assert main(["reconstruct", str(EXAMPLES), "-o", str(tmp_path), *TINY]) == 130
+    assert len(list(tmp_path.iterdir())) == 2 and "interrupted" in capsys.readouterr().err
+
+
+def test_inspect_a_backbone_with_both_head_layouts(capsys):
+    assert main(["inspect", "tiny"]) == 0
+    said = capsys.readouterr().out
+    assert "latent digest" in said and "0.8" in said
+    assert torch.get_num_threads() >= 1
