@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ddcm.audio import level
@@ -13,20 +15,23 @@ def aligned_log_mels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-mels (1, 1, T, 64) of two signals (S,) of one length, after level alignment.
 
-    The reference is brought to zero mean and peak 0.5, the estimate to zero mean and the reference's power.
+    The reference is brought to zero mean and peak 0.5. The estimate gets the one gain that makes the median of the
+    log-mel difference zero, over cells where both are above the floor: a gain is a constant in the logarithm, and the
+    median is the constant that leaves the least mean absolute difference. (Equal power would be decided by the few
+    loudest cells.)
     """
     if reference.shape != estimate.shape or reference.ndim != 1:
         raise ValueError(f"signals must both be (S,), not {tuple(reference.shape)} and {tuple(estimate.shape)}")
-    reference = level(reference.float())[0]
-    estimate = estimate.float() - estimate.float().mean()
-    power = estimate.square().mean()
-    if power > 0:
-        estimate = estimate * (reference.square().mean() / power).sqrt()
     spec = MelSpec(sample_rate=sample_rate)
     short = max(0, spec.hop - len(reference))
-    pair = torch.nn.functional.pad(torch.stack([reference, estimate]), (0, short))
-    mels = log_mel(pair, spec)
-    return mels[:1], mels[1:]
+    reference, estimate = (torch.nn.functional.pad(level(x.float())[0], (0, short)) for x in (reference, estimate))
+    a, b = log_mel(torch.stack([reference, estimate]), spec).split(1)
+    floor = math.log(spec.floor) + 1e-3
+    heard = (a > floor) & (b > floor)
+    if heard.any():
+        gain = (a[heard] - b[heard]).median().exp()
+        b = log_mel((estimate * gain)[None], spec)
+    return a, b
 
 
 def log_mel_mae_db(reference: torch.Tensor, estimate: torch.Tensor) -> float:

@@ -46,6 +46,25 @@ def features(audio: torch.Tensor) -> torch.Tensor:
     return 10 * mel.log10().transpose(1, 2)[:, None]
 
 
+def cut(audio: torch.Tensor, samples: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Windows (B, S) that end in silence where their clip ends -> pieces (B, samples).
+
+    The clip is cut at random where it is longer. Three in four short ones are repeated up to the length: most
+    clips are single words and drum hits, and a model that meets them with silence behind takes the silence for
+    the sign.
+    """
+    pieces = []
+    for row in audio:
+        sounding = row.nonzero()
+        row = row[: int(sounding[-1]) + 1 if len(sounding) else samples]
+        start = int(torch.randint(max(1, len(row) - samples + 1), (), generator=generator))
+        row = row[start : start + samples]
+        if torch.rand((), generator=generator) < 0.75:
+            row = row.repeat(-(-samples // len(row)))[:samples]
+        pieces.append(F.pad(row, (0, samples - len(row))))
+    return torch.stack(pieces)
+
+
 def contrastive(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
     """InfoNCE over rows; ``same`` (B, B) marks pairs with equal captions, which are no negatives."""
     others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
@@ -53,7 +72,7 @@ def contrastive(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
 
 
 class ClapStage(L.LightningModule):
-    """Symmetric InfoNCE with learned temperatures, on windows of 2 to 4.8 s.
+    """Symmetric InfoNCE with learned temperatures, on pieces of 1 to 4.8 s.
 
     The tokenizers' vocabularies are part of the checkpoint, T5's as well: the unet stage takes them from here.
     """
@@ -86,8 +105,8 @@ class ClapStage(L.LightningModule):
     def training_step(self, batch, batch_idx):
         audio, captions = batch["audio"], batch["caption"]
         # One length for the batch: at test time clips have any, and the extractor repeats them up to 10 s.
-        shortest = min(2 * 16000, audio.shape[1])
-        audio = audio[:, : int(torch.randint(shortest, audio.shape[1] + 1, ()))]
+        shortest = min(16000, audio.shape[1])
+        audio = cut(audio, int(torch.randint(shortest, audio.shape[1] + 1, ())))
         heard, read = self.embed(audio, captions)
         numbers = {caption: i for i, caption in enumerate(captions)}
         number = torch.tensor([numbers[caption] for caption in captions], device=audio.device)

@@ -139,9 +139,25 @@ class Corpus:
         return [c for c in self.clips if c.split == split and kind in (None, c.kind)]
 
 
+def export(corpus: Corpus, folder: Path) -> None:
+    """Every clip as FLAC and ``manifest.csv`` (path, split): what ``train.py fit --data.root`` takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "manifest.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "split", "kind", "caption"])
+        for number, clip in enumerate(tqdm(corpus.clips, desc="flac")):
+            name = f"{number:04d}-{clip.kind}.flac"
+            soundfile.write(folder / name, corpus.audio(clip), SAMPLE_RATE)
+            writer.writerow([name, clip.split, clip.kind, clip.caption])
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/corpus"))
     parser.add_argument("--packages", type=Path, default=Path("runs/packages"), help="where packages are unpacked")
+    parser.add_argument("--flac", type=Path, help="also write every clip as FLAC with a manifest.csv, to fit codebooks on")
     args = parser.parse_args()
-    build(args.out, args.packages)
+    if not (args.out / "audio.i16").exists():
+        build(args.out, args.packages)
+    if args.flac:
+        export(Corpus(args.out), args.flac)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import lightning as L
@@ -23,7 +24,8 @@ CONFIG = dict(
     resblock_dilation_sizes=[[1, 3], [1, 3]],
     normalize_before=False,
 )
-RESOLUTIONS = ((256, 64), (512, 128), (1024, 256))  # (n_fft, hop) of the STFT losses and discriminators
+RESOLUTIONS = ((256, 64), (512, 128), (1024, 256))  # (n_fft, hop) of the discriminators and the STFT loss,
+LONG = (2048, 512)  # and of the loss alone: bass needs a long look
 
 
 def magnitudes(audio: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
@@ -34,14 +36,17 @@ def magnitudes(audio: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
 
 
 def stft_loss(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Spectral convergence + log-magnitude L1 over several resolutions (Parallel WaveGAN, arXiv 1910.11480)."""
+    """Spectral convergence + log-magnitude L1 over several resolutions (Parallel WaveGAN, arXiv 1910.11480).
+
+    Convergence counts double: the log-mel hardly sees that a loud bass is too soft, the ear and the level do.
+    """
     total = 0.0
-    for n_fft, hop in RESOLUTIONS:
+    for n_fft, hop in (*RESOLUTIONS, LONG):
         a, b = magnitudes(fake, n_fft, hop), magnitudes(real, n_fft, hop)
         convergence = (b - a).norm(dim=(1, 2)) / b.norm(dim=(1, 2)).clamp(min=1e-3)
         floor = 1e-4
-        total = total + convergence.mean() + (a.clamp(min=floor).log() - b.clamp(min=floor).log()).abs().mean()
-    return total / len(RESOLUTIONS)
+        total = total + 2 * convergence.mean() + (a.clamp(min=floor).log() - b.clamp(min=floor).log()).abs().mean()
+    return total / (len(RESOLUTIONS) + 1)
 
 
 class SpectrumDiscriminator(nn.Module):
@@ -53,7 +58,7 @@ class SpectrumDiscriminator(nn.Module):
         widths = [1, channels, channels, channels, channels]
         self.layers = nn.ModuleList(
             nn.utils.parametrizations.weight_norm(nn.Conv2d(a, b, (9, 3), stride=(2, 1), padding=(4, 1)))
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in pairwise(widths)
         )
         self.score = nn.utils.parametrizations.weight_norm(nn.Conv2d(channels, 1, 3, padding=1))
 
@@ -119,7 +124,7 @@ class VocoderStage(L.LightningModule):
         generator_step, judge_step = self.optimizers()
         mel_error = (log_mel(fake) - mel).abs().mean()
         spectral = stft_loss(fake, real)
-        loss = 4.0 * mel_error + spectral
+        loss = 4.0 * mel_error + 2.0 * spectral
         logs = {"mel_db": mel_error * LN_TO_DB, "stft": spectral}
         if self.adversarial:
             judge_loss = sum(

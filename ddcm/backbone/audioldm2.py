@@ -53,7 +53,7 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
         fetch(part)
         file = _weights(folder / part)
         with open(file, "rb") as stream:
-            return hashlib.filedigest_of(stream, "sha256").hexdigest()
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def encode(prompt: str) -> Condition:
         return _encode(_text_pipeline(folder, fetch), prompt)

@@ -33,12 +33,13 @@ SHARD_BYTES, SHARD_FILES = 32 << 20, 64  # of audio on disk: what a killed encod
 
 @dataclass(frozen=True)
 class Latents:
-    """An encoded collection. ``spans[i]`` is where entry i lies: (shard, first frame, frames), frames 0 if unreadable."""
+    """An encoded collection."""
 
     folder: Path
     channels: int
     bands: int
     spans: list[tuple[int, int, int]]
+    """Where each entry lies: (shard, first frame, frames); no frames if it could not be read."""
 
     def shard(self, number: int) -> np.ndarray:
         """(frames, C, F) float16, memory-mapped."""
@@ -116,17 +117,16 @@ def _encode_shards(
     with tqdm(total=total, desc="encoding latents", unit="file", disable=dist.rank() != 0) as progress:
         for number in numbers:
             frames, errors = [], []
-            with whole(folder / f"{number:05d}.f16") as temporary:
-                with open(temporary, "wb") as file:
-                    for index in shards[number]:
-                        try:
-                            z = encode_file(entries[index].path, backbone)
-                            file.write(z.numpy().tobytes())
-                            frames.append(len(z))
-                        except UserError as error:
-                            frames.append(0)
-                            errors.append(str(error))
-                        progress.update()
+            with whole(folder / f"{number:05d}.f16") as temporary, open(temporary, "wb") as file:
+                for index in shards[number]:
+                    try:
+                        z = encode_file(entries[index].path, backbone)
+                        file.write(z.numpy().tobytes())
+                        frames.append(len(z))
+                    except UserError as error:
+                        frames.append(0)
+                        errors.append(str(error))
+                    progress.update()
             with whole(folder / f"{number:05d}.json") as temporary:
                 temporary.write_text(json.dumps({"frames": frames, "errors": errors}))
 

@@ -25,20 +25,22 @@ class SaveConfig(SaveConfigCallback):
             self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
 
 
+def _checkpoints(default_root_dir: str) -> str:
+    return str(Path(default_root_dir) / "checkpoints")
+
+
 class FitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.backbone", "data.backbone")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": BEST,
-                "checkpoint.filename": "best-{step}",
-                "checkpoint.save_last": True,
-            }
-        )
-        parser.link_arguments(
-            "trainer.default_root_dir", "checkpoint.dirpath", compute_fn=lambda root: str(Path(root) / "checkpoints")
-        )
+        # Two, because save_last of one follows the best: it would not be written while the error rises. Best first:
+        # what it has found so far is part of the last checkpoint.
+        for key, defaults in (
+            ("best", {"monitor": BEST, "filename": "best-{step}"}),
+            ("last", {"filename": "last", "enable_version_counter": False}),
+        ):
+            parser.add_lightning_class_args(ModelCheckpoint, key)
+            parser.set_defaults({f"{key}.{name}": value for name, value in defaults.items()})
+            parser.link_arguments("trainer.default_root_dir", f"{key}.dirpath", compute_fn=_checkpoints)
         parser.add_lightning_class_args(ExportCodebook, "export")
 
     @staticmethod

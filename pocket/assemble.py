@@ -1,0 +1,123 @@
+"""The trained stages -> a folder that the stock ``diffusers.AudioLDM2Pipeline.from_pretrained`` loads.
+
+    python -m pocket.assemble --runs runs/pocket --out checkpoints/pocket
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import AudioLDM2Pipeline, AutoencoderKL, DDIMScheduler
+from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+from transformers import logging as transformers_logging
+
+from ddcm.errors import UserError
+from pocket import text, unet, vae, vocoder
+from pocket.clap import load_clap
+
+LIMIT = 24e6  # bytes of all files together
+
+
+def load_vocoder(runs: Path) -> SpeechT5HifiGan:
+    state = torch.load(runs / "vocoder" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+    model = SpeechT5HifiGan(SpeechT5HifiGanConfig(**vocoder.CONFIG))
+    prefix = "vocoder."
+    model.load_state_dict({name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)})
+    return model
+
+
+def build(runs: Path, allow_untrained: bool = False) -> AudioLDM2Pipeline:
+    """The pipeline in fp32. With ``allow_untrained`` a stage without a checkpoint keeps its first, random weights."""
+    trained = {name: (runs / name / "last.ckpt").exists() for name in ("vae", "vocoder", "clap", "unet")}
+    missing = [name for name, there in trained.items() if not there]
+    if missing and not allow_untrained:
+        raise UserError(f"{runs} has no last.ckpt of {', '.join(missing)}: train them, or give --allow_untrained")
+    encoder = vae.load_vae(runs) if trained["vae"] else AutoencoderKL(**vae.CONFIG)
+    speaker = load_vocoder(runs) if trained["vocoder"] else vocoder.VocoderStage(runs=str(runs)).vocoder
+    if trained["clap"]:
+        clap, pieces = load_clap(runs)
+    else:
+        pieces = text.learn_pieces(text.captions())
+        clap = text.clap(len(pieces["bpe"]))
+    if trained["unet"]:
+        if not (trained["vae"] and trained["clap"]):
+            raise UserError(f"{runs} has a unet, but not the vae and clap it was trained with")
+        parts, checkpoint = unet.load_parts(runs)
+        unet.check_frozen(checkpoint["frozen"], unet.frozen_digests(encoder, clap))
+        encoder.register_to_config(scaling_factor=round(float(checkpoint["state_dict"]["scaling_factor"]), 6))
+    else:
+        parts = unet.trained_parts(len(pieces["unigram"]))
+        encoder.register_to_config(scaling_factor=1.0)
+    tokenizer, tokenizer_2 = text.tokenizers(pieces)
+    return AudioLDM2Pipeline(
+        vae=encoder,
+        text_encoder=clap,
+        text_encoder_2=parts["t5"],
+        projection_model=parts["projection"],
+        language_model=parts["gpt2"],
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        feature_extractor=text.feature_extractor(),
+        unet=parts["unet"],
+        scheduler=DDIMScheduler(**unet.SCHEDULER),
+        vocoder=speaker,
+    )
+
+
+def save(pipeline: AudioLDM2Pipeline, out: Path) -> int:
+    """fp16 safetensors in ``out``, which appears whole or not at all; returns the bytes. A README.md is kept."""
+    if out.exists() and not (out / "model_index.json").exists() and any(p.name != "README.md" for p in out.iterdir()):
+        raise UserError(f"{out} exists and is not a pipeline: give another --out")
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.half()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        fresh = Path(temporary) / "new"
+        pipeline.save_pretrained(fresh, safe_serialization=True)
+        for file in fresh.glob("*/config.json"):
+            config = json.loads(file.read_text())
+            # transformers loads in the dtype written here, diffusers in fp32: they must agree.
+            if "dtype" in config:
+                file.write_text(json.dumps(_float32(config), indent=2) + "\n")
+        for file in fresh.glob("*/tokenizer.json"):  # without the indentation, half the bytes
+            tokenizer = json.loads(file.read_text(encoding="utf-8"))
+            file.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+        if (out / "README.md").exists():
+            shutil.copy(out / "README.md", fresh)
+        size = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
+        if size > LIMIT:
+            raise UserError(f"the pipeline has {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} MB it may have")
+        if out.exists():
+            out.rename(Path(temporary) / "old")
+        fresh.rename(out)
+    out.chmod(0o755)
+    return size
+
+
+def _float32(config: dict) -> dict:
+    """CLAP's config has a dtype in each of its towers as well."""
+    nested = {name: _float32(value) for name, value in config.items() if isinstance(value, dict)}
+    return config | nested | ({"dtype": "float32"} if "dtype" in config else {})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/pocket"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/pocket"))
+    parser.add_argument("--allow_untrained", action="store_true", help="random weights for stages without checkpoint")
+    args = parser.parse_args()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        size = save(build(args.runs, args.allow_untrained), args.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{size / 1e6:.2f} MB in {args.out}")

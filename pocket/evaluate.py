@@ -1,0 +1,100 @@
+"""Measure a backbone on the validation clips: what each stage costs, by kind.
+
+    python -m pocket.evaluate --backbone checkpoints/pocket --codebook checkpoints/codebooks/pocket-1024
+
+Prints a table in Markdown; ``--card FILE`` writes it between the marks of a model card, so that the numbers there
+are always those of this command.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ddcm.errors import UserError
+from ddcm.mel import LN_TO_DB, log_mel
+from ddcm.metrics import log_mel_corr, log_mel_mae_db
+from ddcm.pipeline import DDCMPipeline
+from pocket.batches import validation
+from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+STRENGTHS = (0.1, 0.3, 0.6, 0.9)
+ROWS = {
+    "mel_vae": "VAE round trip, mel domain (dB)",
+    "mel_quantised": "the same, quantised (dB)",
+    "vocoder": "vocoder on the recording's own mel (dB)",
+    "vae": "VAE and vocoder (dB)",
+    "quantised": "VAE, codebook and vocoder (dB)",
+    "corr": "VAE and vocoder, log_mel_corr",
+    **{f"corr_{strength}": f"transform at strength {strength}, log_mel_corr" for strength in STRENGTHS},
+}
+
+
+def measure(pipe: DDCMPipeline, audio: torch.Tensor) -> dict[str, float]:
+    """All rows for one clip (S,), which fills whole latent frames."""
+    backbone = pipe.backbone
+    mel = log_mel(audio[None])
+    row = {}
+
+    def mel_error(other: torch.Tensor) -> float:
+        return float((other.cpu() - mel).abs().mean()) * LN_TO_DB
+
+    for name, recipe in (("vae", "matched"), ("quantised", "quantised")):
+        if recipe == "quantised" and pipe.codebook is None:
+            continue
+        out = pipe.reconstruct(audio, SAMPLE_RATE, recipe)
+        row[f"mel_{name}"] = mel_error(out.mel)
+        row[name] = log_mel_mae_db(audio, out.audio)
+        if recipe == "matched":
+            row["corr"] = log_mel_corr(audio, out.audio)
+    row["vocoder"] = log_mel_mae_db(audio, backbone.vocode(mel)[0].cpu())
+    if pipe.codebook is not None:
+        for strength in STRENGTHS:
+            out = pipe.transform(audio, SAMPLE_RATE, strength=strength)
+            row[f"corr_{strength}"] = log_mel_corr(audio, out.audio)
+    return row
+
+
+def table(rows: dict[str, list[dict[str, float]]]) -> str:
+    """Rows of measurements by kind -> Markdown, the mean of each kind's clips and of all clips."""
+    everything = [row for kind in rows.values() for row in kind]
+    columns = {**rows, "all": everything}
+    lines = ["| | " + " | ".join(f"{name} ({len(clips)})" for name, clips in columns.items()) + " |"]
+    lines.append("|---|" + "---|" * len(columns))
+    for key, title in ROWS.items():
+        if key in everything[0]:
+            means = [np.mean([clip[key] for clip in clips]) for clips in columns.values()]
+            lines.append(f"| {title} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
+    return "\n".join(lines)
+
+
+def write_card(card: Path, text: str) -> None:
+    old = card.read_text(encoding="utf-8")
+    if BEGIN not in old or END not in old:
+        raise UserError(f"{card}: no place for numbers; it needs the lines {BEGIN} and {END}")
+    card.write_text(old[: old.index(BEGIN) + len(BEGIN)] + f"\n{text}\n" + old[old.index(END) :], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="checkpoints/pocket")
+    parser.add_argument("--codebook", help="leave out to measure without one")
+    parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
+    parser.add_argument("--seconds", type=float, default=5.12)
+    parser.add_argument("--per_kind", type=int, default=16)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--card", type=Path, help="a model card to put the table into")
+    args = parser.parse_args()
+    pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook, device=args.device)
+    rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for clip, audio in tqdm(validation(Corpus(args.corpus), args.seconds, args.per_kind), desc="clips"):
+        rows[clip.kind].append(measure(pipe, torch.from_numpy(audio)))
+    text = table(rows)
+    print(text)
+    if args.card:
+        write_card(args.card, text)

@@ -1,0 +1,224 @@
+"""The training recipe of the pocket backbone, on a corpus of six clips and with untrained weights."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+lightning = pytest.importorskip("lightning")
+
+from diffusers import AudioLDM2Pipeline  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+
+from ddcm.errors import UserError  # noqa: E402
+from pocket import assemble, clap, text, unet  # noqa: E402
+from pocket.batches import Windows, validation  # noqa: E402
+from pocket.budget import TimeBudget  # noqa: E402
+from pocket.corpus import KINDS, Clip, Corpus  # noqa: E402
+from pocket.vae import VAEStage  # noqa: E402
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SOURCES = {"speech": ["speech"], "music": ["melodic"], "percussion": ["drumloop", "drumroll"], "effects": ["bird"]}
+CAPTIONS = ["a voice says the Greek word for star", "horse", "", "a rock drum kit, snare rimshot softest"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    """Every clip once for training and once, half as long, for validation."""
+    folder = tmp_path_factory.mktemp("corpus")
+    offset = 0
+    with open(folder / "audio.i16", "wb") as samples, open(folder / "index.csv", "w", newline="") as index:
+        writer = csv.writer(index)
+        writer.writerow(Clip.__dataclass_fields__)
+        for kind, names in SOURCES.items():
+            for name in names:
+                audio = soundfile.read(EXAMPLES / f"{name}.flac", dtype="int16")[0]
+                samples.write(audio.astype("<i2").tobytes())
+                for split, length in (("train", len(audio)), ("val", len(audio) // 2)):
+                    writer.writerow([kind, f"{kind}: {name}", split, offset, length, name])
+                offset += len(audio)
+    return Corpus(folder)
+
+
+@pytest.fixture(scope="module")
+def pieces() -> dict:
+    return text.learn_pieces(text.captions())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, pieces) -> Path:
+    """A runs folder with the checkpoints of an untrained vae and clap."""
+    folder = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    for name, state in (
+        ("vae", VAEStage().state_dict()),
+        ("clap", {f"clap.{key}": x for key, x in text.clap(len(pieces["bpe"])).state_dict().items()}),
+    ):
+        (folder / name).mkdir()
+        torch.save({"state_dict": state, "pieces": pieces}, folder / name / "last.ckpt")
+    return folder
+
+
+def take(windows: Windows, count: int) -> list[dict]:
+    return [item for item, _ in zip(windows, range(count), strict=False)]
+
+
+def test_windows_deal_the_kinds_evenly_and_repeatably(corpus):
+    for fill in (True, False):
+        items = take(Windows(corpus, 64, seed=3, fill=fill), 400)
+        counts = {kind: sum(item["caption"].startswith(kind) for item in items) for kind in KINDS}
+        assert all(60 <= count <= 140 for count in counts.values()), counts
+        assert all(item["audio"].shape == (64 * 160,) for item in items)
+    again = take(Windows(corpus, 64, seed=3, fill=False), 20)
+    assert all(torch.equal(a["audio"], b["audio"]) for a, b in zip(items, again, strict=False))
+    other = take(Windows(corpus, 64, seed=4, fill=False), 20)
+    assert not all(torch.equal(a["audio"], b["audio"]) for a, b in zip(items, other, strict=False))
+
+
+def test_short_clips_are_filled_or_followed_by_silence(corpus):
+    frames = 800  # 8 s: longer than any clip
+    full = take(Windows(corpus, frames, seed=0, fill=True), 4)
+    assert all(item["audio"][-16000:].abs().max() > 0 for item in full)
+    padded = take(Windows(corpus, frames, seed=0, fill=False), 4)
+    assert all(item["audio"][-16000:].abs().max() == 0 for item in padded)
+
+
+def test_validation_never_moves(corpus):
+    first, second = validation(corpus, 1.28, 4), validation(corpus, 1.28, 4)
+    assert [clip for clip, _ in first] == [clip for clip, _ in second]
+    for (clip, a), (_, b) in zip(first, second, strict=True):
+        assert clip.split == "val" and np.array_equal(a, b)
+        assert len(a) % 640 == 0 and np.abs(a).max() == pytest.approx(0.5, abs=1e-3)
+    assert {clip.kind for clip, _ in first} == set(KINDS)
+
+
+def test_time_budget_resumes_and_stretches():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    trainer = SimpleNamespace(global_step=1000, optimizers=[torch.optim.SGD([parameter], lr=1.0)], should_stop=False)
+    module = SimpleNamespace(log_dict=lambda *args, **kwargs: None)
+    budget = TimeBudget(minutes=1.0)
+    budget.on_train_start(trainer, module)
+    budget._tick -= 30.0  # as if a batch had taken this long
+    budget.on_train_batch_end(trainer, module, None, None, 0)
+    assert budget.progress == pytest.approx(0.5, abs=0.01) and not trainer.should_stop
+    longer = TimeBudget(minutes=2.0)
+    longer.load_state_dict(budget.state_dict())
+    assert longer.progress == pytest.approx(0.25, abs=0.01)
+    rates = []
+    for one in (budget, longer):
+        one.on_train_batch_start(trainer, module, None, 0)
+        rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    assert rates == pytest.approx([0.505, 0.01 + 0.99 * 0.8536], abs=0.01)
+    longer.on_train_start(trainer, module)
+    for _ in range(2):  # a batch is never counted as more than a minute
+        longer._tick -= 500.0
+        longer.on_train_batch_end(trainer, module, None, None, 0)
+    assert longer.spent_s == pytest.approx(150, abs=1) and trainer.should_stop
+
+
+def test_captions_alone_in_a_batch_and_in_the_stock_pipeline(pieces):
+    torch.manual_seed(0)
+    tokenizer, tokenizer_2 = text.tokenizers(pieces)
+    reader, parts = text.clap(len(pieces["bpe"])).eval(), text.language(len(pieces["unigram"])).eval()
+    absent = dict(vae=None, feature_extractor=None, unet=None, scheduler=None, vocoder=None)
+    stock = AudioLDM2Pipeline(
+        text_encoder=reader, text_encoder_2=parts["t5"], projection_model=parts["projection"],
+        language_model=parts["gpt2"], tokenizer=tokenizer, tokenizer_2=tokenizer_2, **absent,
+    )
+    with torch.no_grad():
+        embeds = reader.get_text_features(**text.clap_tokens(tokenizer, CAPTIONS)).pooler_output
+        generated, states, mask = text.encode(parts, tokenizer_2, embeds, CAPTIONS)
+        assert generated.shape == (len(CAPTIONS), 8, 128) and states.shape[2] == 128
+        for i, caption in enumerate(CAPTIONS):
+            alone = text.encode(parts, tokenizer_2, embeds[i : i + 1], [caption])
+            published = stock.encode_prompt([caption], "cpu", 1, do_classifier_free_guidance=False)
+            size = int(mask[i].sum())
+            torch.testing.assert_close(generated[i], alone[0][0], atol=3e-5, rtol=0)
+            torch.testing.assert_close(generated[i], published[2][0], atol=3e-5, rtol=0)
+            torch.testing.assert_close(states[i, :size], published[0][0], atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("seconds", [2.56, 4.8, 10.0])
+def test_clap_features_equal_the_extractor(seconds):
+    name = "drumroll" if seconds < 4 else "melodic"
+    audio = torch.from_numpy(soundfile.read(EXAMPLES / f"{name}.flac", dtype="float32")[0])
+    audio = clap.upsample(audio.repeat(2)[None, : int(16000 * seconds)])
+    extractor = text.feature_extractor()
+    wanted = extractor(list(audio.numpy()), sampling_rate=48000, return_tensors="pt").input_features
+    # In dB; where the upsampled audio has nothing, fp32 and the extractor's fp64 differ by their own noise.
+    torch.testing.assert_close(clap.features(audio).double(), wanted.double(), atol=0.05, rtol=0)
+
+
+def test_equal_captions_are_no_negatives():
+    logits = torch.tensor([[2.0, 9.0, 0.0], [9.0, 2.0, 0.0], [0.0, 0.0, 2.0]])
+    same = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    apart = torch.tensor([[2.0, 0.0], [2.0, 0.0]]).log_softmax(1)[:, 0]
+    alone = logits[2].log_softmax(0)[2]
+    assert clap.contrastive(logits, same) == pytest.approx(float(-(apart.sum() + alone) / 3))
+
+
+def test_cut_repeats_most_short_clips():
+    torch.manual_seed(0)
+    audio = torch.cat([torch.arange(1.0, 11.0), torch.zeros(30)]).repeat(200, 1)
+    pieces = clap.cut(audio, 25)
+    repeated = (pieces[:, 10:] != 0).any(dim=1)
+    assert pieces.shape == (200, 25) and 0.65 < repeated.float().mean() < 0.85
+    assert torch.equal(pieces[repeated][0], audio[0, :10].repeat(3)[:25])
+    assert torch.equal(clap.cut(torch.zeros(1, 40), 25), torch.zeros(1, 25))
+    assert (clap.cut(audio, 4) != 0).all()
+
+
+def test_missing_stages_are_named(tmp_path, runs):
+    with pytest.raises(UserError, match="train vae first"):
+        unet.UNetStage(str(tmp_path))
+    shutil.copytree(runs / "vae", tmp_path / "vae")
+    with pytest.raises(UserError, match="train clap first"):
+        unet.UNetStage(str(tmp_path))
+    with pytest.raises(UserError, match="vocoder, unet") as error:
+        assemble.build(runs)
+    assert "\n" not in str(error.value)
+
+
+def test_train_assemble_and_generate_with_stock_diffusers(tmp_path, corpus, runs, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(unet, "CONFIG", unet.CONFIG | {"block_out_channels": (32, 32, 32, 32)})
+    monkeypatch.setattr(unet, "SAMPLES", 10240)
+    stage = unet.UNetStage(str(runs))
+    before = stage.ema["unet"].conv_in.weight.clone()
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=tmp_path, limit_val_batches=1, val_check_interval=2,
+    )
+    clips = [{"audio": torch.from_numpy(audio), "caption": c.caption} for c, audio in validation(corpus, 0.64, 1)]
+    windows = Windows(corpus, 128, seed=0, fill=False)
+    trainer.fit(stage, DataLoader(windows, batch_size=2), DataLoader(clips, batch_size=1))
+    assert {"val_eps_mse", "val_null_eps_mse"} <= trainer.callback_metrics.keys()
+    (runs / "unet").mkdir()
+    trainer.save_checkpoint(runs / "unet" / "last.ckpt")
+    averaged = stage.ema["unet"].conv_in.weight
+    assert not torch.equal(averaged, before) and not torch.equal(averaged, stage.parts["unet"].conv_in.weight)
+
+    folder = tmp_path / "pocket"
+    assert assemble.save(assemble.build(runs, allow_untrained=True), folder) < assemble.LIMIT
+    assemble.save(assemble.build(runs, allow_untrained=True), folder)  # again over the first
+    assert [path.name for path in tmp_path.iterdir()] == ["pocket"]
+    pipeline = AudioLDM2Pipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.vae.config.scaling_factor == pytest.approx(float(stage.scaling_factor), rel=1e-4)
+    torch.testing.assert_close(pipeline.unet.conv_in.weight, averaged, atol=1e-3, rtol=1e-3)
+    settings = dict(num_inference_steps=2, audio_length_in_s=2.56)
+    audio = pipeline("a snare drum hit", generator=torch.Generator().manual_seed(0), **settings).audios
+    assert audio.shape == (1, 40960) and np.isfinite(audio).all() and np.abs(audio).max() > 1e-4
+
+    state = torch.load(runs / "vae" / "last.ckpt", weights_only=True)
+    state["state_dict"]["vae.encoder.conv_in.bias"] += 1
+    torch.save(state, runs / "vae" / "last.ckpt")
+    with pytest.raises(UserError, match="another vae"):
+        assemble.build(runs, allow_untrained=True)
