@@ -42,6 +42,7 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
 
         fetch(part)
         if part == "vocoder":
+            transformers.utils.logging.disable_progress_bar()  # a bar for half a second of loading
             return transformers.SpeechT5HifiGan.from_pretrained(folder / part, dtype=torch.float32)
         cls = getattr(diffusers, CLASSES[part])
         extra = {"attention_head_dim": configs[part]["attention_head_dim"]} if part == "unet" else {}

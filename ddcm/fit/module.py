@@ -51,7 +51,7 @@ class CodebookModule(L.LightningModule):
         self,
         quantizer: Quantizer | None = None,
         backbone: str = "checkpoints/pocket",
-        learning_rate: float = 3e-3,
+        learning_rate: float = 1e-2,
         diffusion_weight: float = 0.0,
         init_batches: int = 4,
         listen_every: int = 1,
