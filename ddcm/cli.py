@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -88,12 +89,13 @@ def _pipeline(verb: str, arguments: Namespace):
 
     from ddcm.pipeline import DDCMPipeline
 
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # Under torchrun each process takes a GPU of its own.
+    default = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     codebook = arguments.codebook
     if codebook is None and recipe.quantizer != "none" and arguments.backbone == POCKET:
         codebook = POCKET_CODEBOOK
     return DDCMPipeline.from_pretrained(
-        arguments.backbone, codebook, arguments.batch_size, device=device, dtype=arguments.dtype,
+        arguments.backbone, codebook, arguments.batch_size, device=arguments.device or default, dtype=arguments.dtype,
         heads=arguments.heads, null=arguments.null,
     )  # fmt: skip
 

@@ -70,8 +70,24 @@ def build(runs: Path, allow_untrained: bool = False) -> AudioLDM2Pipeline:
     )
 
 
-def save(pipeline: AudioLDM2Pipeline, out: Path) -> int:
-    """fp16 safetensors in ``out``, which appears whole or not at all; returns the bytes. A README.md is kept."""
+def training(runs: Path) -> dict[str, dict[str, float]]:
+    """How long each stage was trained, from its checkpoint: optimiser steps and minutes."""
+    facts = {}
+    for stage in ("vae", "vocoder", "clap", "unet"):
+        if (runs / stage / "last.ckpt").exists():
+            checkpoint = torch.load(runs / stage / "last.ckpt", weights_only=True, map_location="cpu")
+            budget = next(state for name, state in checkpoint["callbacks"].items() if name.startswith("TimeBudget"))
+            # Manual optimisation counts a step for each of two optimisers once the discriminators have joined.
+            loops = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]
+            facts[stage] = {"steps": loops, "minutes": round(budget["spent_s"] / 60, 1)}
+    return facts
+
+
+def save(pipeline: AudioLDM2Pipeline, out: Path, facts: dict | None = None) -> int:
+    """fp16 safetensors in ``out``, which appears whole or not at all; returns the bytes. A README.md is kept.
+
+    ``facts`` on the training become ``training.json``.
+    """
     if out.exists() and not (out / "model_index.json").exists() and any(p.name != "README.md" for p in out.iterdir()):
         raise UserError(f"{out} exists and is not a pipeline: give another --out")
     for part in pipeline.components.values():
@@ -89,6 +105,7 @@ def save(pipeline: AudioLDM2Pipeline, out: Path) -> int:
         for file in fresh.glob("*/tokenizer.json"):  # without the indentation, half the bytes
             tokenizer = json.loads(file.read_text(encoding="utf-8"))
             file.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+        (fresh / "training.json").write_text(json.dumps(facts or {}, indent=2) + "\n")
         if (out / "README.md").exists():
             shutil.copy(out / "README.md", fresh)
         size = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
@@ -116,7 +133,7 @@ if __name__ == "__main__":
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        size = save(build(args.runs, args.allow_untrained), args.out)
+        size = save(build(args.runs, args.allow_untrained), args.out, training(args.runs))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -155,7 +155,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/corpus"))
     parser.add_argument("--packages", type=Path, default=Path("runs/packages"), help="where packages are unpacked")
-    parser.add_argument("--flac", type=Path, help="also write every clip as FLAC with a manifest.csv, to fit codebooks on")
+    parser.add_argument("--flac", type=Path, help="also write every clip as FLAC, with a manifest.csv")
     args = parser.parse_args()
     if not (args.out / "audio.i16").exists():
         build(args.out, args.packages)

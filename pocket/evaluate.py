@@ -9,6 +9,7 @@ are always those of this command.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,13 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def training_table(folder: Path) -> str:
+    """What ``pocket.assemble`` wrote down: how long each stage was trained."""
+    facts = json.loads((folder / "training.json").read_text())
+    lines = ["| stage | steps | minutes |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {stage} | {row['steps']} | {row['minutes']} |" for stage, row in facts.items()])
+
+
 def write_card(card: Path, text: str) -> None:
     old = card.read_text(encoding="utf-8")
     if BEGIN not in old or END not in old:
@@ -94,7 +102,7 @@ if __name__ == "__main__":
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for clip, audio in tqdm(validation(Corpus(args.corpus), args.seconds, args.per_kind), desc="clips"):
         rows[clip.kind].append(measure(pipe, torch.from_numpy(audio)))
-    text = table(rows)
+    text = f"{table(rows)}\n\n{training_table(Path(args.backbone))}"
     print(text)
     if args.card:
         write_card(args.card, text)

@@ -82,7 +82,7 @@ class VocoderStage(L.LightningModule):
     automatic_optimization = False
     frames, batch_size, fill, learning_rate = 64, 12, True, 1e-3
 
-    def __init__(self, runs: str, adversarial_from: float = 0.6):
+    def __init__(self, runs: str, adversarial_from: float = 0.95, mirrored: float = 0.7):
         super().__init__()
         self.save_hyperparameters(ignore="runs")
         self.vocoder = SpeechT5HifiGan(SpeechT5HifiGanConfig(**CONFIG))
@@ -104,6 +104,16 @@ class VocoderStage(L.LightningModule):
         budget = next((c for c in self.trainer.callbacks if hasattr(c, "progress")), None)
         return budget is not None and budget.progress >= self.hparams.adversarial_from
 
+    def _with_mirrored(self, audio: torch.Tensor) -> torch.Tensor:
+        """Some of the windows that do not pass the VAE get their spectrum mirrored, f -> 8 kHz - f.
+
+        Recordings hold little but noise above 4 kHz; mirrored, their harmonics are there, and a bird can be sung.
+        """
+        size = len(audio)
+        chosen = (torch.rand(size) < self.hparams.mirrored) & (torch.arange(size) >= size // 2)
+        signs = 1 - 2 * (torch.arange(audio.shape[1]) % 2)  # (-1)^n
+        return torch.where(chosen[:, None].to(audio.device), audio * signs.to(audio), audio)
+
     @torch.no_grad()
     def _through_vae(self, mel: torch.Tensor) -> torch.Tensor:
         vae = self._vae[0].to(mel.device)
@@ -114,7 +124,7 @@ class VocoderStage(L.LightningModule):
         return self.vocoder(mel[:, 0])[:, : 160 * mel.shape[2]].float()
 
     def training_step(self, batch, batch_idx):
-        real = batch["audio"]
+        real = self._with_mirrored(batch["audio"])
         mel = log_mel(real)
         heard = mel
         if self._vae:
@@ -144,7 +154,7 @@ class VocoderStage(L.LightningModule):
             logs |= {"judge": judge_loss, "fooled": fooled, "match": match}
         generator_step.zero_grad()
         self.manual_backward(loss)
-        self.clip_gradients(generator_step, gradient_clip_val=5.0, gradient_clip_algorithm="norm")
+        self.clip_gradients(generator_step, gradient_clip_val=2.0, gradient_clip_algorithm="norm")
         generator_step.step()
         self.log_dict(logs, prog_bar=True)
 

@@ -26,8 +26,8 @@ class Backbone(ABC):
     """A frozen latent diffusion model of audio. All tensors live on ``device``.
 
     Shapes (see ``ddcm/__init__.py`` for the letters): mel (B, 1, T, M) with T a multiple of 4, latents
-    (B, C, L, F) with L = T/4 and F = M/4. Methods run without gradients unless the caller turns them on by
-    working on ``vae`` and ``unet`` directly.
+    (B, C, L, F) with L = T/4 and F = M/4. Weights never learn; gradients flow to
+    an input that asks for them.
     """
 
     name: str

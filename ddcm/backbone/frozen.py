@@ -114,27 +114,23 @@ class FrozenBackbone(Backbone):
         schedule = [scheduler[key] for key in ("beta_start", "beta_end", "num_train_timesteps")]
         return digest_of(self.latent_digest, self._parts.digest("unet"), self.heads, schedule)
 
-    # The contract.
+    # The contract. Weights are frozen, so a graph is only kept where an input asks for gradients.
 
-    @torch.no_grad()
     def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self._check_mel(mel)
         latent = self.vae.encode(mel.to(self.device, self.vae_dtype)).latent_dist
         return _finite(latent.mean, "VAE encoder"), latent.std.float()
 
-    @torch.no_grad()
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         z_raw = (z.to(self.device, torch.float32) / self.scaling_factor).to(self.vae_dtype)
         return _finite(self.vae.decode(z_raw).sample, "VAE decoder")
 
-    @torch.no_grad()
     def vocode(self, mel: torch.Tensor) -> torch.Tensor:
         self._check_mel(mel)
         audio = self.vocoder(mel[:, 0].to(self.device, self.vae_dtype))
         # Transposed convolutions leave a tail beyond hop * T; there is no shift in front.
         return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
 
-    @torch.no_grad()
     def eps(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
         batch = len(x)
         noise = self.unet(
@@ -147,13 +143,11 @@ class FrozenBackbone(Backbone):
         )[0]
         return _finite(noise, "UNet")
 
-    @torch.no_grad()
     def condition(self, prompt: str) -> Condition:
         if prompt not in self._conditions:
             self._conditions[prompt] = self._here(self._parts.encode(prompt))
         return self._conditions[prompt]
 
-    @torch.no_grad()
     def null_condition(self) -> Condition:
         if self.null == "stock":
             return self.condition("")

@@ -20,14 +20,4 @@ def diffusion_loss(backbone: Backbone, z: torch.Tensor, seed: int) -> torch.Tens
     noise = torch.randn(z.shape, generator=generator).to(z.device)
     abar = float(backbone.alphas_cumprod[t])
     x = abar**0.5 * z + (1 - abar) ** 0.5 * noise
-    condition = backbone.null_condition()
-    # Not ``backbone.eps``: that works without gradients.
-    eps = backbone.unet(
-        x.to(backbone.dtype),
-        torch.full((len(x),), t, device=x.device, dtype=torch.long),
-        encoder_hidden_states=condition.generated.to(backbone.dtype).expand(len(x), -1, -1),
-        encoder_hidden_states_1=condition.text.to(backbone.dtype).expand(len(x), -1, -1),
-        encoder_attention_mask_1=condition.mask.expand(len(x), -1),
-        return_dict=False,
-    )[0]
-    return F.mse_loss(eps.float(), noise)
+    return F.mse_loss(backbone.eps(x, t, backbone.null_condition()), noise)

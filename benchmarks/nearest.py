@@ -1,0 +1,67 @@
+"""Nearest atoms: ours against ``torch.cdist`` + ``argmin``, in one run, as ratios of time and memory.
+
+    python benchmarks/nearest.py
+
+Cells are of one hour of audio by default (1.44 million of 8 numbers), atoms 1024. Timings alternate and the median of
+each is taken, because machines are noisy; memory is the growth of the process's peak, each way in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+from ddcm.quantize.kmeans import nearest
+
+
+def by_cdist(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    return torch.cdist(cells, codebook).argmin(dim=1)
+
+
+WAYS = {"ddcm": nearest, "cdist": by_cdist}
+
+
+def inputs(cells: int, atoms: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(cells, 8, generator=generator), torch.randn(atoms, 8, generator=generator)
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, default=1_440_000)
+    parser.add_argument("--atoms", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory_of", choices=WAYS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    cells, codebook = inputs(args.cells, args.atoms)
+    if args.memory_of:
+        before = peak_mib()
+        WAYS[args.memory_of](cells, codebook)
+        print(peak_mib() - before)
+        sys.exit()
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(args.repeats):
+        for name, way in WAYS.items():
+            start = time.perf_counter()
+            way(cells, codebook)
+            seconds[name].append(time.perf_counter() - start)
+    size = ["--cells", str(args.cells), "--atoms", str(args.atoms)]
+    memory = {
+        name: float(subprocess.run([sys.executable, __file__, *size, "--memory_of", name],
+                                   capture_output=True, text=True, check=True).stdout)
+        for name in WAYS
+    }  # fmt: skip
+    for name in WAYS:
+        print(f"{name:6} {statistics.median(seconds[name]):7.2f} s {memory[name]:9.0f} MiB")
+    time_ratio = statistics.median(seconds["cdist"]) / statistics.median(seconds["ddcm"])
+    print(f"cdist / ddcm: time {time_ratio:.2f}, memory {memory['cdist'] / max(memory['ddcm'], 1):.1f}")

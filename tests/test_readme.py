@@ -1,0 +1,82 @@
+"""Every command in the README runs, and the numbers that it quotes are the ones on disk."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from ddcm import cli
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINES = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+VERBS = sorted({line for line in LINES if line.startswith("ddcm ")})
+
+
+def test_ci_runs_the_readmes_test_command():
+    command = next(line for line in LINES if line.endswith("pytest"))
+    assert command in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_first_command_installs_and_transforms():
+    command = next(line for line in LINES if line.startswith("python3 -m venv"))
+    *_, install, verb = command.split(" && ")
+    assert install == ".venv/bin/pip install -q -c requirements.lock -e ."
+    assert verb.removeprefix(".venv/bin/") == "ddcm transform examples -o out"
+
+
+@pytest.mark.parametrize("line", [*VERBS, "ddcm transform examples -o out"])
+def test_verbs_are_understood(line):
+    """The parser takes every line, and what it names is shipped or said to come from elsewhere."""
+    arguments = cli._parser().parse_args(shlex.split(line)[1:])
+    given = arguments[arguments.verb]
+    for path in given.get("inputs", []):
+        assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("line", [line for line in VERBS if "cvssp" not in line and "runs/" not in line])
+def test_verbs_run(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line)[1:]
+    if "-o" in words:
+        at = words.index("-o") + 1
+        words[at] = str(tmp_path / words[at])
+        if words[0] == "transform":
+            words += ["--steps", "3"]
+        if words[1] == "examples":  # one of them is enough
+            words[1] = "examples/bird.flac"
+    assert cli.main(words) == 0
+    if "-o" in words:
+        assert any(path.is_file() for path in tmp_path.rglob("*.wav"))
+
+
+def test_paths_that_the_readme_names_exist():
+    names = re.findall(r"`((?:checkpoints|configs|examples|pocket)/[^`*]*)`", README)
+    for path in re.findall(r"\]\(([^)#:]+)\)", README) + names:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_picture_is_drawn_by_its_command(tmp_path):
+    command = next(c for c in re.findall(r"`(python [^`]*)`", README) if "picture" in c)
+    target = tmp_path / "picture.png"
+    words = [sys.executable, *shlex.split(command)[1:], "--audio", "examples/bird.flac", "--out", str(target)]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    assert target.read_bytes().startswith(b"\x89PNG") and target.stat().st_size > 20_000
+
+
+def test_the_model_card_has_its_numbers():
+    card = (ROOT / "checkpoints" / "pocket" / "README.md").read_text(encoding="utf-8")
+    measured = card[card.index("<!-- measured: begin -->") : card.index("<!-- measured: end -->")]
+    row = next(line for line in measured.splitlines() if line.startswith("| VAE round trip, mel domain"))
+    assert 0 < float(row.split("|")[-2]) <= 2.5
+
+
+def test_nothing_names_a_registry_or_a_local_path():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock and "@" not in lock and "torch==2.11" in lock
