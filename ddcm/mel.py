@@ -37,8 +37,13 @@ def _filterbank(spec: MelSpec) -> torch.Tensor:
     import librosa
 
     bank = librosa.filters.mel(
-        sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, fmin=spec.fmin, fmax=spec.fmax,
-        htk=False, norm="slaney",
+        sr=spec.sample_rate,
+        n_fft=spec.n_fft,
+        n_mels=spec.n_mels,
+        fmin=spec.fmin,
+        fmax=spec.fmax,
+        htk=False,
+        norm="slaney",
     )
     return torch.from_numpy(bank)
 
@@ -69,9 +74,7 @@ def log_mel(audio: torch.Tensor, spec: MelSpec = MelSpec()) -> torch.Tensor:
     if audio.shape[-1] <= pad:
         audio = torch.nn.functional.pad(audio, (0, pad + 1 - audio.shape[-1]))
     audio = torch.nn.functional.pad(audio[:, None], (pad, pad), mode="reflect")[:, 0]
-    spectrum = torch.stft(
-        audio, spec.n_fft, hop_length=spec.hop, window=window, center=False, return_complex=True
-    )
+    spectrum = torch.stft(audio, spec.n_fft, hop_length=spec.hop, window=window, center=False, return_complex=True)
     mel = bank @ spectrum.abs()  # [B, M, T]
     mel = mel[..., :frames].clamp(min=spec.floor).log()
     return mel.transpose(1, 2)[:, None]  # [B, 1, T, M]

@@ -152,9 +152,7 @@ class DDCMPipeline:
             before = number * len(timesteps)
             step = None if on_step is None else (lambda i, x0, before=before: on_step(before + i + 1, in_all))
             results.append(
-                denoise_loop(
-                    denoise, batch, timesteps, backbone.alphas_cumprod, solver=recipe.solver, on_step=step
-                )
+                denoise_loop(denoise, batch, timesteps, backbone.alphas_cumprod, solver=recipe.solver, on_step=step)
             )
         return torch.cat(results)
 
@@ -163,7 +161,7 @@ class DDCMPipeline:
         total = given.mel.shape[2]
         mel = windows.join(mels, windows.starts(total), total)
         audio = given.level.undo(self._vocode(mel)[: given.samples])
-        notes = {"recipe": recipe, "backbone": self.backbone.name, "backbone_digest": self.backbone.latent_digest}
+        notes = {"recipe": recipe, "backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
         return Output(audio, self.backbone.mel_spec.sample_rate, mel, z.cpu(), notes | (said or {}))
 
     def _vocode(self, mel: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Draw the README's picture: one recording through each stage.
 
-    python docs/picture.py            # writes docs/transform.png
+python docs/picture.py            # writes docs/transform.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The trained stages -> a folder that the stock ``diffusers.AudioLDM2Pipeline.from_pretrained`` loads.
 
-    python -m pocket.assemble --runs runs/pocket --out checkpoints/pocket
+python -m pocket.assemble --runs runs/pocket --out checkpoints/pocket
 """
 
 from __future__ import annotations

@@ -31,10 +31,15 @@ STAGES = {
 }
 
 
-def build(stage: str, out: Path) -> L.LightningModule:
+def build(stage: str, out: Path, options: dict[str, float]) -> L.LightningModule:
     module, name = STAGES[stage].split(":")
     cls = getattr(import_module(module), name)
-    return cls(runs=str(out)) if getattr(cls, "needs_runs", False) else cls()
+    return cls(runs=str(out), **options) if getattr(cls, "needs_runs", False) else cls(**options)
+
+
+def option(text: str) -> tuple[str, float]:
+    name, value = text.split("=")
+    return name, float(value)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -42,7 +47,7 @@ def train(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     L.seed_everything(args.seed)
     corpus = Corpus(args.corpus)
-    module = build(args.stage, args.out)
+    module = build(args.stage, args.out, dict(args.options))
     folder = args.out / args.stage
     last = folder / "last.ckpt"
     # A resumed run must not meet the same windows again.
@@ -65,8 +70,14 @@ def train(args: argparse.Namespace) -> None:
         logger=TensorBoardLogger(folder, name="", version="logs"),
         callbacks=[
             TimeBudget(args.budget_minutes),
-            ModelCheckpoint(folder, filename="last", save_top_k=1, every_n_train_steps=args.save_every,
-                            enable_version_counter=False, save_on_train_epoch_end=False),
+            ModelCheckpoint(
+                folder,
+                filename="last",
+                save_top_k=1,
+                every_n_train_steps=args.save_every,
+                enable_version_counter=False,
+                save_on_train_epoch_end=False,
+            ),
             LearningRateMonitor(),
         ],
         enable_progress_bar=not args.quiet,
@@ -89,6 +100,14 @@ if __name__ == "__main__":
     parser.add_argument("--budget_minutes", type=float, required=True, help="of all runs of this stage together")
     parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
     parser.add_argument("--out", type=Path, default=Path("runs/pocket"))
+    parser.add_argument(
+        "--options",
+        nargs="*",
+        type=option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="arguments of the stage's class, such as kl_weight=0.01 or adversarial_from=0.6",
+    )
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--frames", type=int, help="mel frames of a training window")
     parser.add_argument("--precision", default="bf16-mixed", help="as Lightning has it; bf16-mixed helps on CPUs too")

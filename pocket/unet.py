@@ -148,11 +148,9 @@ class UNetStage(L.LightningModule):
 
     def predict(self, parts: nn.ModuleDict, x: torch.Tensor, t: torch.Tensor, conditions) -> torch.Tensor:
         generated, states, mask = conditions
-        return (
-            parts["unet"](
-                x, t, encoder_hidden_states=generated, encoder_hidden_states_1=states, encoder_attention_mask_1=mask
-            ).sample.float()
-        )
+        return parts["unet"](
+            x, t, encoder_hidden_states=generated, encoder_hidden_states_1=states, encoder_attention_mask_1=mask
+        ).sample.float()
 
     def noisy(self, z: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         abar = self.abar[t][:, None, None, None]

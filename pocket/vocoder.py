@@ -72,17 +72,18 @@ class SpectrumDiscriminator(nn.Module):
 
 
 class VocoderStage(L.LightningModule):
-    """Matched log-mel L1 and multi-resolution STFT losses; discriminators join at ``adversarial_from``.
+    """Matched log-mel L1 and multi-resolution STFT losses; discriminators join when the share ``adversarial_from``
+    of the budget is spent: never by default, because minutes on a CPU are no time for them.
 
-    Where a trained VAE lies in the runs folder, half of the input mels have been through it, so that the
-    vocoder forgives what the VAE smears; the target stays the recording.
+    Where a trained VAE lies in the runs folder, some of the input mels have been through it, so that the vocoder
+    forgives what the VAE smears; the target stays the recording.
     """
 
     needs_runs = True
     automatic_optimization = False
     frames, batch_size, fill, learning_rate = 64, 12, True, 1e-3
 
-    def __init__(self, runs: str, adversarial_from: float = 0.95, mirrored: float = 0.7):
+    def __init__(self, runs: str, adversarial_from: float = 1.0, vae_share: float = 0.25, mirrored: float = 0.7):
         super().__init__()
         self.save_hyperparameters(ignore="runs")
         self.vocoder = SpeechT5HifiGan(SpeechT5HifiGanConfig(**CONFIG))
@@ -104,13 +105,17 @@ class VocoderStage(L.LightningModule):
         budget = next((c for c in self.trainer.callbacks if hasattr(c, "progress")), None)
         return budget is not None and budget.progress >= self.hparams.adversarial_from
 
+    def _through(self, size: int) -> int:
+        """How many windows of a batch pass the VAE: its first ones."""
+        return round(size * self.hparams.vae_share)
+
     def _with_mirrored(self, audio: torch.Tensor) -> torch.Tensor:
         """Some of the windows that do not pass the VAE get their spectrum mirrored, f -> 8 kHz - f.
 
         Recordings hold little but noise above 4 kHz; mirrored, their harmonics are there, and a bird can be sung.
         """
         size = len(audio)
-        chosen = (torch.rand(size) < self.hparams.mirrored) & (torch.arange(size) >= size // 2)
+        chosen = (torch.rand(size) < self.hparams.mirrored) & (torch.arange(size) >= self._through(size))
         signs = 1 - 2 * (torch.arange(audio.shape[1]) % 2)  # (-1)^n
         return torch.where(chosen[:, None].to(audio.device), audio * signs.to(audio), audio)
 
@@ -128,8 +133,8 @@ class VocoderStage(L.LightningModule):
         mel = log_mel(real)
         heard = mel
         if self._vae:
-            half = len(mel) // 2
-            heard = torch.cat([self._through_vae(mel[:half]), mel[half:]])
+            count = self._through(len(mel))
+            heard = torch.cat([self._through_vae(mel[:count]), mel[count:]])
         fake = self.vocode(heard)
         generator_step, judge_step = self.optimizers()
         mel_error = (log_mel(fake) - mel).abs().mean()

@@ -129,8 +129,13 @@ def test_captions_alone_in_a_batch_and_in_the_stock_pipeline(pieces):
     reader, parts = text.clap(len(pieces["bpe"])).eval(), text.language(len(pieces["unigram"])).eval()
     absent = dict(vae=None, feature_extractor=None, unet=None, scheduler=None, vocoder=None)
     stock = AudioLDM2Pipeline(
-        text_encoder=reader, text_encoder_2=parts["t5"], projection_model=parts["projection"],
-        language_model=parts["gpt2"], tokenizer=tokenizer, tokenizer_2=tokenizer_2, **absent,
+        text_encoder=reader,
+        text_encoder_2=parts["t5"],
+        projection_model=parts["projection"],
+        language_model=parts["gpt2"],
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        **absent,
     )
     with torch.no_grad():
         embeds = reader.get_text_features(**text.clap_tokens(tokenizer, CAPTIONS)).pooler_output
@@ -193,8 +198,15 @@ def test_train_assemble_and_generate_with_stock_diffusers(tmp_path, corpus, runs
     stage = unet.UNetStage(str(runs))
     before = stage.ema["unet"].conv_in.weight.clone()
     trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=tmp_path, limit_val_batches=1, val_check_interval=2,
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        limit_val_batches=1,
+        val_check_interval=2,
     )
     clips = [{"audio": torch.from_numpy(audio), "caption": c.caption} for c, audio in validation(corpus, 0.64, 1)]
     windows = Windows(corpus, 128, seed=0, fill=False)

@@ -46,9 +46,7 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
             return transformers.SpeechT5HifiGan.from_pretrained(folder / part, dtype=torch.float32)
         cls = getattr(diffusers, CLASSES[part])
         extra = {"attention_head_dim": configs[part]["attention_head_dim"]} if part == "unet" else {}
-        return cls.from_pretrained(
-            folder, subfolder=part, torch_dtype=torch.float32, low_cpu_mem_usage=False, **extra
-        )
+        return cls.from_pretrained(folder, subfolder=part, torch_dtype=torch.float32, low_cpu_mem_usage=False, **extra)
 
     def digest(part: str) -> str:
         fetch(part)

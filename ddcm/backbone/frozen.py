@@ -76,7 +76,9 @@ class FrozenBackbone(Backbone):
         self.latent_channels: int = vae["latent_channels"]
         hop = int(torch.tensor(vocoder["upsample_rates"]).prod())
         self.mel_spec = MelSpec(
-            sample_rate=vocoder["sampling_rate"], hop=hop, n_mels=vocoder["model_in_dim"],
+            sample_rate=vocoder["sampling_rate"],
+            hop=hop,
+            n_mels=vocoder["model_in_dim"],
             fmax=vocoder["sampling_rate"] / 2,
         )
         # "scaled linear": the square roots of the betas are evenly spaced. DDIM itself is in ddcm.schedule.

@@ -15,9 +15,7 @@ def nearest(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """
     half_norms = codebook.square().sum(dim=1) / 2
     # One chunk size for every input: the shape of a matrix product decides how it is rounded.
-    parts = [
-        torch.addmm(half_norms, part, codebook.T, alpha=-1).argmin(dim=1) for part in cells.split(CHUNK)
-    ]
+    parts = [torch.addmm(half_norms, part, codebook.T, alpha=-1).argmin(dim=1) for part in cells.split(CHUNK)]
     return torch.cat(parts) if parts else cells.new_empty(0, dtype=torch.long)
 
 
