@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def reconstruct(arguments: Namespace) -> int:
-    settings = {"recipe": arguments.recipe, "quantizer": arguments.quantizer}
+    settings = {name: arguments[name] for name in ("recipe", "quantizer", "vocoder")}
     pipeline = _pipeline("reconstruct", arguments)
     rate = pipeline.backbone.mel_spec.sample_rate
     return _over_files(
@@ -70,7 +70,7 @@ def recipes(arguments: Namespace) -> int:
         row = asdict(recipe)
         default = " (default)" if DEFAULTS[recipe.verb] == name else ""
         print(f"{name}: {row.pop('verb')}{default}\n    {row.pop('about')}")
-        relevant = row if recipe.verb == "transform" else {"quantizer": recipe.quantizer}
+        relevant = row if recipe.verb == "transform" else {name: row[name] for name in ("quantizer", "vocoder")}
         print("    " + ", ".join(f"{key} {value}" for key, value in relevant.items()))
     return 0
 
@@ -157,6 +157,7 @@ def _file_options(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     parser.add_argument("--recipe", type=str, help="a row of: ddcm recipes")
     parser.add_argument("--quantizer", type=str, help="none or hard; the recipe says")
+    parser.add_argument("--vocoder", type=str, help="backbone or refined; the recipe says")
 
 
 def _common_options(parser: ArgumentParser) -> None:

@@ -32,7 +32,7 @@ class MelSpec:
 
 
 @functools.lru_cache(maxsize=8)
-def _filterbank(spec: MelSpec) -> torch.Tensor:
+def filterbank(spec: MelSpec) -> torch.Tensor:
     """(n_mels, n_fft // 2 + 1), librosa's: torchaudio's own differs by 5e-8, which shows near the floor."""
     import librosa
 
@@ -50,7 +50,7 @@ def _filterbank(spec: MelSpec) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _on_device(spec: MelSpec, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.hann_window(spec.n_fft).to(device), _filterbank(spec).to(device)
+    return torch.hann_window(spec.n_fft).to(device), filterbank(spec).to(device)
 
 
 @torch.autocast("cpu", enabled=False)

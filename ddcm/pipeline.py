@@ -17,6 +17,7 @@ from ddcm.mel import log_mel
 from ddcm.noise import latent_noise
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 from ddcm.recipes import Recipe, resolve
+from ddcm.refine import refine
 from ddcm.sample import denoise_loop
 from ddcm.schedule import add_noise, from_strength
 
@@ -160,16 +161,19 @@ class DDCMPipeline:
         mels = torch.cat([self.backbone.decode(batch).cpu() for batch in z.split(self.batch_size)])
         total = given.mel.shape[2]
         mel = windows.join(mels, windows.starts(total), total)
-        audio = given.level.undo(self._vocode(mel)[: given.samples])
+        audio = given.level.undo(self._vocode(mel, recipe.vocoder)[: given.samples])
         notes = {"recipe": recipe, "backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
         return Output(audio, self.backbone.mel_spec.sample_rate, mel, z.cpu(), notes | (said or {}))
 
-    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+    def _vocode(self, mel: torch.Tensor, vocoder: str) -> torch.Tensor:
         """mel (1, 1, T, M) -> audio (hop T,): in pieces with context, which is exact for a convolutional vocoder."""
         hop, total, pieces = self.backbone.mel_spec.hop, mel.shape[2], []
         for start in range(0, total, VOCODE_FRAMES):
             left = max(0, start - VOCODE_CONTEXT)
             stop = min(total, start + VOCODE_FRAMES)
-            audio = self.backbone.vocode(mel[:, :, left : min(total, stop + VOCODE_CONTEXT)])[0].cpu()
+            piece = mel[:, :, left : min(total, stop + VOCODE_CONTEXT)]
+            audio = self.backbone.vocode(piece)[0].cpu()
+            if vocoder == "refined":
+                audio = refine(audio, piece, self.backbone.mel_spec)
             pieces.append(audio[(start - left) * hop : (stop - left) * hop])
         return torch.cat(pieces)

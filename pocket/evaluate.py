@@ -31,8 +31,9 @@ ROWS = {
     "vocoder": "vocoder on the recording's own mel (dB)",
     "vae": "VAE and vocoder (dB)",
     "quantised": "VAE, codebook and vocoder (dB)",
+    "refined": "VAE and refined vocoder (dB)",
     "corr": "VAE and vocoder, log_mel_corr",
-    **{f"corr_{strength}": f"transform at strength {strength}, log_mel_corr" for strength in STRENGTHS},
+    **{f"corr_{strength}": f"transform (refined) at strength {strength}, log_mel_corr" for strength in STRENGTHS},
 }
 
 
@@ -52,6 +53,7 @@ def measure(pipe: DDCMPipeline, audio: torch.Tensor) -> dict[str, float]:
         row[f"mel_{name}"] = mel_error(out.mel)
         row[name] = log_mel_mae_db(audio, out.audio)
         if recipe == "matched":
+            row["refined"] = log_mel_mae_db(audio, pipe.reconstruct(audio, SAMPLE_RATE, vocoder="refined").audio)
             row["corr"] = log_mel_corr(audio, out.audio)
     row["vocoder"] = log_mel_mae_db(audio, backbone.vocode(mel)[0].cpu())
     if pipe.codebook is not None:

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "ddcm"
 LAYERS = [
     {"errors"},
     {"files", "mel", "noise", "schedule", "dist", "recipes", "windows"},
-    {"audio", "sample"},
+    {"audio", "sample", "refine"},
     {"metrics", "backbone", "quantize"},
     {"pipeline", "fit", "inspect"},
     {"batch"},

@@ -55,7 +55,7 @@ def test_same_seed_same_samples(pipe, speech):
 
 def test_strength_zero_is_the_quantised_round_trip(pipe, speech):
     out = pipe.transform(speech, 16000, strength=0.0)
-    assert torch.equal(out.audio, pipe.reconstruct(speech, 16000, "quantised").audio)
+    assert torch.equal(out.audio, pipe.reconstruct(speech, 16000, "quantised", vocoder="refined").audio)
     assert out.notes["unet_steps"] == 0
 
 
@@ -98,6 +98,7 @@ def test_windows_cover_everything_and_join_back():
         (dict(solver="euler"), "ddim, dpm"),
         (dict(steps=0), "steps 0"),
         (dict(quantizer="medium"), "none, hard"),
+        (dict(vocoder="melgan"), "backbone, refined"),
     ],
 )
 def test_bad_settings_are_refused(pipe, arguments, says):

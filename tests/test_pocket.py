@@ -102,8 +102,8 @@ def test_heads_are_a_recorded_choice():
 
 
 def test_round_trips_stay_within_the_card(pipe):
-    """The shipped recordings were never trained on; the bounds are those of the first version."""
-    errors = {"mel": [], "audio": [], "mel quantised": [], "audio quantised": []}
+    """On the shipped recordings, which were never trained on; the vocoder is weak on two of the six (see the card)."""
+    errors = {"mel": [], "mel quantised": [], "plain": [], "plain quantised": [], "refined": []}
     for name in NAMES:
         audio = level(read_audio(EXAMPLES / f"{name}.flac"))[0]
         audio = audio[: len(audio) // 640 * 640]
@@ -111,10 +111,11 @@ def test_round_trips_stay_within_the_card(pipe):
         for recipe, suffix in (("matched", ""), ("quantised", " quantised")):
             out = pipe.reconstruct(audio, 16000, recipe)
             errors["mel" + suffix].append(float((out.mel - mel).abs().mean()) * LN_TO_DB)
-            errors["audio" + suffix].append(log_mel_mae_db(audio, out.audio))
+            errors["plain" + suffix].append(log_mel_mae_db(audio, out.audio))
+        errors["refined"].append(log_mel_mae_db(audio, pipe.reconstruct(audio, 16000, vocoder="refined").audio))
     mean = {name: sum(values) / len(values) for name, values in errors.items()}
-    assert mean["mel"] <= 2.5 and mean["audio"] <= 5.0
-    assert mean["mel quantised"] - mean["mel"] < 2.0 and mean["audio quantised"] - mean["audio"] < 2.0
+    assert mean["mel"] <= 2.5 and mean["plain"] <= 5.5 and mean["refined"] <= 3.0, mean
+    assert mean["mel quantised"] - mean["mel"] < 0.5 and mean["plain quantised"] - mean["plain"] < 0.5, mean
 
 
 @pytest.mark.parametrize("name", NAMES)
