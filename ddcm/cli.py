@@ -30,19 +30,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def reconstruct(arguments: Namespace) -> int:
-    settings = {name: arguments[name] for name in ("recipe", "quantizer", "vocoder")}
-    pipeline = _pipeline("reconstruct", arguments)
+    pipeline, settings = _pipeline("reconstruct", arguments), _settings(arguments)
     rate = pipeline.backbone.mel_spec.sample_rate
-    return _over_files(
-        "reconstruct", arguments, rate, lambda audio, on_step: pipeline.reconstruct(audio, rate, **settings)
-    )
+
+    def work(audio, on_step):
+        return pipeline.reconstruct(audio, rate, arguments.recipe, **settings)
+
+    return _over_files("reconstruct", arguments, rate, work)
 
 
 def transform(arguments: Namespace) -> int:
-    names = ("recipe", "prompt", "negative_prompt", "strength", "steps", "guidance_scale", "solver", "seed",
-             "quantizer")  # fmt: skip
-    settings = {name: arguments[name] for name in names}
-    pipeline = _pipeline("transform", arguments)
+    pipeline, settings = _pipeline("transform", arguments), _settings(arguments)
+    settings |= {name: arguments[name] for name in ("recipe", "prompt", "negative_prompt", "seed")}
     rate = pipeline.backbone.mel_spec.sample_rate
 
     def work(audio, on_step):
@@ -78,12 +77,18 @@ def recipes(arguments: Namespace) -> int:
 VERBS = {"reconstruct": reconstruct, "transform": transform, "inspect": inspect, "recipes": recipes}
 
 
+def _settings(arguments: Namespace) -> dict[str, Any]:
+    """Every flag that is a setting of a recipe; None where the user left it to the recipe."""
+    from ddcm.recipes import Recipe
+
+    return {key: arguments[key] for key in Recipe.__dataclass_fields__ if key in arguments}
+
+
 def _pipeline(verb: str, arguments: Namespace):
     """Settings are checked before anything is loaded."""
-    from ddcm.recipes import Recipe, resolve
+    from ddcm.recipes import resolve
 
-    settings = {key: arguments[key] for key in Recipe.__dataclass_fields__ if key in arguments}
-    recipe = resolve(verb, arguments.recipe, **settings)
+    recipe = resolve(verb, arguments.recipe, **_settings(arguments))
 
     import torch
 

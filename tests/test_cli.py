@@ -123,6 +123,16 @@ def test_outputs_are_not_overwritten(tmp_path, capsys):
     assert "same file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["reconstruct", "transform"])
+def test_the_vocoder_flag_reaches_the_verb(tmp_path, verb):
+    heard = []
+    for vocoder in ("backbone", "refined"):
+        target = tmp_path / f"{vocoder}.wav"
+        main([verb, str(EXAMPLES / "bird.flac"), "-o", str(target), "--vocoder", vocoder, *TINY])
+        heard.append(soundfile.read(target)[0])
+    assert not np.array_equal(*heard)
+
+
 def test_processes_share_a_folder_out(tmp_path, monkeypatch):
     written = []
     for rank in range(2):
