@@ -72,8 +72,9 @@ def test_half_precision_stays_near(tiny, dtype):
     assert next(half.unet.parameters()).dtype == getattr(torch, dtype)
     assert next(half.vae.parameters()).dtype == torch.float32
     x = torch.randn(1, 8, 4, 16)
-    error = (half.eps(x, 500, half.null_condition()) - tiny.eps(x, 500, tiny.null_condition())).abs().mean()
-    assert error < 0.05
+    exact = tiny.eps(x, 500, tiny.null_condition())
+    # A random network is rougher than a trained one: up to 0.17 over 20 inputs in bfloat16; unrelated outputs give 1.4.
+    assert (half.eps(x, 500, half.null_condition()) - exact).norm() / exact.norm() < 0.4
 
 
 def test_nan_is_not_passed_on():
