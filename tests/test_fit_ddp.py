@@ -9,30 +9,40 @@ pytest.importorskip("lightning")
 
 from ddcm.fit.cli import main
 
+KINDS = {
+    "hard-gradient": ["--model.quantizer=ddcm.quantize.HardQuantizer"],
+    "hard-ema": ["--model.quantizer=ddcm.quantize.HardQuantizer", "--model.quantizer.learn=ema"],
+    "soft": ["--model.quantizer=ddcm.quantize.SoftQuantizer", "--model.quantizer.final_temperature=0.05",
+             "--model.quantizer.anneal_steps=40"],
+    "residual": ["--model.quantizer=ddcm.quantize.ResidualQuantizer", "--model.quantizer.levels=3"],
+}  # fmt: skip
+
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def fit(folder: Path, cache: Path, learn: str, processes: int) -> dict:
-    """The checkpoint after 20 steps; atoms die and are revived on the way."""
+def fit(folder: Path, cache: Path, kind: str, processes: int) -> dict:
+    """The checkpoint after 50 steps; atoms die and are revived on the way."""
+    level = "--model.quantizer.level.init_args." if kind == "residual" else "--model.quantizer."
     options = [
         "fit", f"-c={ROOT}/configs/tiny.yaml", f"--data.root={ROOT}/examples", f"--data.cache_dir={cache}",
         f"--trainer.default_root_dir={folder}", "--trainer.logger=false", "--trainer.enable_progress_bar=false",
-        "--trainer.max_steps=20", "--trainer.val_check_interval=20", f"--model.quantizer.learn={learn}",
-        "--model.quantizer.decay=0.8", "--model.quantizer.revive_below=0.2", "--model.listen_every=0",
+        "--trainer.max_steps=50", "--trainer.val_check_interval=50", "--model.listen_every=0", *KINDS[kind],
+        *(["--model.quantizer.level=ddcm.quantize.HardQuantizer"] if kind == "residual" else []),
+        f"{level}codebook_size=64", f"{level}decay=0.8", f"{level}revive_below=0.2",
         f"--data.batch_size={4 // processes}", f"--trainer.devices={processes}",
     ]  # fmt: skip
     # Forked, because two fresh processes would spend most of the test's time on imports.
     main([*options, f"--trainer.strategy={'ddp_fork' if processes > 1 else 'auto'}"])
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 20
+    assert checkpoint["global_step"] == 50
     return checkpoint
 
 
-@pytest.mark.parametrize("learn", ["gradient", "ema"])
-def test_two_processes_are_one_with_twice_the_batch(tmp_path, learn):
-    two = fit(tmp_path / "two", tmp_path / "shared", learn, processes=2)  # encodes, in shares
-    one = fit(tmp_path / "one", tmp_path / "shared", learn, processes=1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_are_one_with_twice_the_batch(tmp_path, kind):
+    two = fit(tmp_path / "two", tmp_path / "shared", kind, processes=2)  # encodes, in shares
+    one = fit(tmp_path / "one", tmp_path / "shared", kind, processes=1)
     assert two["state_dict"].keys() == one["state_dict"].keys()
     for name, value in one["state_dict"].items():
         assert (two["state_dict"][name] - value).abs().max() <= 1e-5, name

@@ -117,6 +117,12 @@ class CodebookModule(L.LightningModule):
             z = next(stream)["z"].to(self.device)
             together = dist.gather_rows(z.flatten(1)).reshape(-1, *z.shape[1:])
             cells.append(to_cells(together, self.quantizer.embedding_dim))
+        count, size = sum(map(len, cells)), self.quantizer.codebook_size
+        if size > count:
+            raise UserError(
+                f"codebook_size {size} is larger than the {count} cells that k-means starts from: lower it, raise "
+                f"--model.init_batches (now {self.init_batches}) or bring more audio"
+            )
         self.quantizer.initialise(torch.cat(cells), seed=self.seed)
 
     @torch.no_grad()
@@ -139,11 +145,9 @@ class CodebookModule(L.LightningModule):
         quantized = self.quantizer(batch["z"])
         losses = dict(quantized.losses)
         if self.diffusion_weight > 0:
-            # From the codes: straight through, the gradient would pass the atoms by.
-            atoms = self.quantizer.decode(quantized.codes)
             seed = (self.seed * 1_000_003 + self.global_step) * 4096 + dist.rank()
-            losses["diffusion"] = self.diffusion_weight * diffusion_loss(self.backbone, atoms, seed)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+            losses["diffusion"] = self.diffusion_weight * diffusion_loss(self.backbone, quantized.learned, seed)
+        self.log_dict({f"train/{name}": value.detach() for name, value in (losses | quantized.figures).items()})
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log("train/perplexity", quantized.perplexity)
         self.log("train/usage", quantized.usage, prog_bar=True)

@@ -17,9 +17,7 @@ class CodeTally:
     """
 
     def __init__(self, quantizer: Quantizer, device: torch.device):
-        probe = torch.zeros(1, quantizer.embedding_dim, 1, 1, device=device)
-        levels = quantizer.encode(probe).numel()
-        self.counts = torch.zeros(levels, quantizer.codebook_size, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(quantizer.levels, quantizer.codebook_size, dtype=torch.float64, device=device)
         self.error = torch.zeros(2, dtype=torch.float64, device=device)  # sum of squares, numbers
 
     def add(self, z: torch.Tensor, quantized: Quantized) -> None:
@@ -35,15 +33,18 @@ class CodeTally:
         """Of all ranks together; every rank has to call it.
 
         ``quantisation_error``: mean squared error per number. ``usage``: share of atoms met at least once.
-        ``perplexity``: exp(entropy) of their frequencies, mean over levels. ``kbps``: entropy of the codes
-        times ``cells_per_s``, what an entropy coder that knows the frequencies would need.
+        ``perplexity``: exp(entropy) of their frequencies, of the mean entropy where there are levels.
+        ``bits_per_cell``: entropy of all codes of a cell, what an entropy coder that knows the frequencies would
+        need; ``kbps``: the same times ``cells_per_s``.
         """
         sum_over_ranks(self.counts, self.error)
         frequency = self.counts / self.counts.sum(dim=1, keepdim=True).clamp(min=1)
         entropy = torch.special.entr(frequency).sum(dim=1)  # in nats, one for each level
+        bits = float(entropy.sum() / torch.log(torch.tensor(2.0)))
         return {
             "quantisation_error": float(self.error[0] / self.error[1].clamp(min=1)),
             "usage": float((self.counts > 0).double().mean()),
             "perplexity": float(entropy.mean().exp()),
-            "kbps": float(entropy.sum() / torch.log(torch.tensor(2.0)) * cells_per_s / 1000),
+            "bits_per_cell": bits,
+            "kbps": bits * cells_per_s / 1000,
         }

@@ -2,7 +2,23 @@
 
 from ddcm.quantize.base import Quantized, Quantizer
 from ddcm.quantize.hard import HardQuantizer
+from ddcm.quantize.projected import ProjectedQuantizer
+from ddcm.quantize.residual import ResidualQuantizer
+from ddcm.quantize.soft import SoftQuantizer
 
-QUANTIZERS: dict[str, type[Quantizer]] = {"hard": HardQuantizer}
+QUANTIZERS: dict[str, type[Quantizer]] = {
+    "hard": HardQuantizer,
+    "soft": SoftQuantizer,
+    "residual": ResidualQuantizer,
+    "projected": ProjectedQuantizer,
+}
 
-__all__ = ["QUANTIZERS", "HardQuantizer", "Quantized", "Quantizer"]
+__all__ = [
+    "QUANTIZERS",
+    "HardQuantizer",
+    "ProjectedQuantizer",
+    "Quantized",
+    "Quantizer",
+    "ResidualQuantizer",
+    "SoftQuantizer",
+]

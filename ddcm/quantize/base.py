@@ -13,15 +13,20 @@ class Quantized:
     """What a quantizer makes of latents z (B, D, *spatial)."""
 
     z: torch.Tensor
-    """(B, D, *spatial), the quantised latent; in training it passes gradients straight through to z."""
+    """(B, D, *spatial), the quantised latent; in training its gradients go to the input, past the codebook."""
     codes: torch.Tensor
-    """(B, *spatial) int64, the atom of each cell."""
+    """int64, the atom of each cell: (B, *spatial), or (B, levels, *spatial) where a cell takes several."""
+    learned: torch.Tensor
+    """(B, D, *spatial), the same values; in training its gradients go to all that learns instead of to the input."""
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Scalars to add up, weights already in: ``codebook`` and ``commitment``."""
+    """Scalars to add up, weights already in: ``codebook``, ``commitment`` and what else the quantizer asks for."""
     perplexity: torch.Tensor | None = None
-    """exp(entropy of the atoms' frequencies in this batch), between 1 and K; over all ranks in training."""
+    """exp(entropy of the atoms' frequencies in this batch), between 1 and K; over all ranks in training. Of several
+    levels: of their mean entropy."""
     usage: torch.Tensor | None = None
-    """Share of the K atoms that this batch used at least once, in [0, 1]; over all ranks in training."""
+    """Share of the K atoms that this batch used at least once, in [0, 1]; over all ranks in training; mean of levels."""
+    figures: dict[str, torch.Tensor] = field(default_factory=dict)
+    """More to look at during training, such as ``temperature``."""
 
 
 class Quantizer(nn.Module):
@@ -33,7 +38,11 @@ class Quantizer(nn.Module):
     """
 
     codebook_size: int
+    """K, atoms to choose from at each level."""
     embedding_dim: int
+    """D, numbers in a cell."""
+    levels: int = 1
+    """Codes a cell takes."""
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -47,7 +56,7 @@ class Quantizer(nn.Module):
 
     @property
     def config(self) -> dict:
-        """JSON-able constructor arguments: ``type(q)(**q.config)`` has the same shape."""
+        """Constructor arguments: ``type(q)(**q.config)`` has the same shape. JSON-able but for inner quantizers."""
         raise NotImplementedError
 
 
@@ -59,5 +68,5 @@ def to_cells(z: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def from_cells(cells: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """cells (N, D) -> (B, D, *spatial) with the shape and dtype of ``like``."""
+    """cells (N, D) -> (B, D, *spatial) with the batch, the spatial shape and the dtype of ``like``."""
     return cells.reshape(like.shape[0], *like.shape[2:], cells.shape[-1]).movedim(-1, 1).to(like.dtype)

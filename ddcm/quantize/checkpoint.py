@@ -18,6 +18,7 @@ import torch
 from ddcm.errors import UserError
 from ddcm.files import shipped, whole
 from ddcm.quantize.base import Quantizer
+from ddcm.quantize.spec import from_spec, to_spec
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -91,7 +92,7 @@ def describe(quantizer: Quantizer, backbone_name: str, latent_digest: str, mel_s
     """What config.json and Lightning checkpoints say about a codebook: JSON-able, nothing to unpickle."""
     return {
         "format": FORMAT,
-        "quantizer": {"class": type(quantizer).__name__, "config": quantizer.config},
+        "quantizer": to_spec(quantizer),
         "backbone": backbone_name,
         "latent_digest": latent_digest,
         "mel_spec": mel_spec,
@@ -167,21 +168,14 @@ def _from_lightning(path: Path) -> Codebook:
 
 def _build(source: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Codebook:
     try:
-        known = {cls.__name__: cls for cls in _subclasses(Quantizer)}
-        wanted = config["quantizer"]["class"]
-        if wanted not in known:
-            raise UserError(f"{source} is a {wanted}, which is none of {', '.join(sorted(known))}: import it first")
-        quantizer = known[wanted](**config["quantizer"]["config"])
+        quantizer = from_spec(config["quantizer"])
         quantizer.load_state_dict(tensors)
         backbone, digest = config["backbone"], config["latent_digest"]
-    except (KeyError, TypeError, RuntimeError) as error:
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{source}: config and weights of the codebook do not fit together") from error
     return Codebook(quantizer.eval().requires_grad_(False), backbone, digest, config)
-
-
-def _subclasses(cls: type) -> set[type]:
-    """Classes by inheritance, never by an import path from the file: a config must not choose what runs."""
-    return {found for child in cls.__subclasses__() for found in {child} | _subclasses(child)}
 
 
 def _card(codebook: Codebook) -> str:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from torch.nn import functional as F
 
 CHUNK = 1 << 15  # cells at a time: 2**15 x 1024 float32 distances are 128 MiB
+Distance = Literal["euclidean", "cosine"]
 
 
-def nearest(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """Index of the Euclidean-nearest atom of codebook (K, D) for each of cells (N, D): (N,) int64.
+def comparable(rows: torch.Tensor, distance: Distance) -> torch.Tensor:
+    """Rows (N, D) such that their Euclidean distances order as ``distance`` does: for cosine on the unit sphere."""
+    return F.normalize(rows, dim=1) if distance == "cosine" else rows
 
-    argmin |x - e|^2 = argmin |e|^2 / 2 - <x, e>: |x|^2 is the same for all atoms and left out, so no
-    N x K x D tensor exists. Exact ties go to the lowest index.
+
+def half_squares(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """(|x - e|^2 - |x|^2) / 2 = |e|^2 / 2 - <x, e> for cells x (N, D) and atoms e (K, D): (N, K).
+
+    Orders atoms as distances do, since |x|^2 is the same for all of them, and no N x K x D tensor exists.
     """
-    half_norms = codebook.square().sum(dim=1) / 2
+    return torch.addmm(codebook.square().sum(dim=1) / 2, cells, codebook.T, alpha=-1)
+
+
+def nearest(cells: torch.Tensor, codebook: torch.Tensor, distance: Distance = "euclidean") -> torch.Tensor:
+    """Index of the nearest atom of codebook (K, D) for each of cells (N, D): (N,) int64; ties to the lowest index."""
+    codebook = comparable(codebook, distance)
     # One chunk size for every input: the shape of a matrix product decides how it is rounded.
-    parts = [torch.addmm(half_norms, part, codebook.T, alpha=-1).argmin(dim=1) for part in cells.split(CHUNK)]
+    parts = [half_squares(comparable(part, distance), codebook).argmin(dim=1) for part in cells.split(CHUNK)]
     return torch.cat(parts) if parts else cells.new_empty(0, dtype=torch.long)
 
 
@@ -26,11 +39,14 @@ def sums_and_counts(cells: torch.Tensor, codes: torch.Tensor, size: int) -> tupl
     return sums, counts
 
 
-def kmeans(cells: torch.Tensor, size: int, iterations: int = 20, seed: int = 0) -> torch.Tensor:
+def kmeans(
+    cells: torch.Tensor, size: int, iterations: int = 20, seed: int = 0, distance: Distance = "euclidean"
+) -> torch.Tensor:
     """Lloyd's algorithm on cells (N, D): centroids (size, D), float32.
 
     Starts from cells drawn without replacement (with a little noise where there are fewer cells than
     atoms). An atom that loses all its cells is set on a random cell, so none ends empty for want of luck.
+    With ``cosine`` cells go to the centroid of nearest direction; centroids stay means, with a length.
     """
     generator = torch.Generator().manual_seed(seed)
     cells = cells.float()
@@ -44,7 +60,7 @@ def kmeans(cells: torch.Tensor, size: int, iterations: int = 20, seed: int = 0) 
         noise = torch.randn(size - count, cells.shape[1], generator=generator) * 1e-3
         centroids = torch.cat([centroids, cells[extra.to(cells.device)] + noise.to(cells.device)])
     for _ in range(iterations):
-        sums, counts = sums_and_counts(cells, nearest(cells, centroids), size)
+        sums, counts = sums_and_counts(cells, nearest(cells, centroids, distance), size)
         empty = counts == 0
         centroids = sums / counts.clamp(min=1)[:, None]
         fill = torch.randint(count, (size,), generator=generator).to(cells.device)

@@ -1,0 +1,100 @@
+"""Residual quantisation: each level quantises what the levels before it left over."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ddcm.dist import from_rank_zero
+from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
+from ddcm.quantize.gradient import GRADIENTS
+from ddcm.quantize.hard import HardQuantizer
+from ddcm.quantize.single import SingleCodebook
+
+
+class ResidualQuantizer(Quantizer):
+    """Several codebooks in a row, as in SoundStream (arXiv 2107.03312): codes (B, levels, *spatial).
+
+    The first levels of the codes are codes of their own, of a lower rate: ``decode(codes[:, :n])``.
+
+    Every level sees its residual in a unit of its own, the residual's standard deviation at the start: one learning
+    rate then suits all of them, where the eighth level's residual is a hundred times smaller than the first's. Levels
+    do not wait for each other's gradients: each moves its atoms towards the residual that it is given. Soft levels
+    hand on what their mixture leaves in training; in eval mode every level takes its nearest atom.
+
+    Args:
+        levels: how many codes a cell takes.
+        level: what each of them is, copied ``levels`` times; by default ``HardQuantizer()``.
+    """
+
+    def __init__(self, levels: int = 4, level: SingleCodebook | None = None):
+        super().__init__()
+        if levels < 1:
+            raise ValueError(f"levels is at least 1, not {levels}")
+        level = HardQuantizer() if level is None else level
+        self.levels, self.codebook_size, self.embedding_dim = levels, level.codebook_size, level.embedding_dim
+        self.stack = nn.ModuleList(copy.deepcopy(level) for _ in range(levels))
+        self.register_buffer("scales", torch.ones(levels))
+
+    @property
+    def config(self) -> dict:
+        return {"levels": self.levels, "level": self.stack[0]}
+
+    @torch.no_grad()
+    def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
+        """k-means on cells (N, D), the same on every rank, then on what it leaves, level after level."""
+        left = cells.float()
+        for number, level in enumerate(self.stack):
+            scale = left.std()
+            self.scales[number] = torch.where(scale > 0, scale, 1.0)
+            from_rank_zero(self.scales)
+            level.initialise(left / self.scales[number], seed=seed + number)
+            codes = level.encode(left / self.scales[number])
+            left = left - self.scales[number] * F.embedding(codes, level.codebook)
+
+    def encode(self, z: torch.Tensor) -> torch.Tensor:
+        left, codes = z.float(), []
+        for level, scale in zip(self.stack, self.scales, strict=True):
+            codes.append(level.encode(left / scale))
+            left = left - scale * level.decode(codes[-1])
+        return torch.stack(codes, dim=1)
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (B, n, *spatial) of the first n levels -> z (B, D, *spatial)."""
+        if not 1 <= codes.shape[1] <= self.levels:
+            raise ValueError(f"codes (B, levels, ...) have 1 to {self.levels} levels, not {tuple(codes.shape)}")
+        parts = zip(self.stack, self.scales, codes.unbind(dim=1), strict=False)
+        return sum(scale * level.decode(code) for level, scale, code in parts)
+
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def forward(self, z: torch.Tensor) -> Quantized:
+        left, total, found = z.detach().float(), 0.0, []
+        for level, scale in zip(self.stack, self.scales, strict=True):
+            one = level(left / scale)
+            value = scale * (one.learned if self.training else level.decode(one.codes))
+            left, total = left - value.detach(), total + value
+            found.append(one)
+        codes = torch.stack([one.codes for one in found], dim=1)
+        cells, learned = to_cells(z, self.embedding_dim), to_cells(total, self.embedding_dim)
+        commitment = self.stack[0].commitment * F.mse_loss(cells, learned.detach())
+        losses = {"commitment": commitment}
+        if "codebook" in found[0].losses:
+            losses["codebook"] = torch.stack([one.losses["codebook"] for one in found]).mean()
+        if self.training:
+            gradient = GRADIENTS[getattr(self.stack[0], "gradient", "straight-through")]
+            passed = from_cells(gradient(cells, learned), z)
+        else:
+            passed = total.to(z.dtype)
+        return Quantized(
+            z=passed,
+            codes=codes,
+            learned=total.to(z.dtype),
+            losses=losses,
+            perplexity=torch.stack([one.perplexity for one in found]).log().mean().exp(),
+            usage=torch.stack([one.usage for one in found]).mean(),
+            figures=found[0].figures,
+        )
