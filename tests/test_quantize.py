@@ -25,7 +25,7 @@ KINDS = {
     "soft-near-0": lambda k, d: SoftQuantizer(k, d, temperature=1e-30),
     "residual": lambda k, d: ResidualQuantizer(3, HardQuantizer(k, d)),
     "residual-ema": lambda k, d: ResidualQuantizer(2, HardQuantizer(k, d, learn="ema")),
-    "residual-soft": lambda k, d: ResidualQuantizer(2, SoftQuantizer(k, d, 0.3, final_temperature=0.01, anneal_steps=50)),
+    "residual-soft": lambda k, d: ResidualQuantizer(2, SoftQuantizer(k, d, 0.3, 0.01, anneal_steps=50)),
     "projected": lambda k, d: ProjectedQuantizer(HardQuantizer(k, -(-d // 2)), d),
     "projected-residual": lambda k, d: ProjectedQuantizer(ResidualQuantizer(2, HardQuantizer(k, d)), d),
 }

@@ -1,5 +1,7 @@
 """What each quantizer has of its own: temperature, levels, projections, distances, gradients."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -84,7 +86,7 @@ def test_each_level_brings_the_error_down_and_prefixes_are_codes():
     quantizer.initialise(to_cells(z, 8))
     codes = quantizer.eval().encode(z)
     errors = [F.mse_loss(quantizer.decode(codes[:, :n]), z).item() for n in (1, 2, 3, 4)]
-    assert all(later < 0.75 * earlier for earlier, later in zip(errors, errors[1:], strict=False))
+    assert all(later < 0.75 * earlier for earlier, later in pairwise(errors))
     first = HardQuantizer(64, 8)
     first.initialise(to_cells(z, 8) / z.std())
     assert errors[0] == pytest.approx(F.mse_loss(first.eval()(z / z.std()).z * z.std(), z).item(), rel=1e-4)

@@ -24,7 +24,7 @@ class Quantized:
     """exp(entropy of the atoms' frequencies in this batch), between 1 and K; over all ranks in training. Of several
     levels: of their mean entropy."""
     usage: torch.Tensor | None = None
-    """Share of the K atoms that this batch used at least once, in [0, 1]; over all ranks in training; mean of levels."""
+    """Share of the K atoms that this batch used at least once, in [0, 1]; over ranks and levels as perplexity."""
     figures: dict[str, torch.Tensor] = field(default_factory=dict)
     """More to look at during training, such as ``temperature``."""
 
