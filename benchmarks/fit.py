@@ -3,10 +3,10 @@
     pip install vector-quantize-pytorch
     python benchmarks/fit.py --root POOL/manifest.csv
 
-Every contender meets the same batches (64 windows of 64 frames: 65536 cells of 8 numbers), starts with its own k-means on
-the first of them, and learns 1024 atoms. Theirs: k-means, EMA and revival, with its default decay and with ours. Steps
-alternate between contenders, so a busy machine slows all of them; ``step`` is the median. Validation error is the mean
-squared error per number on the held-back files. Memory is what the peak of one step adds, each in a process of its
+Every contender meets the same batches (64 windows of 64 frames: 65536 cells of 8 numbers), starts with its own k-means
+on the first of them, and learns 1024 atoms. Theirs: k-means, EMA and revival, with its default decay and with ours.
+Steps alternate between contenders, so a busy machine slows all of them; ``step`` is the median. Validation error is the
+mean squared error per number on the held-back files. Memory is what the peak of one step adds, each in a process of its
 own; the large step is measured for ours alone: theirs holds several 65536 x 1024 matrices and grows with the cells.
 """
 

@@ -20,6 +20,7 @@ from ddcm.fit.data import LatentData
 from ddcm.fit.manifest import read_manifest, split_entries
 from ddcm.fit.module import CodebookModule
 from ddcm.quantize.checkpoint import load_codebook
+from tests.kinds import FIT_KINDS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -77,17 +78,27 @@ def test_fit_improves_on_kmeans_and_leaves_what_it_promises(fit, capsys):
     assert torch.equal(load_codebook(best).quantizer.codebook, codebook.quantizer.codebook)
     (board,) = folder.glob("lightning_logs/*/events*")
     events = board.read_bytes()
-    tags = ("val/quantisation_error_start", "val/log_mel_mae_db", "val/kbps", "train/codebook", "mel", "audio/after")
+    tags = (
+        "val/quantisation_error_start",
+        "val/log_mel_mae_db",
+        "val/kbps",
+        "train/codebook",
+        "mel",
+        "audio/after",
+        "codebook",
+        "train/cells_per_s",
+        "val/bits_per_cell",
+        "by_kilocells/quantisation_error",
+    )
     assert all(tag.encode() in events for tag in tags)
 
 
-@pytest.mark.parametrize("learn", ["gradient", "ema"])
+@pytest.mark.parametrize("kind", FIT_KINDS)
 @pytest.mark.parametrize("validate_every", [5, 7])  # 7 batches make an epoch: in its middle and at its end
-def test_killed_and_resumed_is_never_killed(fit, monkeypatch, learn, validate_every):
+def test_killed_and_resumed_is_never_killed(fit, monkeypatch, kind, validate_every):
     options = (
-        f"--model.quantizer.learn={learn}", "--trainer.max_steps=35", "--model.listen_every=0",
-        f"--trainer.val_check_interval={validate_every}", "--model.quantizer.revive_below=0.5",
-        "--model.quantizer.decay=0.8", "--trainer.logger=false",
+        *FIT_KINDS[kind], "--trainer.max_steps=35", "--model.listen_every=0",
+        f"--trainer.val_check_interval={validate_every}", "--trainer.logger=false",
     )  # fmt: skip
     whole = fit("whole", *options)
     kill_at = 2 * validate_every + 2
@@ -127,6 +138,34 @@ def test_every_config_runs_two_steps(fit, config):
     if config.name == "ema.yaml":  # the overlay changes one thing and keeps the rest
         assert load_codebook(folder / "codebook").quantizer.config["learn"] == "ema"
         assert load_codebook(folder / "codebook").quantizer.codebook_size == 1024
+
+
+def test_more_atoms_than_cells_are_refused(fit, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit("run", "--model.quantizer.codebook_size=5000", "--model.init_batches=1")
+    assert stop.value.code == 2 and "codebook_size 5000 is larger than the 1024 cells" in capsys.readouterr().err
+
+
+def test_early_stopping_on_the_named_metric(fit):
+    folder = fit(
+        "run", "--trainer.max_steps=60", "--trainer.val_check_interval=1", "--early_stopping.patience=2",
+        "--early_stopping.min_delta=10", "--model.listen_every=0",
+    )  # fmt: skip
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_temperature_is_logged_and_residual_levels_are_exported(fit):
+    level = "--model.quantizer.level"
+    folder = fit(
+        "run", "--model.quantizer=ddcm.quantize.ResidualQuantizer", "--model.quantizer.levels=2",
+        f"{level}=ddcm.quantize.SoftQuantizer", f"{level}.init_args.codebook_size=16", "--trainer.max_steps=10",
+        "--trainer.val_check_interval=5",
+    )  # fmt: skip
+    (board,) = folder.glob("lightning_logs/*/events*")
+    assert b"train/temperature" in board.read_bytes()
+    codebook = load_codebook(folder / "codebook")
+    assert codebook.quantizer.levels == 2 and codebook.quantizer.stack[0].config["temperature"] == 1.0
+    assert 2 < codebook.config["fit"]["bits_per_cell"] <= 8
 
 
 def test_diffusion_term_reaches_the_atoms(fit):

@@ -8,14 +8,7 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.fit.cli import main
-
-KINDS = {
-    "hard-gradient": ["--model.quantizer=ddcm.quantize.HardQuantizer"],
-    "hard-ema": ["--model.quantizer=ddcm.quantize.HardQuantizer", "--model.quantizer.learn=ema"],
-    "soft": ["--model.quantizer=ddcm.quantize.SoftQuantizer", "--model.quantizer.final_temperature=0.05",
-             "--model.quantizer.anneal_steps=40"],
-    "residual": ["--model.quantizer=ddcm.quantize.ResidualQuantizer", "--model.quantizer.levels=3"],
-}  # fmt: skip
+from tests.kinds import FIT_KINDS
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -23,13 +16,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def fit(folder: Path, cache: Path, kind: str, processes: int) -> dict:
     """The checkpoint after 50 steps; atoms die and are revived on the way."""
-    level = "--model.quantizer.level.init_args." if kind == "residual" else "--model.quantizer."
     options = [
         "fit", f"-c={ROOT}/configs/tiny.yaml", f"--data.root={ROOT}/examples", f"--data.cache_dir={cache}",
         f"--trainer.default_root_dir={folder}", "--trainer.logger=false", "--trainer.enable_progress_bar=false",
-        "--trainer.max_steps=50", "--trainer.val_check_interval=50", "--model.listen_every=0", *KINDS[kind],
-        *(["--model.quantizer.level=ddcm.quantize.HardQuantizer"] if kind == "residual" else []),
-        f"{level}codebook_size=64", f"{level}decay=0.8", f"{level}revive_below=0.2",
+        "--trainer.max_steps=50", "--trainer.val_check_interval=50", "--model.listen_every=0", *FIT_KINDS[kind],
         f"--data.batch_size={4 // processes}", f"--trainer.devices={processes}",
     ]  # fmt: skip
     # Forked, because two fresh processes would spend most of the test's time on imports.
@@ -39,7 +29,7 @@ def fit(folder: Path, cache: Path, kind: str, processes: int) -> dict:
     return checkpoint
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FIT_KINDS)
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, kind):
     two = fit(tmp_path / "two", tmp_path / "shared", kind, processes=2)  # encodes, in shares
     one = fit(tmp_path / "one", tmp_path / "shared", kind, processes=1)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from ddcm.errors import UserError
@@ -42,6 +42,8 @@ class FitCLI(LightningCLI):
             parser.set_defaults({f"{key}.{name}": value for name, value in defaults.items()})
             parser.link_arguments("trainer.default_root_dir", f"{key}.dirpath", compute_fn=_checkpoints)
         parser.add_lightning_class_args(ExportCodebook, "export")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults({"early_stopping.monitor": BEST, "early_stopping.patience": 20})
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

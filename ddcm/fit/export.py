@@ -11,7 +11,7 @@ from ddcm.fit.module import CodebookModule
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 
 BEST = "val/quantisation_error"
-FIGURES = ("quantisation_error", "usage", "perplexity", "kbps")
+FIGURES = ("quantisation_error", "usage", "perplexity", "bits_per_cell", "kbps")
 
 
 class ExportCodebook(L.Callback):

@@ -1,4 +1,4 @@
-"""Spectrograms and sound of latents before and after quantisation, for TensorBoard."""
+"""Spectrograms, sound and the codebook itself, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import Any
 import torch
 
 from ddcm.backbone import Backbone
+from ddcm.fit.picture import codebook_picture
 from ddcm.mel import LN_TO_DB
+from ddcm.quantize import Quantizer
+from ddcm.quantize.base import to_cells
+from ddcm.quantize.single import SingleCodebook
 
 
-def log_mel_mae_db(backbone: Backbone, before: torch.Tensor, after: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
+def mel_difference_db(
+    backbone: Backbone, before: torch.Tensor, after: torch.Tensor
+) -> tuple[float, list[torch.Tensor]]:
     """Mean absolute difference in dB of what z (B, C, L, F) before and after decode to, and both mels."""
     mels = [backbone.decode(z) for z in (before, after)]
     return float((mels[0] - mels[1]).abs().mean()) * LN_TO_DB, mels
@@ -34,6 +40,19 @@ def show(board: Any, backbone: Backbone, mels: list[torch.Tensor], step: int) ->
     board.add_figure("mel", _image_ready(figure), step)
     for mel, name in zip(mels, ("before", "after"), strict=True):
         board.add_audio(f"audio/{name}", backbone.vocode(mel[:1])[0], step, backbone.mel_spec.sample_rate)
+
+
+def show_codebook(board: Any, quantizer: Quantizer, z: torch.Tensor, step: int) -> None:
+    """The (first level's) codebook among the cells of z (B, D, L, F) as that codebook meets them."""
+    book = next((part for part in quantizer.modules() if isinstance(part, SingleCodebook)), None)
+    if book is None:  # a quantizer of somebody's own
+        return
+    met: list[torch.Tensor] = []
+    hook = book.register_forward_pre_hook(lambda _, given: met.append(given[0]))
+    quantizer(z)
+    hook.remove()
+    cells = to_cells(met[0], book.embedding_dim)[:4096]
+    board.add_figure("codebook", codebook_picture(book.codebook.detach().float(), book.usage, cells), step)
 
 
 def _image_ready(figure: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,7 @@ from ddcm.backbone import Backbone
 from ddcm.errors import UserError
 from ddcm.fit.diffusion import diffusion_loss
 from ddcm.fit.frozen import frozen_backbone
-from ddcm.fit.listen import log_mel_mae_db, show
+from ddcm.fit.listen import mel_difference_db, show, show_codebook
 from ddcm.fit.tally import CodeTally
 from ddcm.quantize import HardQuantizer, Quantizer
 from ddcm.quantize.base import to_cells
@@ -69,6 +70,7 @@ class CodebookModule(L.LightningModule):
         """Validation figures of the k-means start."""
         self._resumed = False
         self._validations = 0
+        self._cells_a_step = 0
 
     @property
     def backbone(self) -> Backbone:
@@ -103,11 +105,15 @@ class CodebookModule(L.LightningModule):
     # The start.
 
     def on_train_start(self) -> None:
+        self._clock = time.monotonic()
+        settings = {"learning_rate": self.learning_rate, "diffusion_weight": self.diffusion_weight, "seed": self.seed}
+        for logger in self.loggers:
+            logger.log_hyperparams({**settings, **self.description})
         if self._resumed:
             return
         self._initialise()
         self.start_figures = self._measure(self.trainer.datamodule.val_dataloader())
-        self._log_at_once({f"val/{name}_start": value for name, value in self.start_figures.items()})
+        self._log_at_once({f"val/{name}_start": value for name, value in self.start_figures.items()}, 0)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -135,9 +141,9 @@ class CodebookModule(L.LightningModule):
         self.quantizer.train()
         return tally.figures(self.cells_per_s)
 
-    def _log_at_once(self, figures: dict[str, float]) -> None:
+    def _log_at_once(self, figures: dict[str, float], step: int) -> None:
         for logger in self.loggers:
-            logger.log_metrics(figures, self.global_step)
+            logger.log_metrics(figures, step)
 
     # Steps.
 
@@ -149,10 +155,16 @@ class CodebookModule(L.LightningModule):
             losses["diffusion"] = self.diffusion_weight * diffusion_loss(self.backbone, quantized.learned, seed)
         self.log_dict({f"train/{name}": value.detach() for name, value in (losses | quantized.figures).items()})
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        self.log("train/perplexity", quantized.perplexity)
-        self.log("train/usage", quantized.usage, prog_bar=True)
+        self.log("train/perplexity", quantized.perplexity, prog_bar=True)
+        self.log("train/usage", quantized.usage)
+        self._cells_a_step = batch["z"].numel() // batch["z"].shape[1] * self.trainer.world_size
         loss = sum(losses.values())
         return loss if self.idle is None else loss.detach() + 0 * self.idle
+
+    def on_train_batch_end(self, outputs, batch, batch_index: int) -> None:
+        now = time.monotonic()
+        self.log("train/cells_per_s", self._cells_a_step / (now - self._clock), prog_bar=True)
+        self._clock = now
 
     def on_validation_epoch_start(self) -> None:
         self._tally = CodeTally(self.quantizer, self.device)
@@ -167,12 +179,13 @@ class CodebookModule(L.LightningModule):
         self._log_figures("val")
 
     def _listen(self, before: torch.Tensor, after: torch.Tensor) -> None:
-        self._mae_db, mels = log_mel_mae_db(self.backbone, before, after)
+        self._mae_db, mels = mel_difference_db(self.backbone, before, after)
         due = self.listen_every and self._validations % self.listen_every == 0
         self._validations += 1
         for board in (logger.experiment for logger in self.loggers) if due else ():
             if hasattr(board, "add_figure"):
                 show(board, self.backbone, mels, self.global_step)
+                show_codebook(board, self.quantizer, before, self.global_step)
 
     def _log_figures(self, stage: str) -> None:
         figures = self._tally.figures(self.cells_per_s)
@@ -180,8 +193,10 @@ class CodebookModule(L.LightningModule):
             self.log(f"{stage}/log_mel_mae_db", self._mae_db, rank_zero_only=True)
         # The same number on every rank already; sync_dist only keeps Lightning from warning that it is not.
         for name, value in figures.items():
-            bar = name in ("quantisation_error", "perplexity")
-            self.log(f"{stage}/{name}", value, prog_bar=bar, sync_dist=True)
+            self.log(f"{stage}/{name}", value, prog_bar=name == "quantisation_error", sync_dist=True)
+        if stage == "val":  # runs with other batch sizes and numbers of processes lie on one axis here
+            thousands = self.global_step * self._cells_a_step // 1000
+            self._log_at_once({"by_kilocells/quantisation_error": figures["quantisation_error"]}, thousands)
 
     on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
 
