@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -119,3 +120,29 @@ def test_a_folder_of_something_else_is_not_replaced(folder, tmp_path):
     with pytest.raises(UserError, match="not a codebook"):
         load_codebook(folder).save_pretrained(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years"
+
+
+def test_push_to_hub_uploads_what_from_pretrained_reads(folder, monkeypatch, tmp_path):
+    import huggingface_hub
+
+    said = []
+
+    class Api:
+        def __init__(self, token):
+            said.append(("token", token))
+
+        def create_repo(self, repo_id, **options):
+            said.append((repo_id, options))
+
+        def upload_folder(self, repo_id, folder_path):
+            shutil.copytree(folder_path, tmp_path / "uploaded")
+            return f"commit of {repo_id}"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    codebook = load_codebook(folder)
+    assert codebook.push_to_hub("me/mine", token="secret", private=True) == "commit of me/mine"
+    assert said == [("token", "secret"), ("me/mine", {"repo_type": "model", "exist_ok": True, "private": True})]
+    again = load_codebook(tmp_path / "uploaded")
+    assert again.config == codebook.config
+    assert torch.equal(again.quantizer.codebook, codebook.quantizer.codebook)
+    assert codebook.latent_digest in (tmp_path / "uploaded" / "README.md").read_text()

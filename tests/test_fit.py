@@ -93,8 +93,8 @@ def test_fit_improves_on_kmeans_and_leaves_what_it_promises(fit, capsys):
     assert all(tag.encode() in events for tag in tags)
 
 
-@pytest.mark.parametrize("kind", FIT_KINDS)
-@pytest.mark.parametrize("validate_every", [5, 7])  # 7 batches make an epoch: in its middle and at its end
+# 7 batches make an epoch: in its middle and at its end.
+@pytest.mark.parametrize("kind, validate_every", [("hard-gradient", 5), *((kind, 7) for kind in FIT_KINDS)])
 def test_killed_and_resumed_is_never_killed(fit, monkeypatch, kind, validate_every):
     options = (
         *FIT_KINDS[kind], "--trainer.max_steps=35", "--model.listen_every=0",

@@ -75,8 +75,8 @@ class Backbone(ABC):
         """The condition of no prompt at all. Needs no text encoder once it is cached."""
 
     @abstractmethod
-    def eps(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
-        """The UNet's estimate of the noise in x (B, C, L, F) at timestep t, float32."""
+    def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
+        """The UNet's estimate of the noise in x (B, C, L, F) at timestep t, one for all or one each (B,); float32."""
 
     def x0(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
         """The estimate of the clean latent: (x - sqrt(1 - abar) eps) / sqrt(abar)."""

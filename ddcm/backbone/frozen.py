@@ -133,11 +133,11 @@ class FrozenBackbone(Backbone):
         # Transposed convolutions leave a tail beyond hop * T; there is no shift in front.
         return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
 
-    def eps(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
+    def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
         batch = len(x)
         noise = self.unet(
             x.to(self.device, self.dtype),
-            torch.full((batch,), t, device=self.device, dtype=torch.long),
+            torch.as_tensor(t, device=self.device, dtype=torch.long).expand(batch),
             encoder_hidden_states=condition.generated.to(self.dtype).expand(batch, -1, -1),
             encoder_hidden_states_1=condition.text.to(self.dtype).expand(batch, -1, -1),
             encoder_attention_mask_1=condition.mask.expand(batch, -1),
