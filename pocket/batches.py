@@ -16,7 +16,7 @@ def level(audio: np.ndarray) -> np.ndarray:
 
 
 class Windows(IterableDataset):
-    """Endless windows {audio (S,), caption} from the training clips.
+    """Endless windows {audio (S,), caption, kind} from the training clips.
 
     ``fill`` continues a window with further clips of the same kind when one is too short (for models of
     sound); without it the rest is silence (for models that are told the caption).
@@ -47,7 +47,7 @@ class Windows(IterableDataset):
                 audio = np.concatenate([audio, self._piece(kind, rng)[0]])
             audio = np.pad(audio[: self.samples], (0, max(0, self.samples - len(audio))))
             audio *= 10 ** (-self.gain_db * rng.random() * (rng.random() < 0.5) / 20)
-            yield {"audio": torch.from_numpy(audio.astype(np.float32)), "caption": clip.caption}
+            yield {"audio": torch.from_numpy(audio.astype(np.float32)), "caption": clip.caption, "kind": clip.kind}
 
     def _piece(self, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, Clip]:
         clip = self.clips[kind][rng.choice(len(self.clips[kind]), p=self.weights[kind])]

@@ -1,0 +1,133 @@
+"""Judge what a backbone generates and transforms: does a prompt come out as the kind that it names?
+
+    python -m pocket.judge --backbone checkpoints/pocket
+
+A small classifier (``pocket.listener``), trained here on the training clips' mels and kept below ``--runs``, hears
+
+1. real validation clips: how far the judge itself can be trusted;
+2. sounds generated from captions of validation clips, guided: the share whose kind is the caption's. Beside it the
+   Frechet distance between generated and real clips of the mean and deviation of each mel band;
+3. validation clips transformed at strength 0.5 under a caption of another kind: the share that is heard as the new
+   kind, and how well the frame energies still follow the input (Pearson).
+
+Prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.linalg import sqrtm
+from tqdm import tqdm
+
+from ddcm.mel import log_mel
+from ddcm.noise import latent_noise
+from ddcm.pipeline import DDCMPipeline
+from ddcm.sample import denoise_loop
+from ddcm.schedule import even
+from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
+from pocket.listener import SAMPLES, named, real_clips, train_listener
+
+
+def captions(corpus: Corpus, kind: str, count: int) -> list[str]:
+    """Different captions of the validation clips of a kind, spread over them, repeated where there are too few."""
+    found = list(dict.fromkeys(clip.caption for clip in corpus.of("val", kind)))
+    found = found[:: max(1, len(found) // count)]
+    return [found[index % len(found)] for index in range(count)]
+
+
+@torch.no_grad()
+def generated(pipe: DDCMPipeline, prompts: list[str], steps: int, guidance: float) -> torch.Tensor:
+    """(n, SAMPLES), number i from the noise of seed i."""
+    backbone, clips = pipe.backbone, []
+    for seed, prompt in enumerate(tqdm(prompts, desc="generating")):
+        x = latent_noise(seed, SAMPLES // 640, backbone.latent_channels, backbone.mel_spec.n_mels // 4)[None]
+        timesteps = even(steps)
+        z = denoise_loop(
+            backbone.denoiser(prompt, "", guidance), x.to(backbone.device), timesteps, backbone.alphas_cumprod,
+            solver="dpm++",
+        )  # fmt: skip
+        clips.append(backbone.vocode(backbone.decode(z))[0].cpu()[:SAMPLES])
+    return torch.stack(clips)
+
+
+def statistics(audio: torch.Tensor) -> np.ndarray:
+    """(n, S) -> (n, 128): mean and standard deviation over time of every band of the levelled log-mel."""
+    levelled = audio / audio.abs().amax(dim=1, keepdim=True).clamp(min=1e-6) * 0.5
+    mel = log_mel(levelled)[:, 0]
+    return torch.cat([mel.mean(dim=1), mel.std(dim=1)], dim=1).double().numpy()
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Frechet distance of the Gaussians fitted to rows a and b (Dowson and Landau 1982)."""
+    first, second = (np.cov(rows, rowvar=False) + 1e-6 * np.eye(rows.shape[1]) for rows in (a, b))
+    gap = a.mean(axis=0) - b.mean(axis=0)
+    return float(gap @ gap + np.trace(first + second - 2 * np.real(sqrtm(first @ second))))
+
+
+def energy_corr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Pearson correlation of the frame energies (mean log-mel of each frame) of two signals (S,)."""
+    rows = [log_mel(x[None])[0, 0].mean(dim=1).double().numpy() for x in (a, b)]
+    return float(np.corrcoef(*rows)[0, 1]) if all(row.std() > 0 for row in rows) else 0.0
+
+
+def share(heard: list[str], wanted: list[str]) -> float:
+    return float(np.mean([a == b for a, b in zip(heard, wanted, strict=True)]))
+
+
+def judge(args: argparse.Namespace) -> str:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    corpus = Corpus(args.corpus)
+    listener = train_listener(corpus, args.runs / "listener.pt")
+    pipe = DDCMPipeline.from_pretrained(args.backbone, device=args.device)
+    real = real_clips(corpus)
+    each = args.samples // len(KINDS)
+    rows: dict[str, dict[str, float]] = {}
+    every: list[torch.Tensor] = []
+    for kind in KINDS:
+        made = generated(pipe, captions(corpus, kind, each), args.steps, args.guidance_scale)
+        every.append(made)
+        others = [KINDS[(KINDS.index(kind) + 1 + i % 3) % 4] for i in range(args.transforms)]
+        inputs = [real[kind][i * len(real[kind]) // args.transforms] for i in range(args.transforms)]
+        changed = [
+            pipe.transform(x, SAMPLE_RATE, prompt=captions(corpus, other, 8)[i % 8], strength=0.5, quantizer="none",
+                           guidance_scale=args.guidance_scale, seed=i).audio
+            for i, (x, other) in enumerate(zip(tqdm(inputs, desc="transforming"), others, strict=True))
+        ]  # fmt: skip
+        rows[kind] = {
+            "real clips named right": share(named(listener, real[kind]), [kind] * len(real[kind])),
+            "generated, named as asked": share(named(listener, made), [kind] * each),
+            "transformed at 0.5, named as the new kind": share(named(listener, torch.stack(changed)), others),
+            "their energy follows the input (Pearson)": float(
+                np.mean([energy_corr(a, b) for a, b in zip(inputs, changed, strict=True)])
+            ),
+        }
+    lines = ["| | " + " | ".join(rows) + " | all |", "|---|" + "---|" * (len(rows) + 1)]
+    for title in next(iter(rows.values())):
+        values = [row[title] for row in rows.values()]
+        lines.append(f"| {title} | " + " | ".join(f"{v:.2f}" for v in [*values, np.mean(values)]) + " |")
+    together = torch.cat(list(real.values()))
+    distance = frechet(statistics(torch.cat(every)), statistics(together))
+    halves = frechet(statistics(together[::2]), statistics(together[1::2]))
+    lines += ["", f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(together)} real clips: "
+              f"{distance:.1f} (one half of the real clips to the other: {halves:.1f}). Guidance "
+              f"{args.guidance_scale:g}, {args.steps} steps, {args.transforms} transforms of each kind."]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="checkpoints/pocket")
+    parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/judge"), help="where the classifier is kept")
+    parser.add_argument("--samples", type=int, default=100, help="generated, a quarter of each kind")
+    parser.add_argument("--transforms", type=int, default=12, help="of each kind")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance_scale", type=float, default=3.5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int)
+    print(judge(parser.parse_args()))
