@@ -29,10 +29,8 @@ SOURCES = {"speech": ["speech"], "music": ["melodic"], "percussion": ["drumloop"
 CAPTIONS = ["a voice says the Greek word for star", "horse", "", "a rock drum kit, snare rimshot softest"]
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Corpus:
+def examples_as_corpus(folder: Path) -> Corpus:
     """Every clip once for training and once, half as long, for validation."""
-    folder = tmp_path_factory.mktemp("corpus")
     offset = 0
     with open(folder / "audio.i16", "wb") as samples, open(folder / "index.csv", "w", newline="") as index:
         writer = csv.writer(index)
@@ -45,6 +43,11 @@ def corpus(tmp_path_factory) -> Corpus:
                     writer.writerow([kind, f"{kind}: {name}", split, offset, length, name])
                 offset += len(audio)
     return Corpus(folder)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    return examples_as_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")

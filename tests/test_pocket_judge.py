@@ -1,0 +1,61 @@
+"""The judge of generated sounds: its ear, its distances, its table."""
+
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+from pocket import listener
+from pocket.corpus import KINDS
+from pocket.judge import captions, energy_corr, frechet, judge, statistics
+from tests.test_pocket_recipe import examples_as_corpus
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory):
+    """(corpus of the examples, a listener trained on it, its file)"""
+    folder = tmp_path_factory.mktemp("judge")
+    corpus = examples_as_corpus(folder)
+    file = folder / "listener.pt"
+    return corpus, listener.train_listener(corpus, file, steps=60, batch=4), file
+
+
+def test_listener_learns_what_it_was_shown_at_any_level(heard):
+    corpus, ear, file = heard
+    clips = listener.real_clips(corpus)
+    audio = torch.cat([clips[kind][:1] for kind in KINDS])
+    names = listener.named(ear, audio)
+    assert sum(a == b for a, b in zip(names, KINDS, strict=True)) >= 3 and names == listener.named(ear, audio * 0.1)
+    again = listener.train_listener(corpus, file)  # from its file
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), ear.parameters(), strict=True))
+
+
+def test_frechet_distance_of_known_gaussians():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(20000, 3))
+    assert frechet(a, a) == pytest.approx(0, abs=1e-3)
+    assert frechet(a, a + np.array([3.0, 4.0, 0.0])) == pytest.approx(25, rel=1e-3)
+    assert frechet(a, 2 * a) == pytest.approx(3, rel=0.05)  # (2 - 1)^2 for each of three dimensions
+
+
+def test_statistics_ignore_the_level_and_energy_follows_the_envelope(speech):
+    both = torch.stack([speech[:40960], 0.1 * speech[:40960]])
+    first, second = statistics(both)
+    assert first.shape == (128,) and np.allclose(first, second, atol=1e-3)
+    assert energy_corr(speech, 0.2 * speech) == pytest.approx(1, abs=1e-4)
+    assert energy_corr(speech, speech.flip(0)) < 0.9
+
+
+def test_captions_are_spread_and_repeated(heard):
+    found = captions(heard[0], "percussion", 5)
+    assert len(found) == 5 and set(found) == {"percussion: drumloop", "percussion: drumroll"}
+
+
+def test_the_table_is_made(heard):
+    args = Namespace(backbone="tiny", corpus=heard[2].parent, runs=heard[2].parent, samples=4,
+                     transforms=1, steps=2, guidance_scale=3.5, device="cpu", threads=None)  # fmt: skip
+    table = judge(args)
+    assert table.count("|") > 30 and "real clips named right" in table and "Frechet distance" in table
