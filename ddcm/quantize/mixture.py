@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ddcm.quantize.kmeans import Distance, comparable, half_squares, nearest
 
-CHUNK = 1 << 12  # cells at a time: some ten tensors of 2**12 x 1024 float32 numbers live at once
+CHUNK = 1 << 10  # cells at a time: a few tensors of 2**10 x 1024 float32 numbers live at once
 
 
 def mixture(
@@ -17,31 +16,46 @@ def mixture(
     """softmax(-d / temperature) over the atoms, times the atoms, for cells (N, D) and codebook (K, D): (N, D).
 
     d is the distance itself, not its square. As the temperature falls the mixture becomes the nearest atom; at
-    exactly 0 it is. Gradients go to cells, atoms and temperature; weights are computed again for them rather
-    than kept, so memory does not grow with N x K.
+    exactly 0 it is. Gradients go to cells and atoms; weights are computed again for them rather than kept, so memory
+    does not grow with N x K.
     """
-    if isinstance(temperature, float | int) and temperature == 0:
+    if float(temperature) == 0:
         return F.embedding(nearest(cells, codebook, distance), codebook)
-    if len(cells) == 0:
-        return cells
-    wanted = torch.is_grad_enabled() and (cells.requires_grad or codebook.requires_grad)
-    temperature = torch.as_tensor(temperature, dtype=torch.float32, device=cells.device)
-
-    def mix(part):
-        if wanted:
-            return checkpoint(_mix, part, codebook, temperature, distance, use_reentrant=False)
-        return _mix(part, codebook, temperature, distance)
-
-    return torch.cat([mix(part) for part in cells.split(CHUNK)])
+    return _Mixture.apply(comparable(cells, distance), comparable(codebook, distance), codebook, float(temperature))
 
 
-def _mix(cells, codebook, temperature, distance) -> torch.Tensor:
-    x = comparable(cells, distance)
-    scores = half_squares(x, comparable(codebook, distance))  # [n, K]
-    lowest, squares = scores.amin(dim=1, keepdim=True), x.square().sum(dim=1, keepdim=True)
-    tiny = torch.finfo(scores.dtype).tiny
-    least = (2 * lowest + squares).clamp(min=tiny).sqrt()
+class _Mixture(torch.autograd.Function):
+    """(x (N, D), y (K, D), values (K, D)) -> softmax(-|x - y| / temperature) @ values, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx, x, y, values, temperature):
+        out = torch.cat([_weights(part, y, temperature)[0] @ values for part in x.split(CHUNK)] or [x[:0]])
+        ctx.save_for_backward(x, y, values)
+        ctx.temperature = temperature
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, y, values = ctx.saved_tensors
+        to_y, to_values, to_x = torch.zeros_like(y), torch.zeros_like(values), []
+        for part, g in zip(x.split(CHUNK), grad.split(CHUNK), strict=True):
+            weights, d = _weights(part, y, ctx.temperature)
+            to_values.addmm_(weights.T, g)
+            # dL/dd = -w (g . value - sum of w g . value) / temperature, and dd/dy = (y - x) / d.
+            pull = g @ values.T
+            pull.sub_((pull * weights).sum(dim=1, keepdim=True))  # exactly 0 where one atom has all the weight
+            pull.mul_(weights).div_(d.clamp_(min=1e-3)).mul_(-1 / ctx.temperature)
+            to_y.add_(y * pull.sum(dim=0)[:, None]).addmm_(pull.T, part, alpha=-1)
+            to_x.append(torch.addmm(part * pull.sum(dim=1, keepdim=True), pull, y, alpha=-1))
+        return torch.cat(to_x or [x[:0]]), to_y, to_values, None
+
+
+def _weights(x: torch.Tensor, y: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """softmax(-|x - y| / temperature) and the distances themselves, both (n, K)."""
+    scores = half_squares(x, y)
+    lowest = scores.amin(dim=1, keepdim=True)
+    least = (2 * lowest + x.square().sum(dim=1, keepdim=True)).clamp_(min=torch.finfo(x.dtype).tiny).sqrt_()
     # d - d_min = (d^2 - d_min^2) / (d + d_min): exact however close, where a difference of roots would round to 0.
-    excess = 2 * (scores - lowest)
-    farther = excess / ((excess + least.square()).clamp(min=tiny).sqrt() + least)
-    return torch.softmax(-farther / temperature, dim=1) @ codebook
+    excess = scores.sub_(lowest).mul_(2)
+    d = (excess + least.square()).sqrt_()
+    return torch.softmax(excess.div_(d + least).mul_(-1 / temperature), dim=1), d
