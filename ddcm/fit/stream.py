@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ddcm import dist
+from ddcm.errors import UserError
 
 
 class TrainStream:
@@ -28,6 +30,7 @@ class TrainStream:
         self.rank, self.world = (dist.rank(), dist.world_size()) if dist.active() else (0, 1)
         self.position = 0  # batches handed over
         self._feed: Iterator | None = None
+        self._epoch, self._permutation = -1, torch.empty(0)
 
     def __len__(self) -> int:
         return max(1, len(self.dataset) // (self.batch_size * self.world))
@@ -35,12 +38,17 @@ class TrainStream:
     def indices(self, number: int) -> list[int]:
         """This rank's items of batch ``number``."""
         epoch, place = divmod(number, len(self))
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        order = torch.randperm(len(self.dataset), generator=generator)
-        together = self.batch_size * self.world
+        order, together = self._order(epoch), self.batch_size * self.world
         if len(order) < together:  # a collection smaller than one batch is repeated
             order = order.repeat(-(-together // len(order)))
         return order[place * together : (place + 1) * together][self.rank :: self.world].tolist()
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        """The permutation of an epoch, kept while it lasts: a large one takes longer to draw than a batch to read."""
+        if self._epoch != epoch:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            self._epoch, self._permutation = epoch, torch.randperm(len(self.dataset), generator=generator)
+        return self._permutation
 
     def __iter__(self) -> TrainStream:
         return self  # an epoch goes on where the last one ended, with the same worker processes
@@ -54,7 +62,8 @@ class TrainStream:
                 pin_memory=self.pin_memory,
             )
             self._feed = iter(loader)
-        batch = next(self._feed)
+        with one_line():
+            batch = next(self._feed)
         self.position += 1
         return batch
 
@@ -63,6 +72,15 @@ class TrainStream:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.position, self._feed = state["position"], None
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """A worker process's UserError comes back wrapped in the worker's traceback; this takes it out again."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).rstrip().rpartition("UserError: ")[2]) from None
 
 
 class _Numbers:
