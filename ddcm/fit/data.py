@@ -100,11 +100,12 @@ class LatentData(L.LightningDataModule):
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self.workers, self.seed = workers, seed
         self.windows: dict[str, Windows] = {}
+        self.encode_on = "cpu"  # where there is no trainer
 
     @property
     def device(self) -> torch.device:
         """This process's own: encoding and pinned memory follow it."""
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return self.trainer.strategy.root_device if self.trainer else torch.device(self.encode_on)
 
     def setup(self, stage: str) -> None:
         if self.windows:
