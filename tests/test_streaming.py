@@ -212,7 +212,6 @@ def test_damaged_tar_files_are_named_in_one_line(copy, damage, message):
     for path in copy.glob("*.tar"):
         damage(path)
     data = opened(copy)
-    data.workers = 1  # training batches come from another process, with its traceback
     for batches in (data.train_dataloader(), data.val_dataloader()):
         with pytest.raises(UserError, match=message) as caught:
             next(iter(batches))
