@@ -270,6 +270,16 @@ def test_poisoned_latents_are_refused_by_shard_in_one_line(tmp_path, clips, enco
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [None, 0, 100, 2 * 128 * 30])
+def test_shards_cut_off_after_setup_are_refused(tmp_path, clips, encoded, size):
+    data = LatentData(str(clips), "tiny", str(tmp_path), window_frames=2)
+    data.setup("fit")
+    for path in tmp_path.rglob("*.f16"):
+        path.unlink() if size is None else os.truncate(path, size)
+    with pytest.raises(UserError, match=r"\.f16: .*truncated; delete it and run again"):
+        list(zip(data.train_dataloader(), range(1000), strict=False))
+
+
 def test_windows_are_the_frames_in_order(tmp_path):
     data = LatentData(str(EXAMPLES), "tiny", str(tmp_path), window_frames=23)
     data.setup("fit")

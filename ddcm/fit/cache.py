@@ -7,6 +7,7 @@ a file that is added or changed costs one shard, and collections share what they
 
 from __future__ import annotations
 
+import mmap
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,11 @@ class Latents:
 
     def shard(self, number: int) -> np.ndarray:
         """(frames, C, F) float16, memory-mapped."""
-        return np.memmap(self.path(number), np.float16, "r").reshape(-1, self.channels, self.bands)
+        with open(self.path(number), "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(mapped, "madvise"):  # windows are met at random: what is read ahead would be many times their size
+            mapped.madvise(mmap.MADV_RANDOM)
+        return np.frombuffer(mapped, np.float16).reshape(-1, self.channels, self.bands)
 
 
 def encode_all(entries: Sequence[Entry], backbone: Backbone, cache_dir: Path) -> Latents:

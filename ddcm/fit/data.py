@@ -46,7 +46,7 @@ class Windows(Dataset):
         """Window ``index``.
 
         Raises:
-            UserError: NaN or infinite latents, or a shard that was cut off since it was opened; it is named.
+            UserError: NaN or infinite latents, or a shard that was cut off since ``setup``; it is named.
         """
         begin = index * self.window_frames
         place = first = int(np.searchsorted(self.ends, begin, side="right"))
@@ -61,12 +61,21 @@ class Windows(Dataset):
         return {"z": torch.from_numpy(np.ascontiguousarray(z)), "path": str(self.entries[self.chosen[first]].path)}
 
     def _read(self, shard: int, start: int, frames: int) -> np.ndarray:
-        if shard not in self._shards:
-            self._shards[shard] = self.latents.shard(shard)
-        part = self._shards[shard][start : start + frames]
-        if not np.isfinite(part).all():
+        wrong = None
+        try:
+            if shard not in self._shards:
+                self._shards[shard] = self.latents.shard(shard)
+            part = self._shards[shard][start : start + frames]
+        except (OSError, ValueError):  # no file any more, nothing in it, or half a frame
+            wrong = "missing or truncated"
+        else:
+            if len(part) < frames:
+                wrong = "truncated"
+            elif not np.isfinite(part).all():
+                wrong = "NaN or infinite latents"
+        if wrong:
             path = self.latents.path(shard)
-            raise UserError(f"{path}: NaN or infinite latents; delete it and run again: it alone is encoded anew")
+            raise UserError(f"{path}: {wrong}; delete it and run again: it alone is encoded anew")
         return part
 
 
