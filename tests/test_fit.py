@@ -158,6 +158,10 @@ def test_bad_root_is_one_line_and_exit_code_2(fit, tmp_path, capsys):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert len(errors) == 1 and "absent" in errors[0]
+    for data in ((), ("--data", "ddcm.fit.streaming.StreamedLatents")):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "-c", str(ROOT / "configs/tiny.yaml"), *data])
+        assert stop.value.code == 2 and "error: --data.root is missing: give " in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as stop:
         fit("run", f"--data.root={tmp_path / 'empty'}")

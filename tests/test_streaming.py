@@ -1,9 +1,9 @@
 """Packed latents: what goes in comes out, in an order that can be taken up again, from folders and URLs."""
 
+import errno
 import json
+import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections import Counter
 from functools import partial
@@ -21,6 +21,7 @@ from ddcm.errors import UserError
 from ddcm.fit.cli import main
 from ddcm.fit.data import LatentData
 from ddcm.fit.module import CodebookModule
+from ddcm.fit.pack import main as pack_main
 from ddcm.fit.pack import pack
 from ddcm.fit.packed import read_index
 from ddcm.fit.streaming import StreamedLatents, TarStream
@@ -229,8 +230,21 @@ def test_more_readers_than_tar_files(packed):
         stream(packed, workers=99)
 
 
-def test_packing_over_something_is_one_line_and_exit_code_2(packed):
-    done = subprocess.run(
-        [sys.executable, "-m", "ddcm.fit.pack", "examples", str(packed)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"error: {packed} exists")
+def test_packing_over_something_is_one_line_and_exit_code_2(packed, capsys):
+    before = sorted(path.stat().st_mtime_ns for path in packed.iterdir())
+    with pytest.raises(SystemExit) as stop:
+        pack_main([str(EXAMPLES), str(packed), "--backbone=tiny"])
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith(f"error: {packed} exists")
+    assert before == sorted(path.stat().st_mtime_ns for path in packed.iterdir())
+
+
+def test_packing_onto_a_full_disk_leaves_nothing(tmp_path, cache, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(SystemExit) as stop:
+        pack_main([str(EXAMPLES), str(tmp_path / "out"), "--backbone=tiny", f"--cache_dir={cache}"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and error.startswith(f"error: cannot write {tmp_path / 'out'} (No space left")
+    assert not list(tmp_path.iterdir())

@@ -93,9 +93,11 @@ class LatentData(L.LightningDataModule):
         seed: of the order in which windows are met.
     """
 
+    ROOTS = "a folder of audio, or a .csv with a column path"
+
     def __init__(
         self,
-        root: str,
+        root: str = "",
         backbone: str = "checkpoints/pocket",
         cache_dir: str | None = None,
         batch_size: int = 16,
@@ -116,9 +118,15 @@ class LatentData(L.LightningDataModule):
         """This process's own: encoding and pinned memory follow it."""
         return self.trainer.strategy.root_device if self.trainer else torch.device(self.encode_on)
 
+    def _require_root(self) -> None:
+        """Here and not as a required argument: the parser would explain it in twenty lines."""
+        if not self.root:
+            raise UserError(f"--data.root is missing: give {self.ROOTS}")
+
     def setup(self, stage: str) -> None:
         if self.windows:
             return
+        self._require_root()
         entries = from_rank_zero(lambda: read_manifest(self.root))
         latents = encode_all(entries, frozen_backbone(self.backbone, str(self.device)), self.cache_dir)
         readable = np.flatnonzero(latents.spans[:, 2])

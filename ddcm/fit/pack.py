@@ -102,11 +102,16 @@ def _write_split(windows: Windows, folder: Path, split: str, per_tar: int, seed:
     return tars
 
 
-if __name__ == "__main__":
+def main(args: list[str] | None = None) -> None:
+    """The command; what the user can mend is one line on stderr and exit code 2."""
     from jsonargparse import auto_cli
 
     try:
-        auto_cli(pack, as_positional=True)
+        auto_cli(pack, args=args, as_positional=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -43,9 +43,11 @@ class StreamedLatents(LatentData):
         seed: of the order in which windows are met.
     """
 
+    ROOTS = "the folder or URL of latents packed by python -m ddcm.fit.pack"
+
     def __init__(
         self,
-        root: str,
+        root: str = "",
         backbone: str = "checkpoints/pocket",
         batch_size: int = 16,
         workers: int = 2,
@@ -57,6 +59,7 @@ class StreamedLatents(LatentData):
     def setup(self, stage: str) -> None:
         if self.packed is not None:
             return
+        self._require_root()
         packed = from_rank_zero(lambda: read_index(self.root))
         wanted = frozen_backbone(self.backbone, str(self.device)).latent_digest
         if packed.latent_digest != wanted:
