@@ -1,7 +1,5 @@
 """Fitting, through the command line as a user runs it, on the random backbone and the six examples."""
 
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +10,7 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.backbone.tiny import tiny_backbone
-from ddcm.errors import UserError
-from ddcm.fit import cache
-from ddcm.fit.cache import encode_all
 from ddcm.fit.cli import main
-from ddcm.fit.data import LatentData
-from ddcm.fit.manifest import read_manifest, split_entries
 from ddcm.fit.module import CodebookModule
 from ddcm.quantize.checkpoint import load_codebook
 from tests.kinds import FIT_KINDS
@@ -50,6 +43,14 @@ def fit(tmp_path, latents):
         return folder
 
     return run
+
+
+@pytest.fixture
+def alone():
+    """A process group that a fit by DDP leaves behind is no business of the next test."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def state(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -128,12 +129,14 @@ def test_resuming_with_another_quantizer_is_refused(fit, capsys):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
-def test_every_config_runs_two_steps(fit, config):
+def test_every_config_runs_two_steps(fit, config, alone):
     base = ROOT / "configs" / "fit.yaml"
     configs = (config,) if "trainer:" in config.read_text() else (base, config)
+    here = () if config.name == "tiny.yaml" else ("--trainer.devices=1", "--trainer.num_nodes=1")  # not a cluster
     folder = fit(
-        "run", "--trainer.max_steps=2", "--trainer.val_check_interval=1", "--data.batch_size=2", configs=configs
-    )
+        "run", "--trainer.max_steps=2", "--trainer.val_check_interval=1", "--data.batch_size=2", *here,
+        configs=configs,
+    )  # fmt: skip
     assert load_codebook(folder / "codebook").config["fit"]["step"] in (1, 2)
     if config.name == "ema.yaml":  # the overlay changes one thing and keeps the rest
         assert load_codebook(folder / "codebook").quantizer.config["learn"] == "ema"
@@ -194,96 +197,11 @@ def test_bad_root_is_one_line_and_exit_code_2(fit, tmp_path, capsys):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert len(errors) == 1 and "absent" in errors[0]
+    for data in ((), ("--data", "ddcm.fit.streaming.StreamedLatents")):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "-c", str(ROOT / "configs/tiny.yaml"), *data])
+        assert stop.value.code == 2 and "error: --data.root is missing: give " in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as stop:
         fit("run", f"--data.root={tmp_path / 'empty'}")
     assert stop.value.code == 2 and f"error: no audio in {tmp_path / 'empty'}" in capsys.readouterr().err
-
-
-# The cache.
-
-
-def test_cut_encoding_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD_FILES", 2)
-    entries, backbone = read_manifest(EXAMPLES), tiny_backbone()
-    encoded = []
-
-    def counted(path, backbone, stop_at=None):
-        if len(encoded) == stop_at:
-            raise KeyboardInterrupt
-        encoded.append(path.name)
-        return original(path, backbone)
-
-    original = cache.encode_file
-    monkeypatch.setattr(cache, "encode_file", lambda path, backbone: counted(path, backbone, stop_at=3))
-    with pytest.raises(KeyboardInterrupt):
-        encode_all(entries, backbone, tmp_path)
-    assert len(list(tmp_path.rglob("*.json"))) == 1  # the first shard; nothing of the second
-    assert len(list(tmp_path.rglob("*.f16"))) == 1
-    monkeypatch.setattr(cache, "encode_file", counted)
-    resumed = encode_all(entries, backbone, tmp_path)
-    assert encoded == [entries[i].path.name for i in (0, 1, 2, 2, 3, 4, 5)]
-    encode_all(entries, backbone, tmp_path)
-    assert len(encoded) == 7  # nothing twice
-    fresh = encode_all(entries, backbone, tmp_path / "fresh")
-    assert fresh.spans == resumed.spans
-    for number in range(3):
-        assert (fresh.shard(number) == resumed.shard(number)).all()
-
-
-def test_frames_are_those_of_the_audio(tmp_path):
-    import soundfile
-
-    latents = encode_all(read_manifest(EXAMPLES), tiny_backbone(), tmp_path)
-    for entry, (_, _, frames) in zip(read_manifest(EXAMPLES), latents.spans, strict=True):
-        assert frames == -(-soundfile.info(entry.path).frames // 640)
-
-
-def test_unreadable_files_are_left_out_with_one_warning(tmp_path):
-    for path in EXAMPLES.glob("*.flac"):
-        shutil.copy(path, tmp_path)
-    (tmp_path / "broken.wav").write_bytes(b"no audio")
-    (tmp_path / "empty.flac").touch()
-    with pytest.warns(UserWarning, match="2 of 8 files left out") as caught:
-        latents = encode_all(read_manifest(tmp_path), tiny_backbone(), tmp_path / "cache")
-    assert sum("left out" in str(w.message) for w in caught) == 1
-    assert sum(frames == 0 for _, _, frames in latents.spans) == 2
-    assert len(json.loads(next(tmp_path.rglob("index.json")).read_text())["errors"]) == 2
-
-
-def test_manifest_with_splits(tmp_path, latents):
-    rows = ["path,split"] + [f"{path},{'val' if path.stem == 'bird' else 'train'}" for path in EXAMPLES.glob("*.flac")]
-    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
-    data = LatentData(str(tmp_path / "list.csv"), "tiny", str(latents), window_frames=16)
-    data.setup("fit")
-    assert {Path(path).stem for path in data.windows["val"].paths} == {"bird"}
-    assert {Path(path).stem for path in data.windows["train"].paths} == {
-        "ambience", "drumloop", "drumroll", "melodic", "speech"
-    }  # fmt: skip
-    item = data.windows["val"][1]
-    assert item["z"].shape == (8, 16, 16) and item["z"].dtype == torch.float32 and item["path"].endswith("bird.flac")
-    (tmp_path / "bad.csv").write_text("path,split\na.wav,dev\n")
-    with pytest.raises(UserError, match="line 2: split 'dev'"):
-        read_manifest(tmp_path / "bad.csv")
-
-
-def test_windows_are_the_frames_in_order(latents):
-    data = LatentData(str(EXAMPLES), "tiny", str(latents), window_frames=23)
-    data.setup("fit")
-    windows = data.windows["train"]
-    parts = []
-    for index in windows.chosen:
-        shard, start, frames = windows.latents.spans[index]
-        parts.append(torch.from_numpy(windows.latents.shard(shard)[start : start + frames].copy()))
-    joined = torch.cat([windows[i]["z"] for i in range(len(windows))], dim=1)
-    assert torch.equal(joined, torch.cat(parts).float().transpose(0, 1)[:, : joined.shape[1]])
-
-
-@pytest.mark.parametrize("count", [1, 2, 6, 50])
-def test_every_split_has_a_file(count, tmp_path):
-    for index in range(count):
-        (tmp_path / f"{index}.wav").touch()
-    splits = split_entries(read_manifest(tmp_path))
-    assert splits["train"] and splits["val"]
-    if count > 1:
-        assert sorted(splits["train"] + splits["val"]) == list(range(count))

@@ -24,6 +24,7 @@ CLOSED = {  # library -> the only places that may import it
     "lightning": {"fit"},
     "matplotlib": {"fit"},
     "soundfile": {"audio.py"},
+    "webdataset": {"fit/packed.py", "fit/pack.py"},
     "argparse": set(),
     "jsonargparse": {"cli.py", "fit"},
 }

@@ -31,7 +31,7 @@ def _checkpoints(default_root_dir: str) -> str:
 
 class FitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.link_arguments("model.backbone", "data.backbone")
+        parser.link_arguments("model.backbone", "data.init_args.backbone")
         # Two, because save_last of one follows the best: it would not be written while the error rises. Best first:
         # what it has found so far is part of the last checkpoint.
         for key, defaults in (
@@ -59,7 +59,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         FitCLI(
             CodebookModule,
-            LatentData,
+            LatentData,  # or --data CLASS; its options stand directly below data: in files and after --data.
+            subclass_mode_data=True,
             trainer_defaults={
                 "default_root_dir": "runs/fit",
                 "max_steps": 2000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ddcm.errors import UserError
 from ddcm.files import cache_dir as default_cache_dir
 from ddcm.fit.cache import Latents, encode_all
 from ddcm.fit.frozen import frozen_backbone
 from ddcm.fit.manifest import Entry, read_manifest, split_entries
+from ddcm.fit.ranks import from_rank_zero
 from ddcm.fit.stream import EvalBatches, TrainStream
 
 
@@ -24,34 +27,56 @@ class Windows(Dataset):
     sees single cells, this makes no difference.
     """
 
-    def __init__(self, latents: Latents, entries: list[Entry], chosen: list[int], window_frames: int):
-        self.latents = latents
-        self.chosen = [index for index in chosen if latents.spans[index][2]]
-        self.paths = [str(entries[index].path) for index in self.chosen]
-        self.ends = np.cumsum([latents.spans[index][2] for index in self.chosen])
+    def __init__(self, latents: Latents, entries: Sequence[Entry], chosen: Sequence[int], window_frames: int):
+        chosen = np.asarray(chosen, np.int64)
+        self.latents, self.entries = latents, entries
+        self.chosen = chosen[latents.spans[chosen, 2] > 0]
+        self.ends = np.cumsum(latents.spans[self.chosen, 2])
         self.window_frames = min(window_frames, int(self.ends[-1]))
         self._shards: dict[int, np.ndarray] = {}  # opened where they are read: memory maps do not travel
+
+    @property
+    def paths(self) -> list[str]:
+        return [str(self.entries[index].path) for index in self.chosen]
 
     def __len__(self) -> int:
         return int(self.ends[-1]) // self.window_frames
 
     def __getitem__(self, index: int) -> dict:
+        """Window ``index``.
+
+        Raises:
+            UserError: NaN or infinite latents, or a shard that was cut off since ``setup``; it is named.
+        """
         begin = index * self.window_frames
         place = first = int(np.searchsorted(self.ends, begin, side="right"))
         parts, wanted = [], self.window_frames
         while wanted:
-            shard, start, frames = self.latents.spans[self.chosen[place]]
+            shard, start, frames = self.latents.spans[self.chosen[place]].tolist()
             skipped = max(0, begin - int(self.ends[place] - frames))
             taken = min(wanted, frames - skipped)
-            parts.append(self._shard(shard)[start + skipped : start + skipped + taken])
+            parts.append(self._read(shard, start + skipped, taken))
             wanted, place = wanted - taken, place + 1
         z = np.concatenate(parts).astype(np.float32).transpose(1, 0, 2)  # [C, window, F]
-        return {"z": torch.from_numpy(np.ascontiguousarray(z)), "path": self.paths[first]}
+        return {"z": torch.from_numpy(np.ascontiguousarray(z)), "path": str(self.entries[self.chosen[first]].path)}
 
-    def _shard(self, number: int) -> np.ndarray:
-        if number not in self._shards:
-            self._shards[number] = self.latents.shard(number)
-        return self._shards[number]
+    def _read(self, shard: int, start: int, frames: int) -> np.ndarray:
+        wrong = None
+        try:
+            if shard not in self._shards:
+                self._shards[shard] = self.latents.shard(shard)
+            part = self._shards[shard][start : start + frames]
+        except (OSError, ValueError):  # no file any more, nothing in it, or half a frame
+            wrong = "missing or truncated"
+        else:
+            if len(part) < frames:
+                wrong = "truncated"
+            elif not np.isfinite(part).all():
+                wrong = "NaN or infinite latents"
+        if wrong:
+            path = self.latents.path(shard)
+            raise UserError(f"{path}: {wrong}; delete it and run again: it alone is encoded anew")
+        return part
 
 
 class LatentData(L.LightningDataModule):
@@ -68,9 +93,11 @@ class LatentData(L.LightningDataModule):
         seed: of the order in which windows are met.
     """
 
+    ROOTS = "a folder of audio, or a .csv with a column path"
+
     def __init__(
         self,
-        root: str,
+        root: str = "",
         backbone: str = "checkpoints/pocket",
         cache_dir: str | None = None,
         batch_size: int = 16,
@@ -84,22 +111,32 @@ class LatentData(L.LightningDataModule):
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self.workers, self.seed = workers, seed
         self.windows: dict[str, Windows] = {}
+        self.encode_on = "cpu"  # where there is no trainer
+
+    @property
+    def device(self) -> torch.device:
+        """This process's own: encoding and pinned memory follow it."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device(self.encode_on)
+
+    def _require_root(self) -> None:
+        """Here and not as a required argument: the parser would explain it in twenty lines."""
+        if not self.root:
+            raise UserError(f"--data.root is missing: give {self.ROOTS}")
 
     def setup(self, stage: str) -> None:
         if self.windows:
             return
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        entries = read_manifest(self.root)
-        latents = encode_all(entries, frozen_backbone(self.backbone, str(device)), self.cache_dir)
-        readable = [index for index in range(len(entries)) if latents.spans[index][2]]
+        self._require_root()
+        entries = from_rank_zero(lambda: read_manifest(self.root))
+        latents = encode_all(entries, frozen_backbone(self.backbone, str(self.device)), self.cache_dir)
+        readable = np.flatnonzero(latents.spans[:, 2])
         for split, chosen in split_entries([entries[index] for index in readable]).items():
             if chosen:
-                self.windows[split] = Windows(latents, entries, [readable[i] for i in chosen], self.window_frames)
+                self.windows[split] = Windows(latents, entries, readable[chosen], self.window_frames)
 
     def train_stream(self) -> TrainStream:
         """A stream from the first batch on; every call gives a new one."""
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return TrainStream(self.windows["train"], self.batch_size, self.seed, self.workers, pin)
+        return TrainStream(self.windows["train"], self.batch_size, self.seed, self.workers, self.device.type == "cuda")
 
     def train_dataloader(self) -> TrainStream:
         return self.train_stream()

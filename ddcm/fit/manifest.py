@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def read_manifest(root: str | Path) -> list[Entry]:
     Relative paths in a CSV are relative to the CSV.
 
     Raises:
-        UserError: nothing there, no column ``path``, or an unknown split.
+        UserError: nothing there, no column ``path``, a row without a path, with an unknown split or a second time.
     """
     root = Path(root)
     if root.suffix.lower() == ".csv":
@@ -44,20 +45,41 @@ def read_manifest(root: str | Path) -> list[Entry]:
 def _read_csv(path: Path) -> list[Entry]:
     if not path.is_file():
         raise UserError(f"--data.root {path}: no such file")
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if "path" not in (rows.fieldnames or ()):
-            raise UserError(f"{path} has no column path")
-        entries = [Entry(path.parent / row["path"], row["path"], row.get("split") or "") for row in rows]
-    for line, entry in enumerate(entries, start=2):
-        if entry.split not in ("", *SPLITS):
-            raise UserError(f"{path}, line {line}: split {entry.split!r} is none of {', '.join(SPLITS)}")
+    entries: list[Entry] = []
+    seen: dict[str, int] = {}
+    for line, row in _rows(path):
+        name, split = (row["path"] or "").strip(), (row.get("split") or "").strip()
+        if not name:
+            raise UserError(f"{path}, line {line}: no path")
+        if split not in ("", *SPLITS):
+            raise UserError(f"{path}, line {line}: split {split!r} is none of {', '.join(SPLITS)}")
+        if name in seen:  # once in train and once in val would make validation a lie
+            raise UserError(f"{path}, line {line}: {name} is also on line {seen[name]}")
+        seen[name] = line
+        entries.append(Entry(path.parent / name, name, split))
     if not entries:
         raise UserError(f"{path} lists no files")
     return entries
 
 
-def split_entries(entries: list[Entry]) -> dict[str, list[int]]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV with a column ``path``, each with the line that it ends on."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
+            rows = csv.DictReader(file)
+            if "path" not in (rows.fieldnames or ()):
+                raise UserError(f"{path} has no column path")
+            for row in rows:
+                if None in row:
+                    raise UserError(
+                        f"{path}, line {rows.line_num}: more cells than columns; quote a path that has a comma in it"
+                    )
+                yield rows.line_num, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a CSV in UTF-8 ({error})") from error
+
+
+def split_entries(entries: Sequence[Entry]) -> dict[str, list[int]]:
     """Indices of the readable entries by split.
 
     An entry without a split goes by a hash of its name, so that it never moves when others come or go: one

@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ddcm import dist
+from ddcm.errors import UserError
 
 
-class TrainStream:
-    """Endless shuffled batches; batch number n is a function of (seed, n) alone.
+class Order:
+    """Which items make up which batch: a function of (seed, number of the batch) alone.
 
     One epoch is one permutation of the dataset. A batch of all ranks together is a run of it, dealt out
     interleaved (rank r takes items r, r + world, ...): two processes with batches of B see at every step the
     items that one process with batches of 2B sees. What does not fill a batch waits for another epoch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int):
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world = (dist.rank(), dist.world_size()) if dist.active() else (0, 1)
+        self._epoch, self._permutation = -1, torch.empty(0)
+
+    def __len__(self) -> int:
+        return max(1, self.size // (self.batch_size * self.world))
+
+    def indices(self, number: int) -> list[int]:
+        """This rank's items of batch ``number``."""
+        epoch, place = divmod(number, len(self))
+        order, together = self._order(epoch), self.batch_size * self.world
+        if len(order) < together:  # a collection smaller than one batch is repeated
+            order = order.repeat(-(-together // len(order)))
+        return order[place * together : (place + 1) * together][self.rank :: self.world].tolist()
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        """The permutation of an epoch, kept while it lasts: a large one takes longer to draw than a batch to read."""
+        if self._epoch != epoch:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            self._epoch, self._permutation = epoch, torch.randperm(self.size, generator=generator)
+        return self._permutation
+
+    def batches(self, start: int) -> Iterator[list[int]]:
+        """A batch sampler: the indices of batch ``start``, ``start + 1``, ... without end."""
+        return map(self.indices, count(start))
+
+
+class TrainStream:
+    """Endless shuffled batches in the order of ``Order``.
 
     Lightning's loop asks ``len`` where an epoch ends and keeps ``state_dict`` in its checkpoints. It counts what
     has been handed over, not what workers have fetched ahead, so resuming in the middle of an epoch is exact.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int, workers: int = 0, pin_memory: bool = False):
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.dataset, self.order = dataset, Order(len(dataset), batch_size, seed)
         self.workers, self.pin_memory = workers, pin_memory
-        self.rank, self.world = (dist.rank(), dist.world_size()) if dist.active() else (0, 1)
         self.position = 0  # batches handed over
+        # Nothing in the feed refers to this stream: only what is in no reference cycle stops its workers in time.
         self._feed: Iterator | None = None
 
     def __len__(self) -> int:
-        return max(1, len(self.dataset) // (self.batch_size * self.world))
-
-    def indices(self, number: int) -> list[int]:
-        """This rank's items of batch ``number``."""
-        epoch, place = divmod(number, len(self))
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        order = torch.randperm(len(self.dataset), generator=generator)
-        together = self.batch_size * self.world
-        if len(order) < together:  # a collection smaller than one batch is repeated
-            order = order.repeat(-(-together // len(order)))
-        return order[place * together : (place + 1) * together][self.rank :: self.world].tolist()
+        return len(self.order)
 
     def __iter__(self) -> TrainStream:
         return self  # an epoch goes on where the last one ended, with the same worker processes
@@ -49,12 +74,13 @@ class TrainStream:
         if self._feed is None:
             loader = DataLoader(
                 self.dataset,
-                batch_sampler=_Numbers(self, self.position),
+                batch_sampler=self.order.batches(self.position),
                 num_workers=self.workers,
                 pin_memory=self.pin_memory,
             )
             self._feed = iter(loader)
-        batch = next(self._feed)
+        with one_line():
+            batch = next(self._feed)
         self.position += 1
         return batch
 
@@ -65,17 +91,13 @@ class TrainStream:
         self.position, self._feed = state["position"], None
 
 
-class _Numbers:
-    """The batch sampler: indices of batch ``start``, ``start + 1``, ... without end."""
-
-    def __init__(self, stream: TrainStream, start: int):
-        self.stream, self.start = stream, start
-
-    def __iter__(self) -> Iterator[list[int]]:
-        number = self.start
-        while True:
-            yield self.stream.indices(number)
-            number += 1
+@contextmanager
+def one_line() -> Iterator[None]:
+    """A worker process's UserError comes back wrapped in the worker's traceback; this takes it out again."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).rstrip().rpartition("UserError: ")[2]) from None
 
 
 class EvalBatches:
