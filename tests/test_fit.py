@@ -13,6 +13,7 @@ from ddcm.backbone.tiny import tiny_backbone
 from ddcm.fit.cli import main
 from ddcm.fit.module import CodebookModule
 from ddcm.quantize.checkpoint import load_codebook
+from tests.forked import forked
 from tests.kinds import FIT_KINDS
 
 ROOT = Path(__file__).parent.parent
@@ -43,14 +44,6 @@ def fit(tmp_path, latents):
         return folder
 
     return run
-
-
-@pytest.fixture
-def alone():
-    """A process group that a fit by DDP leaves behind is no business of the next test."""
-    yield
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def state(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -121,6 +114,14 @@ def test_killed_and_resumed_is_never_killed(fit, monkeypatch, kind, validate_eve
     assert figures[0] == figures[1]
 
 
+def test_a_second_fit_in_a_folder_exports_its_own_best(fit):
+    options = ("--trainer.max_steps=4", "--trainer.val_check_interval=2", "--model.listen_every=0")
+    fit("run", *options)
+    folder = fit("run", *options, "--model.quantizer.codebook_size=32")  # its best is named best-...-v1
+    codebook = load_codebook(folder / "codebook")
+    assert codebook.quantizer.codebook_size == 32 and codebook.config["fit"]["step"] in (2, 4)
+
+
 def test_resuming_with_another_quantizer_is_refused(fit, capsys):
     folder = fit("run", "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--model.listen_every=0")
     with pytest.raises(SystemExit) as stop:
@@ -129,14 +130,13 @@ def test_resuming_with_another_quantizer_is_refused(fit, capsys):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
-def test_every_config_runs_two_steps(fit, config, alone):
+def test_every_config_runs_two_steps(fit, config, tmp_path):
     base = ROOT / "configs" / "fit.yaml"
     configs = (config,) if "trainer:" in config.read_text() else (base, config)
     here = () if config.name == "tiny.yaml" else ("--trainer.devices=1", "--trainer.num_nodes=1")  # not a cluster
-    folder = fit(
-        "run", "--trainer.max_steps=2", "--trainer.val_check_interval=1", "--data.batch_size=2", *here,
-        configs=configs,
-    )  # fmt: skip
+    options = ("--trainer.max_steps=2", "--trainer.val_check_interval=1", "--data.batch_size=2", *here)
+    forked(lambda: fit("run", *options, configs=configs))
+    folder = tmp_path / "run"
     assert load_codebook(folder / "codebook").config["fit"]["step"] in (1, 2)
     if config.name == "ema.yaml":  # the overlay changes one thing and keeps the rest
         assert load_codebook(folder / "codebook").quantizer.config["learn"] == "ema"

@@ -13,6 +13,7 @@ pytest.importorskip("lightning")
 
 from ddcm.fit.cli import main
 from tests.conftest import EXAMPLES, ROOT
+from tests.forked import forked
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -67,16 +68,11 @@ def slurm(monkeypatch):
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # Lightning would take the node's name, which need not resolve
     monkeypatch.delenv("MASTER_PORT", raising=False)
-    yield
-    for name in ("MASTER_PORT", "MASTER_ADDR"):
-        os.environ.pop(name, None)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("overlay", [(), ("-c", str(ROOT / "configs/slurm.yaml"))], ids=["plain", "slurm.yaml"])
 def test_inside_a_slurm_job(tmp_path, slurm, overlay):
-    main([*options(tmp_path, *overlay), "--trainer.devices=1", "--trainer.num_nodes=1"])
+    forked(lambda: main([*options(tmp_path, *overlay), "--trainer.devices=1", "--trainer.num_nodes=1"]))
     assert finished(tmp_path)
 
 

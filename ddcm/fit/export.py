@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ddcm.fit.module import CodebookModule
@@ -49,7 +50,7 @@ def _best(trainer: L.Trainer, module: CodebookModule) -> tuple[Codebook, int]:
     for callback in trainer.checkpoint_callbacks:
         path = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
         if callback.monitor == BEST and Path(path).is_file():
-            return load_codebook(path), int(Path(path).stem.rpartition("-")[2].removeprefix("step="))
+            return load_codebook(path), torch.load(path, map_location="cpu", weights_only=True)["global_step"]
     config = {**module.description, "fit": {}}
     return Codebook(module.quantizer, config["backbone"], config["latent_digest"], config), trainer.global_step
 
