@@ -16,6 +16,7 @@ from ddcm.diffuse import OnStep, Trace, Words, diffuse, quantise, timeline_noise
 from ddcm.errors import UserError
 from ddcm.features import extract
 from ddcm.limit import limit_std
+from ddcm.mel import log_mel
 from ddcm.post import finish
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 from ddcm.recipes import Recipe, resolve
@@ -53,7 +54,7 @@ class _Input:
     mel: torch.Tensor  # (1, 1, T, M), T a multiple of 4
     samples: int
     level: Level
-    audio: torch.Tensor | None = None  # (S,) at the mel's rate and its own level; None where there is no recording
+    audio: torch.Tensor | None = None  # (160 T,) levelled, at the mel's rate; None where there is no recording
     features: str = "matched"  # the front end that made the mel
 
 
@@ -145,7 +146,7 @@ class DDCMPipeline:
         name, raw = (recipe.features, recipe.raw_features) if recipe else ("matched", False)
         extractor = self.backbone.extractor() if name == "clap" else None
         mel, used = extract(name, whole_cells, spec, extractor, raw)
-        return _Input(mel, len(audio), moved, audio, used)
+        return _Input(mel, len(audio), moved, whole_cells, used)
 
     def _quantizer(self, recipe: Recipe):
         if recipe.quantizer == "none":
@@ -212,12 +213,17 @@ class DDCMPipeline:
         mel = windows.join(mels, windows.starts(total), total)
         notes = {"recipe": recipe, "backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
         notes["features"] = given.features
-        if recipe.high_lift and given.audio is not None:
-            mel, notes["high_lift"] = lift_high(mel, given.mel)
         audio, notes["vocoder"], failed = vocode(mel, recipe.vocoder, self.backbone)
         if failed:
             notes["vocoder_failed"] = failed
-        audio = given.level.undo(audio[: given.samples])
+        if recipe.high_lift and given.audio is not None:
+            heard, wanted = (log_mel(x[None], self.backbone.mel_spec) for x in (audio, given.audio))
+            mel, notes["high_lift"] = lift_high(mel, heard, wanted)
+            if notes["high_lift"] > 1:
+                audio, _, _ = vocode(mel, notes["vocoder"], self.backbone)
         # Without a recording there is nothing to match: the audio is its own reference.
-        audio = finish(audio, audio if given.audio is None else given.audio, rate, recipe.after)
+        audio = audio[: given.samples]
+        reference = audio if given.audio is None else given.audio[: given.samples]
+        audio, reference = given.level.undo(audio), given.level.undo(reference)
+        audio = finish(audio, reference, rate, recipe.after)
         return Output(audio, rate, mel, z.cpu(), notes | (said or {}))
