@@ -42,6 +42,14 @@ def quantise(z: torch.Tensor, recipe: Recipe, quantizer: Quantizer) -> torch.Ten
     return soften(z, quantizer.codebook, recipe.temperature) if recipe.quantizer == "soft" else quantizer(z).z
 
 
+def code_notes(z: torch.Tensor, quantizer: Quantizer) -> dict[str, float]:
+    """What the codebook did to a recording: ``usage``, share of atoms met, and ``perplexity`` of their frequencies."""
+    codes = quantizer.encode(z).flatten()
+    counts = torch.bincount(codes, minlength=quantizer.codebook_size).double()
+    entropy = torch.special.entr(counts / counts.sum()).sum()
+    return {"usage": float((counts > 0).double().mean()), "perplexity": float(entropy.exp())}
+
+
 def projection(recipe: Recipe, quantizer: Quantizer | None, steps: int) -> Project:
     """Where the codebook acts on the estimates of a loop of ``steps``."""
     if recipe.quantizer == "none" or recipe.acts_on not in ("estimates", "late-estimates"):

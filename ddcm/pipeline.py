@@ -12,7 +12,7 @@ import torch
 from ddcm import windows
 from ddcm.audio import Level, level, resample
 from ddcm.backbone import Backbone, load
-from ddcm.diffuse import OnStep, Trace, Words, diffuse, quantise, timeline_noise
+from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise
 from ddcm.errors import UserError
 from ddcm.features import extract
 from ddcm.limit import limit_std
@@ -56,6 +56,7 @@ class _Input:
     level: Level
     audio: torch.Tensor | None = None  # (160 T,) levelled, at the mel's rate; None where there is no recording
     features: str = "matched"  # the front end that made the mel
+    noticed: dict[str, Any] = field(default_factory=dict)  # while it was encoded
 
 
 class DDCMPipeline:
@@ -173,6 +174,7 @@ class DDCMPipeline:
             z = limit_std(z / self.backbone.scaling_factor, recipe.limiter) * self.backbone.scaling_factor
         if quantizer is not None and recipe.acts_on == "input":
             z = torch.cat([quantise(batch, recipe, quantizer) for batch in z.split(self.batch_size)])
+            given.noticed = code_notes(z, quantizer)
         return z
 
     def _sampled(self, mel: torch.Tensor, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -212,7 +214,7 @@ class DDCMPipeline:
         total, rate = given.mel.shape[2], self.backbone.mel_spec.sample_rate
         mel = windows.join(mels, windows.starts(total), total)
         notes = {"recipe": recipe, "backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
-        notes["features"] = given.features
+        notes |= {"features": given.features} | given.noticed
         audio, notes["vocoder"], failed = vocode(mel, recipe.vocoder, self.backbone)
         if failed:
             notes["vocoder_failed"] = failed

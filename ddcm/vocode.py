@@ -76,9 +76,9 @@ def lift_high(mel: torch.Tensor, heard: torch.Tensor, wanted: torch.Tensor) -> t
     """The decoded log-mel (1, 1, T, M) with bands from 48 up louder, and the factor on their magnitudes.
 
     ``heard`` is the log-mel of what a vocoder made of it, ``wanted`` that of the input. Done where more than 0.1 of the
-    high bands' magnitude (root of their energy) was lost on the way. The factor is 1 + min(0.5, (mean of bands 16 to 47 -
-    mean of bands from 48 up) / 10), means of the decoded log-mel in decibels as in the features that the formula was
-    made for; never under 1, and not more than what was lost. It multiplies magnitudes, so it is added in the
+    high bands' magnitude (root of their energy) was lost on the way. The factor is 1 + min(0.5, (mean of bands 16 to
+    47 - mean of bands from 48 up) / 10), means of the decoded log-mel in decibels as in the features that the formula
+    was made for; never under 1, and not more than what was lost. It multiplies magnitudes, so it is added in the
     logarithm: multiplying the logarithms themselves, which are negative, would make the bands quieter.
     """
     kept = math.exp(min(0.0, _high_level(heard) - _high_level(wanted)))
