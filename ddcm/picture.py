@@ -26,7 +26,7 @@ def mel_of(audio: torch.Tensor, sample_rate: int = 16000) -> torch.Tensor:
 
 def thumbnail(mel: torch.Tensor, width: int = 600) -> bytes:
     """Log-mel (T, M) -> a bare PNG, one pixel a band; longer than ``width`` frames are averaged down to it."""
-    image = _matplotlib("image")
+    _, image = _matplotlib()
     if len(mel) > width:
         mel = torch.nn.functional.adaptive_avg_pool1d(mel.T[None], width)[0].T
     buffer = io.BytesIO()
@@ -36,10 +36,10 @@ def thumbnail(mel: torch.Tensor, width: int = 600) -> bytes:
 
 def sheet(path: Path, panels: list[tuple[str, torch.Tensor]], columns: int = 4, seconds: float | None = None) -> None:
     """Titled log-mels (T, M) on one PNG, whole or not at all. ``seconds`` of a panel; by default 10 ms a frame."""
-    figure_module = _matplotlib("figure")
+    figures, _ = _matplotlib()
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = figure_module.Figure(figsize=(3.4 * columns, 1.9 * rows + 0.3), layout="constrained", dpi=100)
+    figure = figures.Figure(figsize=(3.4 * columns, 1.9 * rows + 0.3), layout="constrained", dpi=100)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
@@ -56,10 +56,9 @@ def sheet(path: Path, panels: list[tuple[str, torch.Tensor]], columns: int = 4, 
         figure.savefig(temporary, format="png")
 
 
-def _matplotlib(module: str):
+def _matplotlib():
     try:
-        from importlib import import_module
-
-        return import_module(f"matplotlib.{module}")
+        from matplotlib import figure, image
     except ImportError as error:
         raise UserError("pictures need matplotlib: pip install 'ddcm[report]'") from error
+    return figure, image
