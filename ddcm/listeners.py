@@ -16,6 +16,8 @@ def pesq_wb(reference: torch.Tensor, estimate: torch.Tensor) -> float:
     """Wide-band PESQ (ITU-T P.862.2), 1 to 4.64, higher is better; of speech. NaN where it finds no utterance."""
     import pesq
 
+    if not reference.any() or not estimate.any():
+        return math.nan  # it would divide by their peaks
     try:
         return float(pesq.pesq(RATE, reference.numpy(), estimate.numpy(), "wb"))
     except (pesq.PesqError, ZeroDivisionError, ValueError):  # silence and clips under a quarter of a second

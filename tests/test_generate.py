@@ -91,12 +91,12 @@ def test_late_means_the_last_half(pipe):
 
 def test_solvers_agree_in_the_limit_and_differ_before(pipe):
     def latent(solver, steps):
-        return pipe.generate("", 0.5, recipe="full-diffusion", n=1, solver=solver, steps=steps).latent
+        return pipe.generate("", 0.16, recipe="full-diffusion", n=1, solver=solver, steps=steps).latent
 
-    exact = latent("ddim", 400)
-    for solver in ("unipc", "dpm++"):
-        assert not torch.equal(latent(solver, 6), latent("ddim", 6))
-        assert (latent(solver, 60) - exact).abs().mean() < 0.1 * exact.abs().mean()
+    exact = latent("dpm++", 60)
+    assert (latent("unipc", 30) - exact).abs().mean() < 0.02 * exact.abs().mean()
+    assert not torch.equal(latent("unipc", 6), latent("ddim", 6))
+    assert not torch.equal(latent("unipc", 6), latent("dpm++", 6))
 
 
 def test_prompts_and_guidance_act(pipe):
@@ -141,11 +141,11 @@ def test_progress_counts_all_candidates(pipe):
 
 
 def test_the_trace_is_of_the_way(pipe, speech):
-    out = pipe.generate("rain", 0.5, recipe="final", steps=30, trace=True)
+    out = pipe.generate("rain", 0.5, recipe="final", steps=16, trace=True)
     timesteps = [t for t, _ in out.trace]
     assert len(out.trace) == 8 and timesteps == sorted(timesteps, reverse=True) and timesteps[-1] == 0
     assert all(mel.shape == out.mel.shape for _, mel in out.trace)
-    free = pipe.generate("rain", 0.5, recipe="full-diffusion", n=1, steps=30, trace=True)
+    free = pipe.generate("rain", 0.5, recipe="full-diffusion", n=1, steps=16, trace=True)
     assert torch.allclose(free.trace[-1][1], free.mel) and not pipe.generate("rain", 0.5, **FEW).trace
     assert len(pipe.transform(speech, 16000, strength=0.5, steps=6, trace=True).trace) == 3
 
