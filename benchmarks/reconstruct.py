@@ -58,7 +58,7 @@ def time_recipe(pipe: DDCMPipeline, name: str, audio: torch.Tensor, repeats: int
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="checkpoints/pocket")
-    parser.add_argument("--codebook", default="checkpoints/codebooks/pocket-1024")
+    parser.add_argument("--codebook", default="checkpoints/codebooks/pocket-1024", help="or none")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--repeats", type=int, default=3)
@@ -67,7 +67,9 @@ if __name__ == "__main__":
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook, device=args.device)
+    pipe = DDCMPipeline.from_pretrained(
+        args.backbone, None if args.codebook == "none" else args.codebook, device=args.device
+    )
     audio = clip(args.seconds, ["examples/speech.flac", "examples/melodic.flac", "examples/drumloop.flac"])
     print(f"{args.seconds:g} s of audio, {args.backbone}, {machine(args.device)}\n")
     print("| recipe | seconds | peak MiB | its script, AudioLDM2 on a GPU |\n|---|---|---|---|")

@@ -80,8 +80,8 @@ class Recipe:
                 raise UserError(f"{name} {value} is outside [{least}, {most}]; the nearest valid one is {nearest:g}")
 
 
-# Measured on the pocket's validation clips: the model card has matched and input-based (``python -m pocket.evaluate``),
-# docs/recipes.md has every row by kind of audio (``python docs/recipes.py``).
+# Behind each name: its medians over the pocket's validation clips, written there by ``python docs/recipes.py --stamp``,
+# whose page, docs/recipes.md, has them by kind of audio.
 RECIPES: dict[str, Recipe] = {
     "matched": Recipe(  # log_mel_mae_db 3.95 (2.15 with the refined vocoder)
         "reconstruct", "mel, VAE and vocoder as they were trained, nothing quantised",

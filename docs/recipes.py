@@ -1,6 +1,6 @@
 """Measure every recipe on the validation clips and write docs/recipes.md.
 
-    python docs/recipes.py                                       # everything: an hour or so on two cores
+    python docs/recipes.py --stamp                               # everything: an hour or two on two cores
     python docs/recipes.py --seconds 2.56 --per_kind 2 --out /tmp/recipes.md
 
 The clips are those of ``pocket.evaluate`` (``python -m pocket.corpus`` builds them); text recipes get each clip's
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ddcm import recipes
 from ddcm.advice import KINDS as ADVICE
 from ddcm.advice import NEEDS
 from ddcm.evaluate import measure
@@ -104,18 +106,20 @@ def page(found, clips, args, steps: int | None) -> str:
     plain = [name for name in reconstruct if "refined" not in name and name != "quantised"]
     best = min(plain, key=mae.get)
     worst = max(mae[name] - mae["matched"] for name in plain)
-    high = {name: abs(median(found[name]["hf_ratio_db"])) for name in reconstruct}
+    high = {name: statistics.median(abs(x) for row in found[name]["hf_ratio_db"].values() for x in row)
+            for name in reconstruct}  # fmt: skip
     said = "\n".join(f"| `{name}` | {recipe.verb} | {recipe.about} | {_settings(recipe)} |"
                      for name, recipe in RECIPES.items())  # fmt: skip
     needs = "\n".join(f"| {need} | `{name}` | {why} |" for need, (name, why) in NEEDS.items())
     kinds = "\n".join(f"| {kind} | `{first}` | `{second}` |" for kind, (first, second) in ADVICE.items())
     shorter = f" Recipes that diffuse ran with {steps} steps instead of their own." if steps else ""
-    corr = {name: median(found[name]["log_mel_corr"]) for name in transform + text}
+    told = [median(found[name]["log_mel_corr"]) for name in text]
+    follows = median(found[transform[0]]["log_mel_corr"])
     return f"""# Recipes
 
-Written by `python docs/recipes.py`; every number is of that run: {args.backbone}, {len(clips)} validation clips of at most
-{args.seconds:g} s ({counts}), medians.{shorter} `ddcm recipes` prints the table of settings, `ddcm compare FILE -o DIR` makes a page
-of one recording with all of them to listen to.
+Written by `python docs/recipes.py`; every number is of that run: {args.backbone}, {len(clips)} validation clips of
+at most {args.seconds:g} s ({counts}), medians.{shorter} `ddcm recipes` prints the table of settings,
+`ddcm compare FILE -o DIR` makes a page of one recording with all of them to listen to.
 
 ## What each one does
 
@@ -127,13 +131,15 @@ Settings are flags of the same name. `none`, 1 and other defaults are left out.
 
 ## Reconstruction
 
-`log_mel_mae_db` against the recording, by kind (dB, lower is better). The ceiling is `matched`: mel, VAE and vocoder as they
-were trained. Of those with the plain vocoder and nothing quantised `{best}` is the best; the others are up to {worst:.2f} dB behind it.
+`log_mel_mae_db` against the recording, by kind (dB, lower is better). The ceiling is `matched`: mel, VAE and vocoder
+as they were trained. Of those with the plain vocoder and nothing quantised `{best}` is the best; the others are up to
+{worst:.2f} dB behind `matched`.
 
 {table(found, reconstruct, by_kind("log_mel_mae_db"))}
 
-The other metrics, all kinds (`hf_ratio_db`: energy above 4 kHz over the input's, 0 is best; the median of it is {high["ultimate-fix"]:.2f} dB from 0 for
-`ultimate-fix`, {high["v4-high-freq"]:.2f} for `v4-high-freq`, {high["v5-high-freq"]:.2f} for `v5-high-freq`):
+The other metrics, all kinds (`hf_ratio_db`: energy above 4 kHz over the input's, 0 is best; clip by clip the median
+distance from 0 is {high["ultimate-fix"]:.2f} dB for `ultimate-fix`, {high["v4-high-freq"]:.2f} for `v4-high-freq`,
+{high["v5-high-freq"]:.2f} for `v5-high-freq`):
 
 {table(found, reconstruct, overall("log_mel_corr", "lsd_db", "mrstft", "hf_ratio_db", *_listeners(found)))}
 
@@ -145,8 +151,8 @@ The other metrics, all kinds (`hf_ratio_db`: energy above 4 kHz over the input's
 
 ## Codebook and diffusion
 
-`log_mel_corr` with the input. `input-based` follows it as far as its strength says; text recipes only share its caption and
-length ({min(corr[n] for n in text):.2f} to {max(corr[n] for n in text):.2f}, where strength {STRENGTHS[0]:g} has {corr[transform[0]]:.2f}).
+`log_mel_corr` with the input. `input-based` follows it as far as its strength says; text recipes only share its
+caption and length ({min(told):.2f} to {max(told):.2f}, where strength {STRENGTHS[0]:g} has {follows:.2f}).
 
 {table(found, transform + text, by_kind("log_mel_corr"))}
 
@@ -156,9 +162,9 @@ CLAP scores of the text recipes with their prompts (cosine; the backbone's own C
 
 ## Which one
 
-By the numbers: `matched`, with the refined vocoder where the backbone's own is weak; `v5-high-freq` where the energy of the high
-band matters more than the error; `input-based` to change a recording. The choices of the scripts' authors, made by ear with
-the published AudioLDM2 (`ddcm recipes --for NEED or KIND`):
+By the numbers: `matched`, with the refined vocoder where the backbone's own is weak; `v5-high-freq` where the energy of
+the high band matters more than the error; `input-based` to change a recording. The choices of the scripts' authors,
+made by ear with the published AudioLDM2 (`ddcm recipes --for NEED or KIND`):
 
 | need | recipe | why |
 |---|---|---|
@@ -168,6 +174,24 @@ the published AudioLDM2 (`ddcm recipes --for NEED or KIND`):
 |---|---|---|
 {kinds}
 """
+
+
+def stamp(found, file: Path) -> None:
+    """Put each row's measured result into the comment that ends its first line in the table of recipes."""
+    text = file.read_text(encoding="utf-8")
+    for name, recipe in RECIPES.items():
+        if recipe.verb == "reconstruct":
+            values = [f"{m} {median(found[name][m]):.2f}" for m in ("log_mel_mae_db", "hf_ratio_db")]
+        elif recipe.verb == "transform":
+            rows = [found[f"{name}, strength {s:g}"]["log_mel_corr"] for s in STRENGTHS]
+            values = ["log_mel_corr " + ", ".join(f"{median(row):.2f}" for row in rows)]
+            values.append("at strength " + ", ".join(f"{s:g}" for s in STRENGTHS))
+        else:
+            values = [f"{m} {median(found[name][m]):.2f}" for m in ("log_mel_corr", "clap_score")]
+        text, count = re.subn(rf'("{re.escape(name)}": Recipe\()  #.*', rf"\1  # {', '.join(values)}", text)
+        assert count == 1, f"{file}: no row for {name}"
+    with whole(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _settings(recipe) -> str:
@@ -189,10 +213,13 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, help="of recipes that diffuse, to be quicker; the page says so")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("docs/recipes.md"))
+    parser.add_argument("--stamp", action="store_true", help="also put the results beside the rows of ddcm/recipes.py")
     args = parser.parse_args()
     pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook, device=args.device)
     clips = validation(Corpus(args.corpus), args.seconds, args.per_kind)
     found = measured(pipe, clips, args.steps)
     with whole(args.out) as temporary:
         temporary.write_text(page(found, clips, args, args.steps), encoding="utf-8")
+    if args.stamp:
+        stamp(found, Path(recipes.__file__))
     print(args.out)
