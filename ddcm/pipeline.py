@@ -16,8 +16,7 @@ from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, ti
 from ddcm.errors import UserError
 from ddcm.features import extract
 from ddcm.limit import limit_std
-from ddcm.mel import log_mel
-from ddcm.post import finish
+from ddcm.post import HIGH_HZ, energy_above, finish
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 from ddcm.recipes import Recipe, resolve
 from ddcm.vocode import lift_high, vocode
@@ -219,8 +218,8 @@ class DDCMPipeline:
         if failed:
             notes["vocoder_failed"] = failed
         if recipe.high_lift and given.audio is not None:
-            heard, wanted = (log_mel(x[None], self.backbone.mel_spec) for x in (audio, given.audio))
-            mel, notes["high_lift"] = lift_high(mel, heard, wanted)
+            heard, wanted = (energy_above(x, rate, HIGH_HZ) for x in (audio, given.audio))
+            mel, notes["high_lift"] = lift_high(mel, (heard / wanted) ** 0.5 if wanted > 0 else 1.0)
             if notes["high_lift"] > 1:
                 audio, _, _ = vocode(mel, notes["vocoder"], self.backbone)
         # Without a recording there is nothing to match: the audio is its own reference.

@@ -34,7 +34,7 @@ def protect(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> t
 
     The band is raised by at most 6 dB and never lowered.
     """
-    have, want = (float(_energy_above(x, sample_rate, HIGH_HZ)) for x in (audio, reference))
+    have, want = (energy_above(x, sample_rate, HIGH_HZ) for x in (audio, reference))
     gain = min(MOST_GAIN, max(1.0, (want / have) ** 0.5)) if have > SILENT else 1.0
     return _shape(audio, sample_rate, lambda f: _high_pass(f, 50, 4) * (1 + (gain - 1) * _high_pass(f, HIGH_HZ, 8)))
 
@@ -78,7 +78,8 @@ def _high_pass(f: torch.Tensor, edge: float, order: int) -> torch.Tensor:
     return (1 + (edge / f.clamp(min=1e-3)) ** (2 * order)).rsqrt()
 
 
-def _energy_above(audio: torch.Tensor, sample_rate: int, edge: float) -> torch.Tensor:
+def energy_above(audio: torch.Tensor, sample_rate: int, edge: float) -> float:
+    """Energy of audio (S,) at frequencies from ``edge`` Hz up."""
     spectrum = torch.fft.rfft(audio.double())
     frequencies = torch.fft.rfftfreq(len(audio), 1 / sample_rate)
-    return spectrum[frequencies >= edge].abs().square().sum() / len(audio)
+    return float(spectrum[frequencies >= edge].abs().square().sum()) / len(audio)

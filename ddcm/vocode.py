@@ -72,28 +72,22 @@ def griffin_lim(mel: torch.Tensor, backbone: Backbone) -> torch.Tensor:
 STRATEGIES = {"backbone": by_backbone, "refined": refined, "direct": direct, "griffin-lim": griffin_lim}
 
 
-def lift_high(mel: torch.Tensor, heard: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, float]:
+def lift_high(mel: torch.Tensor, kept: float) -> tuple[torch.Tensor, float]:
     """The decoded log-mel (1, 1, T, M) with bands from 48 up louder, and the factor on their magnitudes.
 
-    ``heard`` is the log-mel of what a vocoder made of it, ``wanted`` that of the input. Done where more than 0.1 of the
-    high bands' magnitude (root of their energy) was lost on the way. The factor is 1 + min(0.5, (mean of bands 16 to
-    47 - mean of bands from 48 up) / 10), means of the decoded log-mel in decibels as in the features that the formula
-    was made for; never under 1, and not more than what was lost. It multiplies magnitudes, so it is added in the
-    logarithm: multiplying the logarithms themselves, which are negative, would make the bands quieter.
+    ``kept`` is the share of the input's magnitude above 4 kHz (root of the energy) that a first pass through the
+    vocoder has left; nothing is done unless more than 0.1 was lost. The factor is 1 + min(0.5, (mean of bands 16 to 47 - mean
+    of bands from 48 up) / 10), means of the decoded log-mel in decibels as in the features that the formula was made
+    for; never under 1, and not more than what was lost. It multiplies magnitudes, so it is added in the logarithm:
+    multiplying the logarithms themselves, which are negative, would make the bands quieter.
     """
-    kept = math.exp(min(0.0, _high_level(heard) - _high_level(wanted)))
     if 1 - kept <= 0.1:
         return mel, 1.0
     gap_db = float(mel[..., MID:HIGH].mean() - mel[..., HIGH:].mean()) * LN_TO_DB
-    factor = min(1 + min(0.5, max(0.0, gap_db / 10)), 1 / kept)
+    factor = min(1 + min(0.5, max(0.0, gap_db / 10)), 1 / max(kept, 1e-3))
     lifted = mel.clone()
     lifted[..., HIGH:] += math.log(factor)
     return lifted, factor
-
-
-def _high_level(mel: torch.Tensor) -> float:
-    """Natural logarithm of the high bands' root energy."""
-    return float((2 * mel[..., HIGH:].double()).logsumexp((2, 3))) / 2
 
 
 def _cuts(mel: torch.Tensor, hop: int):
