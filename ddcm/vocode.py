@@ -76,10 +76,10 @@ def lift_high(mel: torch.Tensor, kept: float) -> tuple[torch.Tensor, float]:
     """The decoded log-mel (1, 1, T, M) with bands from 48 up louder, and the factor on their magnitudes.
 
     ``kept`` is the share of the input's magnitude above 4 kHz (root of the energy) that a first pass through the
-    vocoder has left; nothing is done unless more than 0.1 was lost. The factor is 1 + min(0.5, (mean of bands 16 to 47 - mean
-    of bands from 48 up) / 10), means of the decoded log-mel in decibels as in the features that the formula was made
-    for; never under 1, and not more than what was lost. It multiplies magnitudes, so it is added in the logarithm:
-    multiplying the logarithms themselves, which are negative, would make the bands quieter.
+    vocoder has left; nothing is done unless more than 0.1 was lost. The factor is 1 + min(0.5, (mean of bands 16 to
+    47 - mean of bands from 48 up) / 10), means of the decoded log-mel in decibels as in the features that the formula
+    was made for; never under 1, and not more than what was lost. It multiplies magnitudes, so it is added in the
+    logarithm: multiplying the logarithms themselves, which are negative, would make the bands quieter.
     """
     if 1 - kept <= 0.1:
         return mel, 1.0
