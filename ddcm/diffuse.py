@@ -38,8 +38,10 @@ class Trace:
 
 
 def quantise(z: torch.Tensor, recipe: Recipe, quantizer: Quantizer) -> torch.Tensor:
-    """z (B, C, L, F) -> its nearest atoms, or a soft mixture of them."""
-    return soften(z, quantizer.codebook, recipe.temperature) if recipe.quantizer == "soft" else quantizer(z).z
+    """z (B, C, L, F) -> its nearest atoms whatever the quantizer was fitted as, or a soft mixture of the atoms."""
+    if recipe.quantizer == "soft":
+        return soften(z, quantizer.codebook, recipe.temperature)
+    return quantizer.decode(quantizer.encode(z))
 
 
 def code_notes(z: torch.Tensor, quantizer: Quantizer) -> dict[str, float]:

@@ -195,6 +195,8 @@ class DDCMPipeline:
             frames = given.mel.shape[2]
             result, steps = diffuse(self.backbone, quantizer, recipe, one, frames, self.batch_size, z, step, kept)
             said = {"prompt": one.prompt, "negative_prompt": one.negative_prompt, "seed": one.seed}
+            if recipe.quantizer == "hard" and recipe.acts_on != "input":
+                said |= code_notes(result, quantizer)
             out = self._finish(given, result, recipe, said | {"unet_steps": steps})
             if kept is not None:
                 out.trace = [(t, self.backbone.decode(x0).cpu()) for t, x0 in kept.estimates]
