@@ -128,6 +128,17 @@ def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None
         soundfile.write(temporary, samples, sample_rate, subtype="PCM_16")
 
 
+def encode_wav(audio: torch.Tensor, sample_rate: int) -> bytes:
+    """Audio (S,) as the bytes of a 16-bit wav, clipped to [-1, 1]."""
+    import io
+
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio.float().cpu().clamp(-1, 1).numpy(), sample_rate, subtype="PCM_16", format="WAV")
+    return buffer.getvalue()
+
+
 @dataclass(frozen=True)
 class Level:
     """How a recording was moved to AudioLDM2's level: levelled = (audio - mean) * gain."""

@@ -58,8 +58,11 @@ def _target(out: Path, name: Path, found: list[tuple[Path, Path]]) -> Path:
     return out / (name.with_suffix(".wav") if twins == 1 else name.with_name(name.name + ".wav"))
 
 
-def run(jobs: list[Job], work: Work, sample_rate: int) -> list[str]:
-    """Do this process's share of the jobs; returns a line for each file that could not be worked on."""
+def run(jobs: list[Job], work: Work, sample_rate: int, also: Callable[[Job, Output], None] | None = None) -> list[str]:
+    """Do this process's share of the jobs; returns a line for each file that could not be worked on.
+
+    ``also`` is called before a job's audio is written: what it writes beside it is there once the audio is.
+    """
     mine = dist.share(jobs, dist.rank(), dist.world_size())
     failures: list[str] = []
     with tqdm(mine, unit="file", disable=None) as bar:
@@ -72,6 +75,8 @@ def run(jobs: list[Job], work: Work, sample_rate: int) -> list[str]:
             try:
                 audio = read_audio(job.source, sample_rate)
                 out = work(audio, on_step)
+                if also is not None:
+                    also(job, out)
                 write_audio(job.target, out.audio, out.sample_rate)
             except UserError as error:
                 line = str(error)

@@ -12,6 +12,25 @@ from ddcm.errors import UserError
 
 POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
 DTYPES = ("float32", "float16", "bfloat16")
+ALL, HEARD, DRAWN = ("reconstruct", "transform", "generate"), ("reconstruct", "transform"), ("transform", "generate")
+FLAGS: dict[str, tuple[type, tuple[str, ...], str]] = {
+    "features": (str, HEARD, "front end: matched, clap, librosa, librosa-high or plain"),
+    "raw_features": (bool, HEARD, "true: without the conversion into the VAE's domain"),
+    "mode_share": (float, HEARD, "share of the posterior's mode in the latent, the rest is sampled"),
+    "limiter": (str, HEARD, "of the latent's deviation: none, strict, loose or balanced"),
+    "high_lift": (bool, HEARD, "true: raise high bands that were lost"),
+    "vocoder": (str, ALL, "backbone, refined, direct, griffin-lim; with commas: each when the one before fails"),
+    "after": (str, ALL, "none, or volume, filter, gentle, protect, limit with commas"),
+    "quantizer": (str, ALL, "none, hard or soft"),
+    "temperature": (float, ALL, "of the soft quantizer; 0 is the nearest atom"),
+    "acts_on": (str, DRAWN, "the codebook's place: input, estimates, late-estimates or output"),
+    "strength": (float, ("transform",), "in [0, 1]: 0 keeps the input, 1 keeps only its length"),
+    "steps": (int, DRAWN, "denoising steps of the whole schedule"),
+    "guidance_scale": (float, DRAWN, "how strongly the prompt acts; 1 is not at all guided"),
+    "solver": (str, DRAWN, "ddim, dpm++ or unipc"),
+    "n": (int, DRAWN, "candidates, the best by CLAP first; they start from seed, seed + 1, ..."),
+}
+"""setting of a recipe -> (type, verbs that have it, help)"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,23 +50,50 @@ def main(argv: list[str] | None = None) -> int:
 
 def reconstruct(arguments: Namespace) -> int:
     pipeline, settings = _pipeline("reconstruct", arguments), _settings(arguments)
+    settings |= {name: arguments[name] for name in ("recipe", "seed")}
     rate = pipeline.backbone.mel_spec.sample_rate
 
     def work(audio, on_step):
-        return pipeline.reconstruct(audio, rate, arguments.recipe, **settings)
+        return pipeline.reconstruct(audio, rate, **settings)
 
     return _over_files("reconstruct", arguments, rate, work)
 
 
 def transform(arguments: Namespace) -> int:
     pipeline, settings = _pipeline("transform", arguments), _settings(arguments)
-    settings |= {name: arguments[name] for name in ("recipe", "prompt", "negative_prompt", "seed")}
+    settings |= {name: arguments[name] for name in ("recipe", "prompt", "negative_prompt", "seed", "trace")}
     rate = pipeline.backbone.mel_spec.sample_rate
 
     def work(audio, on_step):
         return pipeline.transform(audio, rate, on_step=on_step, **settings)
 
     return _over_files("transform", arguments, rate, work)
+
+
+def generate(arguments: Namespace) -> int:
+    from ddcm.door import generate_files
+
+    names = ("recipe", "prompt", "negative_prompt", "seed", "duration_s", "trace")
+    settings = _settings(arguments) | {name: arguments[name] for name in names}
+    return generate_files(lambda: _pipeline("generate", arguments), arguments.out, arguments.overwrite, settings)
+
+
+def compare(arguments: Namespace) -> int:
+    from ddcm.door import compare_file
+
+    words = {name: arguments[name] for name in ("prompt", "negative_prompt", "seed")}
+
+    def pipeline():
+        # The comparison quantises, so the pocket's own codebook is taken as for any recipe that does.
+        return _load(arguments, quantises=True)
+
+    return compare_file(pipeline, arguments.input, arguments.out, arguments.overwrite, words)
+
+
+def evaluate(arguments: Namespace) -> int:
+    from ddcm.door import evaluate_folders
+
+    return evaluate_folders(arguments.references, arguments.estimates, arguments.out, arguments.overwrite)
 
 
 def inspect(arguments: Namespace) -> int:
@@ -61,20 +107,23 @@ def inspect(arguments: Namespace) -> int:
 
 
 def recipes(arguments: Namespace) -> int:
-    from dataclasses import asdict
+    from ddcm.advice import advise
+    from ddcm.recipes import DEFAULTS, RECIPES, settings
 
-    from ddcm.recipes import DEFAULTS, RECIPES
-
+    if arguments["for"]:
+        _table(advise(arguments["for"]))
+        return 0
     for name, recipe in RECIPES.items():
-        row = asdict(recipe)
         default = " (default)" if DEFAULTS[recipe.verb] == name else ""
-        print(f"{name}: {row.pop('verb')}{default}\n    {row.pop('about')}")
-        relevant = row if recipe.verb == "transform" else {name: row[name] for name in ("quantizer", "vocoder")}
-        print("    " + ", ".join(f"{key} {value}" for key, value in relevant.items()))
+        print(f"{name}: {recipe.verb}{default}\n    {recipe.about}")
+        print("    " + ", ".join(f"{key} {value}" for key, value in settings(recipe).items()))
     return 0
 
 
-VERBS = {"reconstruct": reconstruct, "transform": transform, "inspect": inspect, "recipes": recipes}
+VERBS = {
+    "reconstruct": reconstruct, "transform": transform, "generate": generate, "compare": compare,
+    "evaluate": evaluate, "inspect": inspect, "recipes": recipes,
+}  # fmt: skip
 
 
 def _settings(arguments: Namespace) -> dict[str, Any]:
@@ -88,8 +137,10 @@ def _pipeline(verb: str, arguments: Namespace):
     """Settings are checked before anything is loaded."""
     from ddcm.recipes import resolve
 
-    recipe = resolve(verb, arguments.recipe, **_settings(arguments))
+    return _load(arguments, resolve(verb, arguments.recipe, **_settings(arguments)).quantizer != "none")
 
+
+def _load(arguments: Namespace, quantises: bool):
     import torch
 
     from ddcm.pipeline import DDCMPipeline
@@ -97,7 +148,7 @@ def _pipeline(verb: str, arguments: Namespace):
     # Under torchrun each process takes a GPU of its own.
     default = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     codebook = arguments.codebook
-    if codebook is None and recipe.quantizer != "none" and arguments.backbone == POCKET:
+    if codebook is None and quantises and arguments.backbone == POCKET:
         codebook = POCKET_CODEBOOK
     return DDCMPipeline.from_pretrained(
         arguments.backbone, codebook, arguments.batch_size, device=arguments.device or default, dtype=arguments.dtype,
@@ -107,9 +158,10 @@ def _pipeline(verb: str, arguments: Namespace):
 
 def _over_files(verb: str, arguments: Namespace, sample_rate: int, work) -> int:
     from ddcm.batch import plan, run
+    from ddcm.door import beside
 
     jobs = plan(arguments.inputs, arguments.out, arguments.overwrite)
-    failures = run(jobs, work, sample_rate)
+    failures = run(jobs, work, sample_rate, lambda job, out: beside(job.target, out))
     for line in failures:
         print(f"ddcm {verb}: {line}", file=sys.stderr)
     if failures:
@@ -129,24 +181,45 @@ def _parser() -> ArgumentParser:
 
     one = _verb(verbs, "reconstruct", "audio -> mel -> VAE -> mel -> vocoder -> audio")
     _file_options(one)
+    _recipe_options(one, "reconstruct")
+    one.add_argument("--seed", type=int, default=0, help="of the latent's sample, where the recipe draws one")
     _common_options(one)
 
     one = _verb(verbs, "transform", "noise the input's quantised latent to STRENGTH and denoise it under a prompt")
     _file_options(one)
-    one.add_argument("--strength", type=float, help="in [0, 1]: 0 keeps the input, 1 keeps only its length")
-    one.add_argument("--prompt", type=str, default="", help="what to turn it into; empty: no text encoder is loaded")
-    one.add_argument("--negative_prompt", type=str, default="", help="what to guide away from")
-    one.add_argument("--steps", type=int, help="denoising steps of the whole schedule")
-    one.add_argument("--guidance_scale", type=float, help="how strongly the prompt acts; 1 is not at all guided")
-    one.add_argument("--solver", type=str, help="ddim or dpm++")
-    one.add_argument("--seed", type=int, default=0, help="of the noise; the same for every file")
+    _recipe_options(one, "transform")
+    _word_options(one)
+    one.add_argument("--trace", action="store_true", help="also NAME.trace.png: the estimates on the way")
     _common_options(one)
+
+    one = _verb(verbs, "generate", "a prompt -> audio, with the codebook acting where the recipe says")
+    one.add_argument("-o", "--out", required=True, help="a .wav or .flac, or a folder; more of --n are numbered")
+    one.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    one.add_argument("--duration_s", type=float, default=10.24, help="seconds of audio")
+    _recipe_options(one, "generate")
+    _word_options(one)
+    one.add_argument("--trace", action="store_true", help="also NAME.trace.png: the estimates on the way")
+    _common_options(one)
+
+    one = _verb(verbs, "compare", "every recipe on one recording: wavs, metrics.csv, spectrograms.png, report.html")
+    one.add_argument("input", help="an audio file")
+    one.add_argument("-o", "--out", required=True, help="folder of the report")
+    one.add_argument("--overwrite", action="store_true", help="replace a report that is there")
+    _word_options(one)
+    _common_options(one)
+
+    one = _verb(verbs, "evaluate", "metrics of estimates against references: a folder and a folder, or two files")
+    one.add_argument("references", help="folder of the recordings, or one of them")
+    one.add_argument("estimates", help="folder of what was made of them, by the same names, or one of them")
+    one.add_argument("-o", "--out", type=str, help="a .csv with a row for each file")
+    one.add_argument("--overwrite", action="store_true", help="replace a table that is there")
 
     one = _verb(verbs, "inspect", "what a backbone or codebook is, without running it")
     one.add_argument("name", help="folder, hub name or .ckpt")
     one.add_argument("--check_heads", type=str, help="an audio file: measure which head layout fits the weights")
 
-    _verb(verbs, "recipes", "the table of recipes")
+    one = _verb(verbs, "recipes", "the table of recipes")
+    one.add_argument("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take")
     return parser
 
 
@@ -160,9 +233,20 @@ def _file_options(parser: ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", help="audio files or folders")
     parser.add_argument("-o", "--out", required=True, help="a folder, or a .wav or .flac for one input")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
+def _recipe_options(parser: ArgumentParser, verb: str) -> None:
+    """A flag for every setting of a recipe that matters for the verb; left out, the recipe says."""
     parser.add_argument("--recipe", type=str, help="a row of: ddcm recipes")
-    parser.add_argument("--quantizer", type=str, help="none or hard; the recipe says")
-    parser.add_argument("--vocoder", type=str, help="backbone or refined; the recipe says")
+    for name, (kind, verbs, about) in FLAGS.items():
+        if verb in verbs:
+            parser.add_argument(f"--{name}", type=kind, help=about)
+
+
+def _word_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--prompt", type=str, default="", help="what it shall be; empty: no text encoder is loaded")
+    parser.add_argument("--negative_prompt", type=str, default="", help="what to guide away from")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise; the same for every file")
 
 
 def _common_options(parser: ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +12,19 @@ import torch
 from ddcm import windows
 from ddcm.audio import Level, level, resample
 from ddcm.backbone import Backbone, load
+from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise
 from ddcm.errors import UserError
-from ddcm.mel import log_mel
-from ddcm.noise import latent_noise
+from ddcm.features import extract
+from ddcm.limit import limit_std
+from ddcm.post import HIGH_HZ, energy_above, finish
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 from ddcm.recipes import Recipe, resolve
-from ddcm.refine import refine
-from ddcm.sample import denoise_loop
-from ddcm.schedule import add_noise, from_strength
+from ddcm.vocode import lift_high, vocode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-OnStep = Callable[[int, int], None]
-"""Called with (steps done, steps in all) as the work goes on."""
-
-VOCODE_FRAMES = 1024  # mel frames that are vocoded at a time
-VOCODE_CONTEXT = 32  # frames on each side that a frame's samples can depend on (21 in AudioLDM2's vocoder)
+POSTERIOR_STREAM = 1 << 40  # added to the seed, so that a sampled latent and the noise on it are not the same numbers
 
 
 @dataclass
@@ -44,6 +40,10 @@ class Output:
     """(W, C, L, F): the z that was decoded, a row for each window of 10.24 s."""
     notes: dict[str, Any] = field(default_factory=dict)
     """The settings that were used, and what was noticed on the way."""
+    others: list[Output] = field(default_factory=list)
+    """The other candidates where several were asked for: by falling CLAP score, without a prompt by seed."""
+    trace: list[tuple[int, torch.Tensor]] = field(default_factory=list)
+    """(timestep, log-mel (1, 1, T, M) of the first window's estimate) on the way, where a trace was asked for."""
 
 
 @dataclass
@@ -53,6 +53,9 @@ class _Input:
     mel: torch.Tensor  # (1, 1, T, M), T a multiple of 4
     samples: int
     level: Level
+    audio: torch.Tensor | None = None  # (160 T,) levelled, at the mel's rate; None where there is no recording
+    features: str = "matched"  # the front end that made the mel
+    noticed: dict[str, Any] = field(default_factory=dict)  # while it was encoded
 
 
 class DDCMPipeline:
@@ -79,37 +82,54 @@ class DDCMPipeline:
         """
         return cls(load(backbone, **options), None if codebook is None else load_codebook(codebook), batch_size)
 
-    def reconstruct(self, audio, sample_rate: int, recipe: str | None = None, **settings) -> Output:
+    def reconstruct(self, audio, sample_rate: int, recipe: str | None = None, seed: int = 0, **settings) -> Output:
         """Audio (S,) or (channels, S) -> the same through mel, VAE (and codebook) and vocoder.
 
-        ``settings`` override the recipe's: see ``ddcm.recipes.Recipe``.
+        ``seed`` is of the latent's sample, where the recipe draws one. ``settings`` override the recipe's: see
+        ``ddcm.recipes.Recipe``.
 
         Raises:
             UserError: unknown recipe or setting out of range, audio that is empty or not finite, no codebook.
         """
         chosen = resolve("reconstruct", recipe, **settings)
-        given = self._prepare(audio, sample_rate)
-        return self._finish(given, self._encode(given, chosen), chosen)
+        given = self._prepare(audio, sample_rate, chosen)
+        return self._finish(given, self._encode(given, chosen, seed), chosen)
 
     def transform(
         self, audio, sample_rate: int, prompt: str = "", negative_prompt: str = "", recipe: str | None = None,
-        seed: int = 0, on_step: OnStep | None = None, **settings,
+        seed: int = 0, on_step: OnStep | None = None, trace: bool = False, **settings,
     ) -> Output:  # fmt: skip
         """Audio (S,) or (channels, S) -> audio that follows it, and the prompt where one is given.
 
         The input's latent is quantised, noised to ``strength`` and denoised again. The same seed gives the same
-        samples. ``settings`` as for ``reconstruct``.
+        samples. ``settings`` as for ``reconstruct``; recipes of ``generate`` start from the noised input here.
         """
         chosen = resolve("transform", recipe, **settings)
-        given = self._prepare(audio, sample_rate)
-        z = self._encode(given, chosen)
-        timesteps = from_strength(chosen.strength, chosen.steps)
-        if timesteps:
-            z = self._diffuse(z, given, timesteps, chosen, prompt, negative_prompt, seed, on_step)
-        said = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, "unet_steps": len(timesteps)}
-        return self._finish(given, z, chosen, said)
+        given = self._prepare(audio, sample_rate, chosen)
+        z = self._encode(given, chosen, seed)
+        return self._candidates(given, chosen, Words(prompt, negative_prompt, seed), z, on_step, trace)
 
-    def _prepare(self, audio, sample_rate: int) -> _Input:
+    def generate(
+        self, prompt: str = "", duration_s: float = 10.24, negative_prompt: str = "", recipe: str | None = None,
+        seed: int = 0, on_step: OnStep | None = None, trace: bool = False, **settings,
+    ) -> Output:  # fmt: skip
+        """A prompt -> audio of ``duration_s`` seconds from noise, with the codebook acting where the recipe says.
+
+        With n > 1 candidates, which start from seed, seed + 1, ..., the one with the highest CLAP score is returned
+        and the rest are its ``others``; every candidate equals what its own seed gives alone. Without a prompt no
+        text encoder is loaded, nothing is scored, and candidates come by seed.
+        """
+        chosen = resolve("generate", recipe, **settings)
+        if not 0 < duration_s < math.inf:
+            raise UserError(f"duration_s {duration_s} must be above 0; 10.24 is what AudioLDM2 was trained on")
+        spec = self.backbone.mel_spec
+        samples = max(1, round(duration_s * spec.sample_rate))
+        frames = -(-samples // (4 * spec.hop)) * 4
+        given = _Input(torch.empty(1, 1, frames, 0), samples, Level(0.0, 1.0), features="none")
+        return self._candidates(given, chosen, Words(prompt, negative_prompt, seed), None, on_step, trace)
+
+    def _prepare(self, audio, sample_rate: int, recipe: Recipe | None = None) -> _Input:
+        """``recipe`` chooses the front end; without one it is the matched mel."""
         spec = self.backbone.mel_spec
         audio = torch.as_tensor(np.asarray(audio) if not isinstance(audio, torch.Tensor) else audio)
         audio = audio.detach().float().cpu()
@@ -123,57 +143,90 @@ class DDCMPipeline:
         levelled, moved = level(audio)
         # Silence is added to the waveform: a zero in the log-mel would be louder than most music.
         whole_cells = torch.nn.functional.pad(levelled, (0, -len(audio) % (4 * spec.hop)))
-        return _Input(log_mel(whole_cells[None], spec), len(audio), moved)
+        name, raw = (recipe.features, recipe.raw_features) if recipe else ("matched", False)
+        extractor = self.backbone.extractor() if name == "clap" else None
+        mel, used = extract(name, whole_cells, spec, extractor, raw)
+        return _Input(mel, len(audio), moved, whole_cells, used)
 
-    def _encode(self, given: _Input, recipe: Recipe) -> torch.Tensor:
-        """The latent of each window (W, C, L, F), quantised where the recipe says so; on the backbone's device."""
-        if recipe.quantizer == "hard" and self.codebook is None:
+    def _quantizer(self, recipe: Recipe):
+        if recipe.quantizer == "none":
+            return None
+        if self.codebook is None:
             raise UserError("this recipe quantises: name a codebook with --codebook, or use --quantizer none")
+        quantizer = self.codebook.quantizer
+        if recipe.quantizer == "soft" and not hasattr(quantizer, "codebook"):
+            raise UserError(f"a {type(quantizer).__name__} has no single codebook to mix; use --quantizer hard")
+        return quantizer
+
+    def _encode(self, given: _Input, recipe: Recipe, seed: int = 0) -> torch.Tensor:
+        """The latent of each window (W, C, L, F), quantised where the recipe says so; on the backbone's device."""
+        quantizer = self._quantizer(recipe)
         total = given.mel.shape[2]
         size = min(total, windows.FRAMES)
-        cut = [given.mel[:, :, start : start + size] for start in windows.starts(total)]
-        latents = []
-        for batch in torch.cat(cut).split(self.batch_size):
-            z = self.backbone.encode(batch)
-            if recipe.quantizer == "hard":
-                z = self.codebook.quantizer(z).z
-            latents.append(z)
-        return torch.cat(latents)
+        cut = torch.cat([given.mel[:, :, start : start + size] for start in windows.starts(total)])
+        latents = [self._sampled(batch, recipe) for batch in cut.split(self.batch_size)]
+        z = torch.cat([z for z, _ in latents])
+        if recipe.mode_share < 1:
+            noise = timeline_noise(seed + POSTERIOR_STREAM, total, tuple(z.shape[1:]), z.device)
+            z = z + (1 - recipe.mode_share) * torch.cat([std for _, std in latents]) * noise
+        if recipe.limiter != "none":
+            z = limit_std(z / self.backbone.scaling_factor, recipe.limiter) * self.backbone.scaling_factor
+        if quantizer is not None and recipe.acts_on == "input":
+            z = torch.cat([quantise(batch, recipe, quantizer) for batch in z.split(self.batch_size)])
+            given.noticed = code_notes(z, quantizer)
+        return z
 
-    def _diffuse(self, z, given, timesteps, recipe, prompt, negative_prompt, seed, on_step) -> torch.Tensor:
-        backbone = self.backbone
-        denoise = backbone.denoiser(prompt, negative_prompt, recipe.guidance_scale)
-        timeline = latent_noise(seed, given.mel.shape[2] // 4, z.shape[1], z.shape[3])
-        frames = z.shape[2]
-        first = [start // 4 for start in windows.starts(given.mel.shape[2])]
-        noise = torch.stack([timeline[:, start : start + frames] for start in first]).to(z)
-        x = add_noise(z, noise, float(backbone.alphas_cumprod[timesteps[0]]))
-        results, in_all = [], len(timesteps) * -(-len(x) // self.batch_size)
-        for number, batch in enumerate(x.split(self.batch_size)):
-            before = number * len(timesteps)
-            step = None if on_step is None else (lambda i, x0, before=before: on_step(before + i + 1, in_all))
-            results.append(
-                denoise_loop(denoise, batch, timesteps, backbone.alphas_cumprod, solver=recipe.solver, on_step=step)
-            )
-        return torch.cat(results)
+    def _sampled(self, mel: torch.Tensor, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """z of the posterior's mode and its scaled standard deviation, where that is needed."""
+        if recipe.mode_share == 1:
+            return self.backbone.encode(mel), None
+        mean, std = self.backbone.posterior(mel)
+        return mean * self.backbone.scaling_factor, std * self.backbone.scaling_factor
+
+    def _candidates(self, given, recipe: Recipe, words: Words, z, on_step, trace: bool) -> Output:
+        """n results, one for each seed from ``words.seed`` on, ranked by CLAP where there is a prompt."""
+        quantizer, found = self._quantizer(recipe), []
+        for number in range(recipe.n):
+            one = Words(words.prompt, words.negative_prompt, words.seed + number)
+            kept = Trace() if trace else None
+            step = None
+            if on_step is not None:
+                step = lambda done, of, number=number: on_step(number * of + done, recipe.n * of)  # noqa: E731
+            frames = given.mel.shape[2]
+            result, steps = diffuse(self.backbone, quantizer, recipe, one, frames, self.batch_size, z, step, kept)
+            said = {"prompt": one.prompt, "negative_prompt": one.negative_prompt, "seed": one.seed}
+            if recipe.quantizer == "hard" and recipe.acts_on != "input":
+                said |= code_notes(result, quantizer)
+            out = self._finish(given, result, recipe, said | {"unet_steps": steps})
+            if kept is not None:
+                out.trace = [(t, self.backbone.decode(x0).cpu()) for t, x0 in kept.estimates]
+            found.append(out)
+        if recipe.n > 1 and words.prompt:
+            scores = self.backbone.clap_scores([out.audio for out in found], words.prompt)
+            for out, score in zip(found, scores, strict=True):
+                out.notes["clap_score"] = score
+            found.sort(key=lambda out: -out.notes["clap_score"])  # stable: equal scores stay by seed
+        best = found[0]
+        best.others = found[1:]
+        return best
 
     def _finish(self, given: _Input, z: torch.Tensor, recipe: Recipe, said: dict | None = None) -> Output:
         mels = torch.cat([self.backbone.decode(batch).cpu() for batch in z.split(self.batch_size)])
-        total = given.mel.shape[2]
+        total, rate = given.mel.shape[2], self.backbone.mel_spec.sample_rate
         mel = windows.join(mels, windows.starts(total), total)
-        audio = given.level.undo(self._vocode(mel, recipe.vocoder)[: given.samples])
         notes = {"recipe": recipe, "backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
-        return Output(audio, self.backbone.mel_spec.sample_rate, mel, z.cpu(), notes | (said or {}))
-
-    def _vocode(self, mel: torch.Tensor, vocoder: str) -> torch.Tensor:
-        """mel (1, 1, T, M) -> audio (hop T,): in pieces with context, which is exact for a convolutional vocoder."""
-        hop, total, pieces = self.backbone.mel_spec.hop, mel.shape[2], []
-        for start in range(0, total, VOCODE_FRAMES):
-            left = max(0, start - VOCODE_CONTEXT)
-            stop = min(total, start + VOCODE_FRAMES)
-            piece = mel[:, :, left : min(total, stop + VOCODE_CONTEXT)]
-            audio = self.backbone.vocode(piece)[0].cpu()
-            if vocoder == "refined":
-                audio = refine(audio, piece, self.backbone.mel_spec)
-            pieces.append(audio[(start - left) * hop : (stop - left) * hop])
-        return torch.cat(pieces)
+        notes |= {"features": given.features} | given.noticed
+        audio, notes["vocoder"], failed = vocode(mel, recipe.vocoder, self.backbone)
+        if failed:
+            notes["vocoder_failed"] = failed
+        if recipe.high_lift and given.audio is not None:
+            heard, wanted = (energy_above(x, rate, HIGH_HZ) for x in (audio, given.audio))
+            mel, notes["high_lift"] = lift_high(mel, (heard / wanted) ** 0.5 if wanted > 0 else 1.0)
+            if notes["high_lift"] > 1:
+                audio, _, _ = vocode(mel, notes["vocoder"], self.backbone)
+        # Without a recording there is nothing to match: the audio is its own reference.
+        audio = audio[: given.samples]
+        reference = audio if given.audio is None else given.audio[: given.samples]
+        audio, reference = given.level.undo(audio), given.level.undo(reference)
+        audio = finish(audio, reference, rate, recipe.after)
+        return Output(audio, rate, mel, z.cpu(), notes | (said or {}))

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from ddcm.schedule import ddim_step, dpmpp_step
+from ddcm.unipc import unipc_step
 
 Denoise = Callable[[torch.Tensor, int], torch.Tensor]
 """``denoise(x, t) -> x0``, guidance inside."""
@@ -31,7 +32,7 @@ def denoise_loop(
     *,
     pick_noise: PickNoise | None = None,
     project: Project = identity,
-    solver: Literal["ddim", "dpm++"] = "ddim",
+    solver: Literal["ddim", "dpm++", "unipc"] = "ddim",
     on_step: Callable[[int, torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """Denoise x (B, C, L, F), which is at ``timesteps[0]``, down the list; returns the last estimate x0.
@@ -43,13 +44,13 @@ def denoise_loop(
         alphas_cumprod: (1000,) of the backbone's schedule.
         pick_noise: eta is 1 with it and 0 without.
         project: changes an estimate before it is used.
-        solver: ``ddim``, or ``dpm++`` (deterministic: refuses ``pick_noise``).
+        solver: ``ddim``, or ``dpm++`` or ``unipc`` (deterministic: they refuse ``pick_noise``).
         on_step: called with (i, x0) after each estimate, for progress and traces.
     """
-    if solver not in ("ddim", "dpm++"):
-        raise ValueError(f"solver is 'ddim' or 'dpm++', not {solver!r}")
-    if solver == "dpm++" and pick_noise is not None:
-        raise ValueError("dpm++ is deterministic; noise is picked with ddim")
+    if solver not in ("ddim", "dpm++", "unipc"):
+        raise ValueError(f"solver is 'ddim', 'dpm++' or 'unipc', not {solver!r}")
+    if solver != "ddim" and pick_noise is not None:
+        raise ValueError(f"{solver} is deterministic; noise is picked with ddim")
     if any(a <= b for a, b in pairwise(timesteps)):
         raise ValueError(f"timesteps must fall strictly: {list(timesteps)}")
     previous = None
@@ -62,6 +63,8 @@ def denoise_loop(
         abar, abar_next = float(alphas_cumprod[t]), float(alphas_cumprod[timesteps[i + 1]])
         if solver == "dpm++":
             x, previous = dpmpp_step(x, x0, abar, abar_next, previous), (x0, abar)
+        elif solver == "unipc":
+            x, previous = unipc_step(x, x0, abar, abar_next, previous)
         else:
             noise = None if pick_noise is None else pick_noise(i, x0)
             x = ddim_step(x, x0, abar, abar_next, 0.0 if noise is None else 1.0, noise)

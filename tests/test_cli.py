@@ -1,5 +1,6 @@
 """The doors, as a user opens them: exit codes, one line for every error, nothing half-written."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -164,3 +165,62 @@ def test_inspect_a_backbone_with_both_head_layouts(capsys):
     said = capsys.readouterr().out
     assert "latent digest" in said and "0.8" in said
     assert torch.get_num_threads() >= 1
+
+
+def test_generate_writes_every_candidate_and_its_score(tmp_path, capsys):
+    command = ["generate", "--prompt", "a bass drum", "--recipe", "full-diffusion", "--steps", "3",
+               "--duration_s", "0.5", "--backbone", "tiny"]  # fmt: skip
+    assert main([*command, "-o", str(tmp_path)]) == 0
+    names = ["a-bass-drum.wav", "a-bass-drum-2.wav", "a-bass-drum-3.wav"]
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "a-bass-drum.json"}
+    assert all(soundfile.info(tmp_path / name).frames == 8000 for name in names)
+    said = json.loads((tmp_path / "a-bass-drum.json").read_text())
+    scores = [row["clap_score"] for row in said["candidates"]]
+    assert [row["file"] for row in said["candidates"]] == names and scores == sorted(scores, reverse=True)
+    assert all(f"{score:.4f}" in capsys.readouterr().out for score in scores[:1])
+    assert main([*command, "-o", str(tmp_path)]) == 2 and "--overwrite" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "one.flac"), "--n", "1"]) == 0
+    assert soundfile.info(tmp_path / "one.flac").frames == 8000 and not (tmp_path / "one.json").exists()
+
+
+def test_the_trace_is_a_picture(tmp_path):
+    options = ["--steps", "3", "--trace", *TINY]
+    assert main(["transform", str(EXAMPLES / "bird.flac"), "-o", str(tmp_path / "bird.wav"), *options]) == 0
+    assert main(["generate", "-o", str(tmp_path / "new.wav"), "--duration_s", "0.5", *options]) == 0
+    for name in ("bird", "new"):
+        assert (tmp_path / f"{name}.trace.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("verb", ["reconstruct", "transform", "generate"])
+def test_every_setting_has_its_flag(verb):
+    """A recipe's settings can all be reached: each is a flag of the verbs that it matters for."""
+    from ddcm import cli
+    from ddcm.recipes import Recipe
+
+    assert set(cli.FLAGS) == set(Recipe.__dataclass_fields__) - {"verb", "about"}
+    said = run(verb, "--help").stdout
+    assert all((f"--{name} " in said) == (verb in verbs) for name, (_, verbs, _) in cli.FLAGS.items())
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["reconstruct", "examples", "--recipe", "ultimate-fx"], "nearest is 'ultimate-fix'"),
+        (["reconstruct", "examples", "--after", "volume,reverb"], "after 'reverb'"),
+        (["reconstruct", "examples", "--mode_share", "1.5"], "mode_share 1.5"),
+        (["transform", "examples", "--solver", "euler"], "solver 'euler'"),
+        (["generate", "--temperature", "-1"], "temperature -1"),
+        (["generate", "--recipe", "input-based"], "is for transform"),
+        (["generate", "--duration_s", "0"], "duration_s 0"),
+        (["generate", "--n", "0"], "n 0"),
+    ],
+)
+def test_settings_are_refused_by_name(tmp_path, arguments, says, capsys):
+    assert main([*arguments, "-o", str(tmp_path / "out"), "--backbone", "tiny"]) == 2
+    assert says in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_advice_is_printed(capsys):
+    assert main(["recipes", "--for", "speech"]) == 0
+    assert capsys.readouterr().out.startswith("ultimate-fix")
+    assert main(["recipes", "--for", "opera"]) == 2

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ddcm import cli
+from ddcm.audio import read_audio, write_audio
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,11 +50,16 @@ def test_verbs_run(line, tmp_path, monkeypatch):
         words[at] = str(tmp_path / words[at])
         if words[0] == "transform":
             words += ["--steps", "3"]
+        if words[0] == "generate":
+            words += ["--steps", "3", "--duration_s", "1"]
         if words[1] == "examples":  # one of them is enough
             words[1] = "examples/bird.flac"
+        if words[0] == "compare":  # half a second of it is
+            write_audio(tmp_path / "short.wav", read_audio(words[1])[:8000], 16000)
+            words[1] = str(tmp_path / "short.wav")
     assert cli.main(words) == 0
     if "-o" in words:
-        assert any(path.is_file() for path in tmp_path.rglob("*.wav"))
+        assert any(path.is_file() for path in (tmp_path / "out").rglob("*.wav"))
 
 
 def test_paths_that_the_readme_names_exist():

@@ -7,14 +7,16 @@ and CLAP declares float64 (so the dtype is always said).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ddcm.audio import resample
 from ddcm.backbone.base import Condition
 from ddcm.backbone.frozen import Parts, digest_of, widths
 from ddcm.errors import UserError
@@ -67,7 +69,39 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
         text = encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         return text.detach(), tokens.attention_mask
 
-    return Parts(configs, make, digest, encode, encode_empty)
+    @functools.cache
+    def extractor() -> dict[str, Any] | None:
+        fetch("feature_extractor")
+        file = folder / "feature_extractor" / "preprocessor_config.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    @functools.cache
+    def clap() -> tuple[Any, Any, Any]:
+        from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+
+        for part in ("text_encoder", "tokenizer", "feature_extractor"):
+            fetch(part)
+        model = ClapModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+        return model, tokenizer, ClapFeatureExtractor.from_pretrained(folder / "feature_extractor")
+
+    def clap_scores(audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
+        return _clap_scores(*clap(), audios, sample_rate, prompt)
+
+    return Parts(configs, make, digest, encode, encode_empty, extractor, clap_scores)
+
+
+@torch.no_grad()
+def _clap_scores(model, tokenizer, features, audios: Sequence[torch.Tensor], sample_rate: int, prompt: str):
+    tokens = tokenizer([prompt], return_tensors="pt", padding="max_length", truncation=True)
+    read = model.get_text_features(**tokens).pooler_output
+    scores = []
+    for audio in audios:
+        heard = resample(audio.float().cpu().numpy(), sample_rate, features.sampling_rate)[: features.nb_max_samples]
+        given = features(heard, sampling_rate=features.sampling_rate, return_tensors="pt")
+        heard = model.get_audio_features(**given).pooler_output
+        scores.append(float(torch.cosine_similarity(heard, read)))
+    return scores
 
 
 def _weights(folder: Path) -> Path:
@@ -154,4 +188,9 @@ def from_configs(configs: dict[str, dict[str, Any]], seed: int) -> Parts:
         empty = encode("")
         return empty.text, empty.mask
 
-    return Parts(configs, make, digest, encode, encode_empty)
+    def clap_scores(audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
+        likes = 100 + int(digest_of(prompt), 16) % 1000  # of Hz: each prompt prefers another pitch
+        spectra = [torch.fft.rfft(audio.float().cpu(), sample_rate).abs() for audio in audios]
+        return [float(spectrum[likes] / spectrum.norm().clamp(min=1e-9)) for spectrum in spectra]
+
+    return Parts(configs, make, digest, encode, encode_empty, lambda: None, clap_scores)

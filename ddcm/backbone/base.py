@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -63,8 +65,8 @@ class Backbone(ABC):
         """z (B, C, L, F) -> mel (B, 1, T, M), float32."""
 
     @abstractmethod
-    def vocode(self, mel: torch.Tensor) -> torch.Tensor:
-        """mel (B, 1, T, M) -> audio (B, hop * T), float32."""
+    def vocode(self, mel: torch.Tensor, dtype: str | None = None) -> torch.Tensor:
+        """mel (B, 1, T, M) -> audio (B, hop * T), float32; computed in ``dtype`` where one is named."""
 
     @abstractmethod
     def condition(self, prompt: str) -> Condition:
@@ -73,6 +75,17 @@ class Backbone(ABC):
     @abstractmethod
     def null_condition(self) -> Condition:
         """The condition of no prompt at all. Needs no text encoder once it is cached."""
+
+    def extractor(self) -> dict[str, Any] | None:
+        """The settings of the CLAP feature extractor that comes with the backbone; None where there is none."""
+        return None
+
+    @abstractmethod
+    def clap_scores(self, audios: Sequence[torch.Tensor], prompt: str) -> list[float]:
+        """Cosines in [-1, 1] between CLAP's embeddings of audios (S,) at the mel's rate and of the prompt.
+
+        Each audio is scored alone and from its first ten seconds: the extractor's own crop is random.
+        """
 
     @abstractmethod
     def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -33,6 +33,10 @@ class Parts:
     """Prompt -> condition, float32, on the CPU."""
     encode_empty: Callable[[], tuple[torch.Tensor, torch.Tensor]]
     """T5 of the empty prompt: text (1, n, D) and mask (1, n)."""
+    extractor: Callable[[], dict[str, Any] | None]
+    """Settings of the CLAP feature extractor."""
+    clap_scores: Callable[[Sequence[torch.Tensor], int, str], list[float]]
+    """Audios (S,), their rate, prompt -> cosines."""
 
 
 class FrozenBackbone(Backbone):
@@ -127,9 +131,11 @@ class FrozenBackbone(Backbone):
         z_raw = (z.to(self.device, torch.float32) / self.scaling_factor).to(self.vae_dtype)
         return _finite(self.vae.decode(z_raw).sample, "VAE decoder")
 
-    def vocode(self, mel: torch.Tensor) -> torch.Tensor:
+    def vocode(self, mel: torch.Tensor, dtype: str | None = None) -> torch.Tensor:
         self._check_mel(mel)
-        audio = self.vocoder(mel[:, 0].to(self.device, self.vae_dtype))
+        wanted = self.vae_dtype if dtype is None else DTYPES[dtype]
+        vocoder = self.vocoder if wanted == self.vae_dtype else self._load("vocoder", wanted)
+        audio = vocoder(mel[:, 0].to(self.device, wanted))
         # Transposed convolutions leave a tail beyond hop * T; there is no shift in front.
         return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
 
@@ -158,6 +164,12 @@ class FrozenBackbone(Backbone):
             generated = torch.zeros(1, 8, widths(self._parts.configs["unet"])[0])
             self._conditions[None] = self._here(Condition(generated, text, mask))
         return self._conditions[None]
+
+    def extractor(self) -> dict[str, Any] | None:
+        return self._parts.extractor()
+
+    def clap_scores(self, audios: Sequence[torch.Tensor], prompt: str) -> list[float]:
+        return self._parts.clap_scores(audios, self.mel_spec.sample_rate, prompt)
 
     def _empty_text(self) -> tuple[torch.Tensor, torch.Tensor]:
         """T5 of "", kept on disk under the backbone's digest: 4 kB instead of a 1.4 GB text encoder."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from ddcm.quantize.base import from_cells, to_cells
 from ddcm.quantize.kmeans import Distance, comparable, half_squares, nearest
 
 CHUNK = 1 << 10  # cells at a time: a few tensors of 2**10 x 1024 float32 numbers live at once
+LEAST = 1e-30  # temperatures whose reciprocal float32 would not hold count as 0
 
 
 def mixture(
@@ -15,13 +17,23 @@ def mixture(
 ) -> torch.Tensor:
     """softmax(-d / temperature) over the atoms, times the atoms, for cells (N, D) and codebook (K, D): (N, D).
 
-    d is the distance itself, not its square. As the temperature falls the mixture becomes the nearest atom; at
-    exactly 0 it is. Gradients go to cells and atoms; weights are computed again for them rather than kept, so memory
+    d is the distance itself, not its square. As the temperature falls the mixture becomes the nearest atom; under
+    1e-30 it is, ties going to the lowest index. Gradients go to cells and atoms; weights are computed again for them rather than kept, so memory
     does not grow with N x K.
     """
-    if float(temperature) == 0:
+    if float(temperature) < LEAST:
         return F.embedding(nearest(cells, codebook, distance), codebook)
     return _Mixture.apply(comparable(cells, distance), comparable(codebook, distance), codebook, float(temperature))
+
+
+@torch.no_grad()
+@torch.autocast("cpu", enabled=False)
+@torch.autocast("cuda", enabled=False)
+def soften(z: torch.Tensor, atoms: torch.Tensor, temperature: float) -> torch.Tensor:
+    """``mixture`` of z (B, D, *spatial) with the atoms (K, D) of any codebook, in the shape and dtype of z."""
+    if not temperature >= 0:
+        raise ValueError(f"temperature must be at least 0, not {temperature}")
+    return from_cells(mixture(to_cells(z, atoms.shape[1]), atoms.detach().float(), temperature), z)
 
 
 class _Mixture(torch.autograd.Function):

@@ -1,0 +1,64 @@
+"""Spectrograms as pictures. Matplotlib is used without its global state."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import torch
+
+from ddcm.audio import level
+from ddcm.errors import UserError
+from ddcm.files import whole
+from ddcm.mel import MelSpec, log_mel
+
+RANGE = (-11.0, 1.0)  # nats of log-mel, black to white: the floor, and a loud band at peak 0.5
+COLOURS = "magma"
+
+
+def mel_of(audio: torch.Tensor, sample_rate: int = 16000) -> torch.Tensor:
+    """Audio (S,) -> the matched log-mel (T, M), levelled; one frame at least."""
+    spec = MelSpec(sample_rate=sample_rate)
+    audio = torch.nn.functional.pad(level(audio)[0], (0, max(0, spec.hop - len(audio))))
+    return log_mel(audio[None], spec)[0, 0]
+
+
+def thumbnail(mel: torch.Tensor, width: int = 600) -> bytes:
+    """Log-mel (T, M) -> a bare PNG, one pixel a band; longer than ``width`` frames are averaged down to it."""
+    _, image = _matplotlib()
+    if len(mel) > width:
+        mel = torch.nn.functional.adaptive_avg_pool1d(mel.T[None], width)[0].T
+    buffer = io.BytesIO()
+    image.imsave(buffer, mel.T.numpy(), format="png", cmap=COLOURS, vmin=RANGE[0], vmax=RANGE[1], origin="lower")
+    return buffer.getvalue()
+
+
+def sheet(path: Path, panels: list[tuple[str, torch.Tensor]], columns: int = 4, seconds: float | None = None) -> None:
+    """Titled log-mels (T, M) on one PNG, whole or not at all. ``seconds`` of a panel; by default 10 ms a frame."""
+    figures, _ = _matplotlib()
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = figures.Figure(figsize=(3.4 * columns, 1.9 * rows + 0.3), layout="constrained", dpi=100)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, mel) in zip(axes.flat, panels, strict=False):
+        extent = (0, seconds or len(mel) / 100, 0, mel.shape[1])
+        axis.imshow(mel.T, origin="lower", aspect="auto", cmap=COLOURS, vmin=RANGE[0], vmax=RANGE[1], extent=extent)
+        axis.set_title(title, fontsize=9)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("mel band", fontsize=8)
+    for number in range(max(0, len(panels) - columns), len(panels)):  # the lowest panel of each column
+        axes.flat[number].set_xlabel("seconds", fontsize=8)
+        axes.flat[number].tick_params(labelbottom=True)
+    with whole(Path(path)) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _matplotlib():
+    try:
+        from matplotlib import figure, image
+    except ImportError as error:
+        raise UserError("pictures need matplotlib: pip install 'ddcm[report]'") from error
+    return figure, image
