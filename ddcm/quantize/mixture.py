@@ -18,8 +18,8 @@ def mixture(
     """softmax(-d / temperature) over the atoms, times the atoms, for cells (N, D) and codebook (K, D): (N, D).
 
     d is the distance itself, not its square. As the temperature falls the mixture becomes the nearest atom; under
-    1e-30 it is, ties going to the lowest index. Gradients go to cells and atoms; weights are computed again for them rather than kept, so memory
-    does not grow with N x K.
+    1e-30 it is, ties going to the lowest index. Gradients go to cells and atoms; weights are computed again for them
+    rather than kept, so memory does not grow with N x K.
     """
     if float(temperature) < LEAST:
         return F.embedding(nearest(cells, codebook, distance), codebook)
