@@ -33,7 +33,7 @@ class Curve:
     """A schedule in four numbers; ``ddcm.codec.curve`` makes the lists of it."""
 
     steps: int
-    """T timesteps, which are T UNet calls and T - 1 coded noises; in [2, 255]"""
+    """T timesteps, which are T UNet calls and T - 1 coded noises; in [2, 1000]"""
     power: int
     """timesteps are 999 (1 - s)^(power / 16), s even in [0, 1]; in [1, 255]"""
     growth: int
@@ -211,8 +211,8 @@ def _is_digest(text: str) -> bool:
 
 def _is_schedule(schedule: Curve | Lists | None) -> bool:
     if isinstance(schedule, Curve):
-        sizes = 2 <= schedule.steps <= 255 and 1 <= schedule.power <= 255 and 0 <= schedule.growth <= 255
-        return sizes and 1 <= schedule.total <= MAX_ATOMS * 255
+        sizes = 2 <= schedule.steps <= MAX_STEPS and 1 <= schedule.power <= 255 and 0 <= schedule.growth <= 255
+        return sizes and 1 <= schedule.total <= MAX_ATOMS * MAX_STEPS
     if isinstance(schedule, Lists):
         timesteps, atoms = schedule.timesteps, schedule.atoms
         falling = all(a > b for a, b in pairwise(timesteps)) and 0 <= timesteps[-1] and timesteps[0] < MAX_STEPS
@@ -230,11 +230,11 @@ def varint(value: int) -> bytes:
 
 
 def _pack_curve(curve: Curve) -> bytes:
-    return bytes([curve.steps, curve.power, curve.growth]) + varint(curve.total)
+    return varint(curve.steps) + bytes([curve.power, curve.growth]) + varint(curve.total)
 
 
 def _read_curve(reader: _Reader) -> Curve:
-    return Curve(*reader.take(3), reader.varint())
+    return Curve(reader.varint(), *reader.take(2), reader.varint())
 
 
 def _pack_lists(lists: Lists) -> bytes:

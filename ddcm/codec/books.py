@@ -11,6 +11,7 @@ every machine. Correlations only choose atoms at the encoder, so they may round 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -115,5 +116,5 @@ def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
 def unit_power(total: torch.Tensor) -> torch.Tensor:
     """Integers (n,) -> float32 (n,) with mean square 1. All zeros stay zeros."""
     power = int((total * total).sum())
-    scale = (len(total) / power) ** 0.5 if power else 0.0
+    scale = math.sqrt(len(total) / power) if power else 0.0
     return (total.double() * scale).float()

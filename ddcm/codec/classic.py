@@ -6,6 +6,8 @@ C bits name. g = 1 keeps z as it is. With C = 1 the only g is 1, so that further
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ddcm.bits import BitReader, BitWriter
@@ -36,8 +38,8 @@ def weights(stages: list[tuple[int, int]], bits: int) -> Choice:
     total: dict[int, float] = {stages[0][0]: 1.0}
     for atom, level in stages[1:]:
         share = _share(level, bits)
-        total = {key: value * share**0.5 for key, value in total.items()}
-        total[atom] = total.get(atom, 0.0) + (1 - share) ** 0.5
+        total = {key: value * math.sqrt(share) for key, value in total.items()}
+        total[atom] = total.get(atom, 0.0) + math.sqrt(1 - share)
     return list(total), [round(FIXED * value) for value in total.values()]
 
 
