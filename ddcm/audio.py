@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +127,19 @@ def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None
     samples = audio.detach().float().cpu().clamp(-1, 1).numpy()
     with whole(Path(path)) as temporary:
         soundfile.write(temporary, samples, sample_rate, subtype="PCM_16")
+
+
+@contextmanager
+def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch.Tensor], None]]:
+    """As ``write_audio``, for audio that comes piece by piece: yields what writes a piece (S,)."""
+    import soundfile
+
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    with (
+        whole(Path(path)) as temporary,
+        soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format=suffix.upper()) as file,
+    ):
+        yield lambda audio: file.write(audio.detach().float().cpu().clamp(-1, 1).numpy())
 
 
 @dataclass(frozen=True)

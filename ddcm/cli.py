@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from ddcm import cli_codec
 from ddcm.errors import UserError
 
 POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
@@ -75,6 +76,7 @@ def recipes(arguments: Namespace) -> int:
 
 
 VERBS = {"reconstruct": reconstruct, "transform": transform, "inspect": inspect, "recipes": recipes}
+VERBS |= {"compress": cli_codec.compress, "decompress": cli_codec.decompress, "generate": cli_codec.generate}
 
 
 def _settings(arguments: Namespace) -> dict[str, Any]:
@@ -142,8 +144,10 @@ def _parser() -> ArgumentParser:
     one.add_argument("--seed", type=int, default=0, help="of the noise; the same for every file")
     _common_options(one)
 
-    one = _verb(verbs, "inspect", "what a backbone or codebook is, without running it")
-    one.add_argument("name", help="folder, hub name or .ckpt")
+    cli_codec.add_verbs(lambda name, about: _verb(verbs, name, about), _common_options)
+
+    one = _verb(verbs, "inspect", "what a backbone, codebook or .ddcm file is, without running it")
+    one.add_argument("name", help="folder, hub name, .ckpt or .ddcm")
     one.add_argument("--check_heads", type=str, help="an audio file: measure which head layout fits the weights")
 
     _verb(verbs, "recipes", "the table of recipes")

@@ -16,6 +16,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 from ddcm.errors import UserError
 
@@ -146,6 +147,20 @@ def unpack(data: bytes) -> Stream:
     return replace(stream, payload=body[reader.at :])
 
 
+def read(path: Path) -> bytes:
+    """A file's bytes, if it can be a .ddcm file at all.
+
+    Raises:
+        UserError: missing, unreadable, or larger than any .ddcm file.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise UserError(f"{path}: {path.stat().st_size} bytes are more than a .ddcm file can have")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {(error.strerror or 'not readable').lower()}") from error
+
+
 def _read(reader: _Reader) -> Stream:
     flags, arithmetic = reader.take(2)
     if flags & 3 >= len(MODES) or flags >> 7 or arithmetic & 3 >= len(DTYPES) or arithmetic >> 3:
@@ -215,7 +230,7 @@ def _is_schedule(schedule: Curve | Lists | None) -> bool:
         return sizes and 1 <= schedule.total <= MAX_ATOMS * MAX_STEPS
     if isinstance(schedule, Lists):
         timesteps, atoms = schedule.timesteps, schedule.atoms
-        falling = all(a > b for a, b in pairwise(timesteps)) and 0 <= timesteps[-1] and timesteps[0] < MAX_STEPS
+        falling = all(a > b for a, b in pairwise(timesteps)) and timesteps[-1] >= 0 and timesteps[0] < MAX_STEPS
         return falling and len(atoms) == len(timesteps) - 1 and all(0 <= m <= MAX_ATOMS for m in atoms)
     return False
 

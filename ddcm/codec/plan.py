@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ddcm.codec.curve import lists
-from ddcm.codec.layout import Layout, padded_log2, window_bits
+from ddcm.codec.layout import Layout, window_bits
 from ddcm.container import MAX_ATOMS, MAX_STEPS, Curve, Stream, pack
 from ddcm.errors import UserError
 
