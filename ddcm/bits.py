@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 class BitWriter:
@@ -57,7 +58,7 @@ def rank_subset(members: Sequence[int]) -> int:
 
     This is the combinatorial number system; it needs no table and no bound on the universe. M calls of ``math.comb``.
     """
-    if any(a >= b for a, b in zip(members, members[1:], strict=False)) or (members and members[0] < 0):
+    if any(a >= b for a, b in pairwise(members)) or (members and members[0] < 0):
         raise ValueError("members of a set must rise strictly from 0 on")
     return sum(math.comb(member, i) for i, member in enumerate(members, 1))
 

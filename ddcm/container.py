@@ -6,8 +6,8 @@
     | else: log2 of the atoms, coefficient bits, then the schedule: a curve (5 bytes or so) or explicit lists
     | payload | CRC-32 of everything before it
 
-Numbers are little-endian; "varint" is base 128, the low seven bits first. Sizes are checked against bounds before anything is
-made of them. A change of meaning raises ``VERSION``.
+Numbers are little-endian; "varint" is base 128, the low seven bits first. Sizes are checked against bounds before
+anything is made of them. A change of meaning raises ``VERSION``.
 """
 
 from __future__ import annotations

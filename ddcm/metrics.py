@@ -48,4 +48,22 @@ def log_mel_corr(reference: torch.Tensor, estimate: torch.Tensor) -> float:
     return float(a @ b / norm) if norm > 0 else 0.0
 
 
-METRICS = {"log_mel_mae_db": log_mel_mae_db, "log_mel_corr": log_mel_corr}
+def lsd_db(reference: torch.Tensor, estimate: torch.Tensor) -> float:
+    """Log-spectral distance of two signals (S,) in dB: the root mean square over frequencies of the difference of their
+    log power spectra, averaged over frames (Gray and Markel, 1976). Spectra are floored 80 dB under the loudest bin,
+    and the estimate's is moved by the median difference, as for ``log_mel_mae_db``. 0 is best.
+    """
+    if reference.shape != estimate.shape or reference.ndim != 1:
+        raise ValueError(f"signals must both be (S,), not {tuple(reference.shape)} and {tuple(estimate.shape)}")
+    short, window = max(0, 1024 - len(reference)), torch.hann_window(1024)
+    spectra = []
+    for signal in (reference, estimate):
+        signal = torch.nn.functional.pad(level(signal.float())[0], (0, short))
+        power = torch.stft(signal, 1024, 160, window=window, return_complex=True).abs().square()
+        spectra.append(10 * power.clamp(min=float(power.max()) * 1e-8 + 1e-20).log10())
+    a, b = spectra
+    b = b + (a - b).median()
+    return float((a - b).square().mean(dim=0).sqrt().mean())
+
+
+METRICS = {"log_mel_mae_db": log_mel_mae_db, "log_mel_corr": log_mel_corr, "lsd_db": lsd_db}

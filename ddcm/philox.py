@@ -1,7 +1,7 @@
 """Random numbers that are integers first: the same on every device, in every order, for every batch.
 
-A counter-based generator has no state: the number at a place is a function of the place. So any piece of any atom can be
-made alone, and how many are made at a time changes nothing.
+A counter-based generator has no state: the number at a place is a function of the place. So any piece of any atom can
+be made alone, and how many are made at a time changes nothing.
 """
 
 from __future__ import annotations

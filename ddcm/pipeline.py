@@ -134,7 +134,8 @@ class DDCMPipeline:
         self, prompt: str, duration_s: float = 5.0, seed: int = 0, on_call: Callable[[], None] | None = None,
         vocoder: str = "refined", **settings,
     ) -> tuple[bytes, Output]:  # fmt: skip
-        """A prompt -> audio and the ``.ddcm`` file that decodes to it, without the prompt: see ``ddcm.codec.guided``."""
+        """A prompt -> audio and the ``.ddcm`` file that decodes to it, without the prompt: see
+        ``ddcm.codec.guided``."""
         from ddcm.codec.encode import Settings
         from ddcm.codec.guided import generate
 

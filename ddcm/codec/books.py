@@ -1,12 +1,14 @@
-"""Noise codebooks: K atoms of n numbers for every (window, step), fixed by a seed, never stored and never all in memory.
+"""Noise codebooks: K atoms of n numbers for every (window, step), fixed by a seed, never stored and never all in
+memory.
 
 One contract, two codebooks:
 
-    correlate(window, step, residual (n,))              -> (K,) float32, the inner product of the residual with each atom
-    synthesize(window, step, atoms (M,), weights (M,))  -> (n,) float32, the weighted sum, scaled to unit power
+    correlate(window, step, residual (n,))              -> (K,) float32, the inner product of the residual with each
+    atom synthesize(window, step, atoms (M,), weights (M,))  -> (n,) float32, the weighted sum, scaled to unit power
 
-Sums are of integers, and the scale is taken in float64 from an exact sum of squares: the noise is the same to the last bit on
-every machine. Correlations only choose atoms at the encoder, so they may round as they like. All of it runs on the CPU.
+Sums are of integers, and the scale is taken in float64 from an exact sum of squares: the noise is the same to the
+last bit on every machine. Correlations only choose atoms at the encoder, so they may round as they like. All of it
+runs on the CPU.
 """
 
 from __future__ import annotations

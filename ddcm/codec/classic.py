@@ -1,7 +1,8 @@
 """The DDCM paper's choice (arXiv 2502.01189, section 3): one atom of K a step, or several by matching pursuit.
 
-With M atoms the noise is grown greedily, z <- (sqrt(g) z + sqrt(1 - g) z_k) / norm, over all atoms and a grid of g in (0, 1] that
-C bits name. g = 1 keeps z as it is. With C = 1 the only g is 1, so that further atoms would be paid for and never heard: C >= 2.
+With M atoms the noise is grown greedily, z <- (sqrt(g) z + sqrt(1 - g) z_k) / norm, over all atoms and a grid of g in
+(0, 1] that C bits name. g = 1 keeps z as it is. With C = 1 the only g is 1, so that further atoms would be paid for
+and never heard: C >= 2.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class Settings:
     quality: str | None = None
     """a named rate instead: low 0.5, medium 1, high 2, best 4 kbps"""
     mode: str = "turbo"
-    """turbo: the best atoms with signs; classic: one atom a step (with steps, several by pursuit); vq: a fitted codebook"""
+    """turbo: the best atoms with signs; classic: one atom a step (with steps, several by pursuit); vq: a fitted
+    codebook"""
     book: str = "hadamard"
     """the noise codebook: hadamard or gaussian"""
     steps: int | None = None
@@ -142,9 +143,9 @@ def start(backbone: Backbone, settings: Settings, samples: int, codebook: Codebo
     placed = layout(samples, backbone.mel_spec.hop)
     hadamard = settings.book == "hadamard"
     return Stream(
-        settings.mode, **common, seed=settings.seed, prompt=settings.prompt, guidance=round(256 * settings.guidance_scale),
-        book=settings.book, coefficient_bits=settings.coefficient_bits if settings.mode == "classic" else 0,
-        log2_atoms=padded_log2(placed.numbers) if hadamard else padded_log2(settings.noise_atoms),
+        settings.mode, **common, seed=settings.seed, prompt=settings.prompt, guidance=round(256 *
+        settings.guidance_scale), book=settings.book, coefficient_bits=settings.coefficient_bits if settings.mode ==
+        "classic" else 0, log2_atoms=padded_log2(placed.numbers) if hadamard else padded_log2(settings.noise_atoms),
     )  # fmt: skip
 
 

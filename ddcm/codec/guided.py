@@ -1,9 +1,10 @@
 """Compressed generation: audio from text whose ``.ddcm`` file comes for free (DDCM, arXiv 2502.01189, section 5).
 
-Compressed classifier-free guidance: the trajectory is the unconditional one, and the prompt acts through the choice of noise alone.
-Of each step's codebook a random part is drawn, and of that the atoms are taken that point most from what the denoiser sees without
-the prompt to what it sees with it. So the decoder needs neither the prompt nor a text encoder. There is no guidance scale: the
-larger the part that is chosen from, the stronger the guidance, and the fewer the ways that a prompt can go.
+Compressed classifier-free guidance: the trajectory is the unconditional one, and the prompt acts through the choice
+of noise alone. Of each step's codebook a random part is drawn, and of that the atoms are taken that point most from
+what the denoiser sees without the prompt to what it sees with it. So the decoder needs neither the prompt nor a text
+encoder. There is no guidance scale: the larger the part that is chosen from, the stronger the guidance, and the fewer
+the ways that a prompt can go.
 """
 
 from __future__ import annotations

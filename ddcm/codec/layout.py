@@ -36,8 +36,8 @@ class Layout:
 def layout(samples: int, hop: int) -> Layout:
     """As few windows as it takes, of equal size, spread evenly.
 
-    A window that overlapped more than the cross-fade needs would be paid for twice, so lengths just above a window's are cut
-    into two short ones.
+    A window that overlapped more than the cross-fade needs would be paid for twice, so lengths just above a window's
+    are cut into two short ones.
     """
     total = max(SHORTEST, -(-samples // (4 * hop)) * 4)
     if total <= FRAMES:
@@ -64,8 +64,8 @@ def padded_log2(numbers: int) -> int:
 def verified(stream: Stream) -> Layout:
     """The layout of a stream that was read, after checking that header and payload belong together.
 
-    The number of windows is bound to the size of the payload, so that nothing is computed or allocated for a length that is
-    only claimed.
+    The number of windows is bound to the size of the payload, so that nothing is computed or allocated for a length
+    that is only claimed.
 
     Raises:
         UserError: they do not.

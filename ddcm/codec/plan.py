@@ -1,7 +1,8 @@
 """A rate -> a schedule: how to spend steps and bits, from measurements, and then to the byte.
 
-``schedules.json`` has what ``benchmarks/schedules.py`` found to be best, a row for each rate and number of steps. Between rates
-the exponents are interpolated over the logarithm of the rate; the atoms are then counted so that the file has the size asked for.
+``schedules.json`` has what ``benchmarks/schedules.py`` found to be best, a row for each rate and number of steps.
+Between rates the exponents are interpolated over the logarithm of the rate; the atoms are then counted so that the
+file has the size asked for.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def nearest(value: Callable[[int], float], wanted: float, low: int, high: int) -
 
 
 def _most(with_total: Callable[[int], Stream], shape: Curve, log2_atoms: int) -> int:
-    """The largest total of which no step has more atoms than a step can have, or than half of them: more adds no bits."""
+    """The largest total of which no step has more atoms than a step can have, or than half of them: more adds no
+    bits."""
     limit = min(MAX_ATOMS, (1 << log2_atoms) // 2)
     peak = max(lists(replace(shape, total=1 << 20)).atoms) / (1 << 20)
     return max(shape.steps - 1, math.floor(limit / peak) - 1)

@@ -28,7 +28,8 @@ def measure_level(audio: torch.Tensor) -> tuple[float, float]:
 def window_mel(audio: torch.Tensor, mean: float, gain: float, placed: Layout, number: int, spec) -> torch.Tensor:
     """mel (1, 1, size, M) of one window of audio (S,): exactly what the spectrogram of the whole recording has there.
 
-    The recording is continued with silence to the layout's length: a zero in the log-mel would be louder than most music.
+    The recording is continued with silence to the layout's length: a zero in the log-mel would be louder than most
+    music.
     """
     first = placed.starts[number]
     left, right = max(0, first - CONTEXT), min(placed.total, first + placed.size + CONTEXT)
@@ -40,8 +41,8 @@ def window_mel(audio: torch.Tensor, mean: float, gain: float, placed: Layout, nu
 def mels(backbone: Backbone, latents: Iterable[torch.Tensor], placed: Layout, threads: int) -> Iterator[torch.Tensor]:
     """Windows of z, each (1, C, L, F), in order -> pieces of mel (1, 1, T, M) that follow on each other.
 
-    Neighbours are cross-faded linearly over what they share. One window at a time is decoded, always: a batch would round
-    otherwise.
+    Neighbours are cross-faded linearly over what they share. One window at a time is decoded, always: a batch would
+    round otherwise.
     """
     held: torch.Tensor | None = None  # the end of the window before, which the next one overlaps
     for number, z in enumerate(latents):

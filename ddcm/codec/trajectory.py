@@ -1,8 +1,8 @@
 """The denoising loop as a codec: the encoder's noise is matched to the residual, the decoder's is replayed.
 
-Both are the one ``denoise_loop`` with eta = 1 and differ in ``pick_noise``. A trajectory is chaotic: a last bit that differs in
-the first step is heard at the end. So both sides also share what a UNet's rounding depends on besides its input: the number
-of windows in a call (``lanes``) and the number of threads.
+Both are the one ``denoise_loop`` with eta = 1 and differ in ``pick_noise``. A trajectory is chaotic: a last bit that
+differs in the first step is heard at the end. So both sides also share what a UNet's rounding depends on besides its
+input: the number of windows in a call (``lanes``) and the number of threads.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def encode_windows(
     stream: Stream, placed: Layout, sampler: Sampler, z: torch.Tensor, windows: Sequence[int], out: BitWriter,
     on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """Code the windows' latents z (W, C, L, F), W <= lanes, into ``out``; returns what the decoder will make of them."""
+    """Code the windows' latents z (W, C, L, F), W <= lanes, into ``out``; returns what the decoder will make of
+    them."""
     book, targets = book_of(stream, placed), z.detach().float().cpu()
     chosen: list[list] = [[] for _ in windows]
 

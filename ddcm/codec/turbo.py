@@ -1,4 +1,5 @@
-"""Turbo-DDCM's choice (arXiv 2511.06424, section 3): the M atoms most correlated with the residual, with signs, in closed form."""
+"""Turbo-DDCM's choice (arXiv 2511.06424, section 3): the M atoms most correlated with the residual, with signs, in
+closed form."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Codes of a fitted codebook, entropy coded: the plain way, kept beside DDCM so that the two can be compared in one format.
+"""Codes of a fitted codebook, entropy coded: the plain way, kept beside DDCM so that the two can be compared in one
+format.
 
-The range coder is constriction's. Its model is the codebook's own usage, refined by what was coded so far, band by band: integer
-counts on both sides, so that the decoder has the very same model.
+The range coder is constriction's. Its model is the codebook's own usage, refined by what was coded so far, band by
+band: integer counts on both sides, so that the decoder has the very same model.
 """
 
 from __future__ import annotations
@@ -76,9 +77,9 @@ class Encoder:
     """Windows of codes in, bytes out."""
 
     def __init__(self, quantizer: Quantizer, levels: int, bands: int):
-        from constriction.stream import model, queue
+        from constriction import stream  # submodules are attributes there, not modules
 
-        self._coder, self._model = queue.RangeEncoder(), model.Categorical(perfect=False)
+        self._coder, self._model = stream.queue.RangeEncoder(), stream.model.Categorical(perfect=False)
         self._counts = _Counts(quantizer, levels, bands)
 
     def write(self, codes: np.ndarray) -> None:
@@ -98,13 +99,13 @@ def decode(payload: bytes, quantizer: Quantizer, windows: int, shape: tuple[int,
     Raises:
         UserError: the payload is not what an encoder writes.
     """
-    from constriction.stream import model, queue
+    from constriction import stream
 
     levels, frames, bands = shape
     if len(payload) % 4:
         raise UserError("the .ddcm file is damaged: its payload is not made of whole words")
-    coder = queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
-    family, counts = model.Categorical(perfect=False), _Counts(quantizer, levels, bands)
+    coder = stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+    family, counts = stream.model.Categorical(perfect=False), _Counts(quantizer, levels, bands)
     for number in range(windows):
         codes = np.empty(shape, np.int32)
         try:
