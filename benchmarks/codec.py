@@ -134,11 +134,8 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         by_system.setdefault(row["system"], []).append(row)
     top = {row["clip"]: float(row["log_mel_mae_db"]) for row in by_system.get("ceiling", [])}
-    lines = [
-        "| system | clips | kbps | UNet calls | log_mel_mae_db | over | lsd_db | pesq_wb | stoi | encode, s | decode,
-        s |"
-    ]
-    lines.append("|" + "---|" * 11)
+    head = ("system", "clips", "kbps", "UNet calls", "log_mel_mae_db", "over", "lsd_db", "pesq_wb", "stoi", "encode, s")
+    lines = [f"| {' | '.join(head)} | decode, s |", "|" + "---|" * (len(head) + 1)]
     for name, mine in by_system.items():
         kbps = sum(int(r["bytes"]) for r in mine) / 125 / sum(float(r["seconds"]) for r in mine)
         over = [float(r["log_mel_mae_db"]) - top[r["clip"]] for r in mine if r["clip"] in top]

@@ -78,9 +78,8 @@ def main() -> None:
     spread = statistics.stdev(differences) if len(differences) > 1 else float("nan")
     for kind, values in losses.items():
         print(f"{kind}: {statistics.mean(values):.3f} dB over the uncoded mel at {args.kbps:g} kbps")
-    print(
-        f"hadamard - gaussian: {statistics.mean(differences):+.3f} dB, standard deviation {spread:.3f}, {len(clips)} clips"
-    )
+    mean = statistics.mean(differences)
+    print(f"hadamard - gaussian: {mean:+.3f} dB, standard deviation {spread:.3f}, {len(clips)} clips")
 
 
 if __name__ == "__main__":

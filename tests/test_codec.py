@@ -289,9 +289,10 @@ def test_generation_leaves_a_file_that_needs_no_prompt(pipe):
 
 def test_inspect_says_what_a_file_is_without_torch(tmp_path, files):
     (tmp_path / "a.ddcm").write_bytes(files[0])
-    code = f"import sys; from ddcm.cli import main; main(['inspect', {str(tmp_path / 'a.ddcm')!r}]); print('torch' in
-    sys.modules)" said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-    check=True).stdout assert "timesteps" in said and "turbo" in said and said.splitlines()[-1] == "False"
+    inspected = f"main(['inspect', {str(tmp_path / 'a.ddcm')!r}])"
+    code = f"import sys; from ddcm.cli import main; {inspected}; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "timesteps" in said and "turbo" in said and said.splitlines()[-1] == "False"
 
 
 def test_a_folder_there_and_back(tmp_path, capsys):
