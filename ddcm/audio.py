@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +138,19 @@ def encode_wav(audio: torch.Tensor, sample_rate: int) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, audio.float().cpu().clamp(-1, 1).numpy(), sample_rate, subtype="PCM_16", format="WAV")
     return buffer.getvalue()
+
+
+@contextmanager
+def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch.Tensor], None]]:
+    """As ``write_audio``, for audio that comes piece by piece: yields what writes a piece (S,)."""
+    import soundfile
+
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    with (
+        whole(Path(path)) as temporary,
+        soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format=suffix.upper()) as file,
+    ):
+        yield lambda audio: file.write(audio.detach().float().cpu().clamp(-1, 1).numpy())
 
 
 @dataclass(frozen=True)

@@ -24,21 +24,21 @@ class Job:
     target: Path
 
 
-def plan(inputs: list[str], out: str, overwrite: bool) -> list[Job]:
-    """Inputs paired with what will be written: OUT itself for one file if it has an audio suffix, else a
-    ``.wav`` under the folder OUT with the input's relative name.
+def plan(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=(".wav", ".flac")) -> list[Job]:
+    """Inputs paired with what will be written: OUT itself for one file if it has one of ``suffixes``, else a
+    file under the folder OUT with the input's relative name and the first of ``suffixes``.
 
     An output that exists is work that an earlier run finished: skipped in a folder run, refused by name when
     the file was asked for by name. Two inputs with one output are refused.
     """
-    found = find_audio(inputs)
+    found = find(inputs)
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
-    if Path(out).suffix.lower() in (".wav", ".flac"):
+    if Path(out).suffix.lower() in suffixes:
         if not single:
             raise UserError(f"-o {out} is one file, but there are several inputs; give a folder")
         jobs = [Job(found[0][0], Path(out))]
     else:
-        jobs = [Job(path, _target(Path(out), name, found)) for path, name in found]
+        jobs = [Job(path, _target(Path(out), name, found, suffixes[0])) for path, name in found]
     clash = next((job for job in jobs if job.source.exists() and job.target.exists()
                   and job.source.resolve() == job.target.resolve()), None)  # fmt: skip
     if clash:
@@ -50,12 +50,12 @@ def plan(inputs: list[str], out: str, overwrite: bool) -> list[Job]:
     return [job for job in jobs if not job.target.exists()]
 
 
-def _target(out: Path, name: Path, found: list[tuple[Path, Path]]) -> Path:
+def _target(out: Path, name: Path, found: list[tuple[Path, Path]], suffix: str) -> Path:
     """``a.mp3`` becomes ``a.wav``, unless another input would too: then ``a.mp3.wav``."""
     twins = sum(other.with_suffix("") == name.with_suffix("") for _, other in found)
     if sum(other == name for _, other in found) > 1:
         raise UserError(f"two inputs are named {name}; run them with separate -o")
-    return out / (name.with_suffix(".wav") if twins == 1 else name.with_name(name.name + ".wav"))
+    return out / (name.with_suffix(suffix) if twins == 1 else name.with_name(name.name + suffix))
 
 
 def run(jobs: list[Job], work: Work, sample_rate: int, also: Callable[[Job, Output], None] | None = None) -> list[str]:
@@ -63,6 +63,18 @@ def run(jobs: list[Job], work: Work, sample_rate: int, also: Callable[[Job, Outp
 
     ``also`` is called before a job's audio is written: what it writes beside it is there once the audio is.
     """
+
+    def do(job: Job, on_step: Callable[[int, int], None]) -> None:
+        out = work(read_audio(job.source, sample_rate), on_step)
+        if also is not None:
+            also(job, out)
+        write_audio(job.target, out.audio, out.sample_rate)
+
+    return each(jobs, do)
+
+
+def each(jobs: list[Job], do: Callable[[Job, Callable[[int, int], None]], None]) -> list[str]:
+    """``do(job, on_step)`` for this process's share of the jobs, which writes the target; failures as ``run``."""
     mine = dist.share(jobs, dist.rank(), dist.world_size())
     failures: list[str] = []
     with tqdm(mine, unit="file", disable=None) as bar:
@@ -73,11 +85,7 @@ def run(jobs: list[Job], work: Work, sample_rate: int, also: Callable[[Job, Outp
                 bar.set_postfix_str(f"step {done}/{total}")
 
             try:
-                audio = read_audio(job.source, sample_rate)
-                out = work(audio, on_step)
-                if also is not None:
-                    also(job, out)
-                write_audio(job.target, out.audio, out.sample_rate)
+                do(job, on_step)
             except UserError as error:
                 line = str(error)
                 failures.append(line if str(job.source) in line else f"{job.source}: {line}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from ddcm import cli_codec
 from ddcm.errors import UserError
 
 POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
@@ -70,9 +71,23 @@ def transform(arguments: Namespace) -> int:
     return _over_files("transform", arguments, rate, work)
 
 
+def compress(arguments: Namespace) -> int:
+    return cli_codec.compress(arguments, lambda: _load(arguments, quantises=arguments.mode == "vq"))
+
+
+def decompress(arguments: Namespace) -> int:
+    # Which files hold codes of a codebook is only seen when they are opened; the pocket's own costs nothing.
+    return cli_codec.decompress(arguments, lambda: _load(arguments, quantises=True))
+
+
 def generate(arguments: Namespace) -> int:
     from ddcm.door import generate_files
 
+    if arguments.compressed:
+        return cli_codec.generate_compressed(arguments, lambda: _load(arguments, quantises=False))
+    for name in ("kbps", "quality"):
+        if arguments[name] is not None:
+            raise UserError(f"--{name} is for generate --compressed")
     names = ("recipe", "prompt", "negative_prompt", "seed", "duration_s", "trace")
     settings = _settings(arguments) | {name: arguments[name] for name in names}
     return generate_files(lambda: _pipeline("generate", arguments), arguments.out, arguments.overwrite, settings)
@@ -121,8 +136,9 @@ def recipes(arguments: Namespace) -> int:
 
 
 VERBS = {
-    "reconstruct": reconstruct, "transform": transform, "generate": generate, "compare": compare,
-    "evaluate": evaluate, "inspect": inspect, "recipes": recipes,
+    "reconstruct": reconstruct, "transform": transform, "generate": generate, "compress": compress,
+    "decompress": decompress, "compare": compare, "evaluate": evaluate, "inspect": inspect,
+    "recipes": recipes,
 }  # fmt: skip
 
 
@@ -198,6 +214,8 @@ def _parser() -> ArgumentParser:
     one.add_argument("--duration_s", type=float, default=10.24, help="seconds of audio")
     _recipe_options(one, "generate")
     _word_options(one)
+    one.add_argument("--compressed", action="store_true", help="also NAME.ddcm, which decodes to it without the prompt")
+    cli_codec.rate_options(one)
     one.add_argument("--trace", action="store_true", help="also NAME.trace.png: the estimates on the way")
     _common_options(one)
 
@@ -214,8 +232,10 @@ def _parser() -> ArgumentParser:
     one.add_argument("-o", "--out", type=str, help="a .csv with a row for each file")
     one.add_argument("--overwrite", action="store_true", help="replace a table that is there")
 
-    one = _verb(verbs, "inspect", "what a backbone or codebook is, without running it")
-    one.add_argument("name", help="folder, hub name or .ckpt")
+    cli_codec.add_verbs(lambda name, about: _verb(verbs, name, about), _common_options)
+
+    one = _verb(verbs, "inspect", "what a backbone, codebook or .ddcm file is, without running it")
+    one.add_argument("name", help="folder, hub name, .ckpt or .ddcm")
     one.add_argument("--check_heads", type=str, help="an audio file: measure which head layout fits the weights")
 
     one = _verb(verbs, "recipes", "the table of recipes")

@@ -9,17 +9,45 @@ from ddcm.errors import UserError
 
 
 def inspect(name: str) -> dict[str, Any]:
-    """Facts to print, by what ``name`` is: a backbone (folder, hub name) or a codebook (folder, ``.ckpt``).
+    """Facts to print, by what ``name`` is: a backbone (folder, hub name), a codebook (folder, ``.ckpt``) or a
+    ``.ddcm`` file.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is none of them.
     """
     path = Path(name)
+    if path.is_file() and (path.suffix == ".ddcm" or path.read_bytes()[:4] == b"ddcm"):
+        return _stream(path)
     if name.endswith(".ckpt") or (path / "model.safetensors").is_file():
         return _codebook(name)
     if path.exists() and not (path / "model_index.json").is_file():
         raise UserError(f"{name} is neither a codebook (config.json and model.safetensors, or .ckpt) nor a backbone")
     return _backbone(name)
+
+
+def _stream(path: Path) -> dict[str, Any]:
+    """What a .ddcm file says of itself; loads neither torch nor a model."""
+    from dataclasses import asdict
+
+    from ddcm.codec.curve import lists
+    from ddcm.codec.layout import verified, window_bits
+    from ddcm.container import VERSION, read, unpack
+
+    stream = unpack(read(path))
+    placed, size, seconds = verified(stream), path.stat().st_size, stream.samples / stream.mel[0]
+    facts = {"what": "ddcm file", "version": VERSION, "bytes": size, "seconds": f"{seconds:g}"}
+    facts["kbps"] = f"{size / 125 / seconds:.3f}"
+    facts |= {key: value for key, value in asdict(stream).items() if key not in ("payload", "schedule")}
+    facts |= {"windows": len(placed.starts), "window frames": placed.size, "payload bytes": len(stream.payload)}
+    if stream.schedule is not None:
+        explicit = lists(stream.schedule)
+        facts["timesteps"] = " ".join(map(str, explicit.timesteps))
+        facts["atoms of each step"] = " ".join(map(str, explicit.atoms))
+        facts["UNet calls of a window"] = len(explicit.timesteps) * (
+            2 if stream.prompt and stream.guidance != 256 else 1
+        )
+        facts["bits of a window"] = window_bits(stream)
+    return facts
 
 
 def _codebook(name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -128,9 +129,41 @@ class DDCMPipeline:
         given = _Input(torch.empty(1, 1, frames, 0), samples, Level(0.0, 1.0), features="none")
         return self._candidates(given, chosen, Words(prompt, negative_prompt, seed), None, on_step, trace)
 
-    def _prepare(self, audio, sample_rate: int, recipe: Recipe | None = None) -> _Input:
-        """``recipe`` chooses the front end; without one it is the matched mel."""
-        spec = self.backbone.mel_spec
+    def compress(self, audio, sample_rate: int, on_step: OnStep | None = None, **settings) -> bytes:
+        """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` if nothing else is said.
+
+        ``settings`` are those of ``ddcm.codec.encode.Settings``.
+        """
+        from ddcm.codec.encode import Settings, encode
+
+        chosen = Settings(**settings)
+        lanes = 1 if self.backbone.device.type == "cpu" else self.batch_size
+        return encode(self._mono(audio, sample_rate), self.backbone, chosen, self.codebook, lanes, on_step)
+
+    def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
+        """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level.
+
+        Raises:
+            UserError: damaged, or of another version, backbone or codebook.
+        """
+        from ddcm.codec.files import decoded
+
+        return Output(**decoded(data, self.backbone, self.codebook, vocoder, on_step))
+
+    def generate_compressed(
+        self, prompt: str, duration_s: float = 5.0, seed: int = 0, on_call: Callable[[], None] | None = None,
+        vocoder: str = "refined", **settings,
+    ) -> tuple[bytes, Output]:  # fmt: skip
+        """A prompt -> audio and the ``.ddcm`` file that decodes to it, without the prompt: see
+        ``ddcm.codec.guided``."""
+        from ddcm.codec.encode import Settings
+        from ddcm.codec.guided import generate
+
+        data = generate(self.backbone, prompt, duration_s, Settings(**settings), seed, on_call=on_call)
+        return data, self.decompress(data, vocoder)
+
+    def _mono(self, audio, sample_rate: int) -> torch.Tensor:
+        """Audio (S,) or (channels, S) -> float32 (S,) on the CPU, at the backbone's rate."""
         audio = torch.as_tensor(np.asarray(audio) if not isinstance(audio, torch.Tensor) else audio)
         audio = audio.detach().float().cpu()
         if audio.ndim == 2:
@@ -139,13 +172,16 @@ class DDCMPipeline:
             raise UserError(f"audio must be (S,) or (channels, S) with samples in it, not {tuple(audio.shape)}")
         if not torch.isfinite(audio).all():
             raise UserError("audio has NaN or infinite samples")
-        audio = torch.from_numpy(resample(audio.numpy(), sample_rate, spec.sample_rate))
+        return torch.from_numpy(resample(audio.numpy(), sample_rate, self.backbone.mel_spec.sample_rate))
+
+    def _prepare(self, audio, sample_rate: int, recipe: Recipe) -> _Input:
+        """As the backbone takes it, by the front end of the recipe."""
+        spec, audio = self.backbone.mel_spec, self._mono(audio, sample_rate)
         levelled, moved = level(audio)
         # Silence is added to the waveform: a zero in the log-mel would be louder than most music.
         whole_cells = torch.nn.functional.pad(levelled, (0, -len(audio) % (4 * spec.hop)))
-        name, raw = (recipe.features, recipe.raw_features) if recipe else ("matched", False)
-        extractor = self.backbone.extractor() if name == "clap" else None
-        mel, used = extract(name, whole_cells, spec, extractor, raw)
+        extractor = self.backbone.extractor() if recipe.features == "clap" else None
+        mel, used = extract(recipe.features, whole_cells, spec, extractor, recipe.raw_features)
         return _Input(mel, len(audio), moved, whole_cells, used)
 
     def _quantizer(self, recipe: Recipe):

@@ -1,0 +1,87 @@
+"""The two noise codebooks in one run: what choosing costs, and what is heard at equal rate.
+
+    python benchmarks/noise_books.py --corpus runs/corpus [--clips 8] [--atoms 16384] [--numbers 32768]
+
+Selection is correlate and choose for one step of one window. Quality is the mel's error over the uncoded one's at the
+same file size on validation clips, each clip with both codebooks, so that the difference has a spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from ddcm.backbone import load
+from ddcm.codec import turbo
+from ddcm.codec.books import BOOKS
+from ddcm.codec.encode import Settings, encode
+from ddcm.codec.layout import padded_log2
+from ddcm.mel import LN_TO_DB, log_mel
+
+
+def selection_seconds(kind: str, numbers: int, log2_atoms: int, count: int, repeats: int) -> float:
+    """Median time of a step's choice."""
+    book, residual, times = BOOKS[kind](0, numbers, log2_atoms), torch.randn(numbers), []
+    for step in range(repeats):
+        begin = time.perf_counter()
+        turbo.choose(book, 0, step, residual, count)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def loss_db(backbone, audio: torch.Tensor, kbps: float, book: str, atoms: int, steps: int | None) -> tuple[float, int]:
+    """(mel error over the uncoded mel in dB, bytes) of a clip (S,)."""
+    kept: list[torch.Tensor] = []
+    settings = Settings(kbps=kbps, book=book, noise_atoms=atoms, steps=steps)
+    data = encode(audio, backbone, settings, on_latent=kept.append)
+    clean = backbone.decode(backbone.encode(log_mel(audio[None], backbone.mel_spec)))
+    return float((backbone.decode(torch.cat(kept)) - clean).abs().mean()) * LN_TO_DB, len(data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="checkpoints/pocket")
+    parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
+    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=2.56)
+    parser.add_argument("--kbps", type=float, default=1.0)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--atoms", type=int, default=16384)
+    parser.add_argument("--numbers", type=int, default=32768)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    sizes = {"gaussian": padded_log2(args.atoms), "hadamard": padded_log2(args.numbers)}
+    seconds = {
+        kind: selection_seconds(kind, args.numbers, size, 30, args.repeats * (1 if kind == "gaussian" else 20))
+        for kind, size in sizes.items()
+    }
+    print("| codebook | atoms | choice of a step, ms |\n|---|---|---|")
+    for kind, size in sizes.items():
+        print(f"| {kind} | {1 << size} | {seconds[kind] * 1000:.2f} |")
+    print(f"\ngaussian / hadamard: {seconds['gaussian'] / seconds['hadamard']:.0f} (n = {args.numbers})")
+    if not args.clips:
+        return
+    from pocket.batches import validation
+    from pocket.corpus import Corpus
+
+    backbone = load(args.backbone)
+    clips = validation(Corpus(args.corpus), args.seconds, -(-args.clips // 4))[: args.clips]
+    losses: dict[str, list[float]] = {kind: [] for kind in sizes}
+    for _, audio in clips:
+        for kind, values in losses.items():
+            values.append(loss_db(backbone, torch.from_numpy(audio), args.kbps, kind, args.atoms, args.steps)[0])
+    differences = [h - g for h, g in zip(losses["hadamard"], losses["gaussian"], strict=True)]
+    spread = statistics.stdev(differences) if len(differences) > 1 else float("nan")
+    for kind, values in losses.items():
+        print(f"{kind}: {statistics.mean(values):.3f} dB over the uncoded mel at {args.kbps:g} kbps")
+    mean = statistics.mean(differences)
+    print(f"hadamard - gaussian: {mean:+.3f} dB, standard deviation {spread:.3f}, {len(clips)} clips")
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main()

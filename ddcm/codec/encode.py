@@ -1,0 +1,195 @@
+"""Audio -> the bytes of a ``.ddcm`` file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ddcm.backbone import Backbone
+from ddcm.bits import BitWriter
+from ddcm.codec import vq
+from ddcm.codec.curve import lists
+from ddcm.codec.decode import latents, said_in_file, sampler_for
+from ddcm.codec.layout import BANDS, Layout, layout, padded_log2
+from ddcm.codec.plan import QUALITIES, planned
+from ddcm.codec.sound import measure_level, window_mel
+from ddcm.codec.trajectory import encode_windows, same_arithmetic
+from ddcm.container import BOOKS, MODES, Curve, Lists, Stream, pack
+from ddcm.errors import UserError
+from ddcm.quantize.checkpoint import Codebook
+
+OnStep = Callable[[int, int], None]
+OnLatent = Callable[[torch.Tensor], None]
+"""Called with each window's z (1, C, L, F) as the decoder will have it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a recording is compressed. Rates are of the file, header and all, over the recording's length."""
+
+    kbps: float | None = None
+    """bytes on disk x 8 / seconds / 1000; default 1. Not for vq, whose rate follows from the codebook"""
+    quality: str | None = None
+    """a named rate instead: low 0.5, medium 1, high 2, best 4 kbps"""
+    mode: str = "turbo"
+    """turbo: the best atoms with signs; classic: one atom a step (with steps, several by pursuit); vq: a fitted
+    codebook"""
+    book: str = "hadamard"
+    """the noise codebook: hadamard or gaussian"""
+    steps: int | None = None
+    """UNet calls for each window of 10.24 s, and as many to decode it; default: what is best at the rate"""
+    noise_atoms: int = 16384
+    """atoms of a gaussian codebook, a power of two; a hadamard one has as many as the window has numbers"""
+    coefficient_bits: int = 3
+    """classic: bits of the coefficients of atoms after the first of a step, in [2, 8]"""
+    seed: int = 0
+    prompt: str = ""
+    """side information: what the recording is; the decoder then needs the text encoders too"""
+    guidance_scale: float = 1.0
+    """of classifier-free guidance under the prompt; 1 is one UNet call a step, anything else two"""
+    schedule: Curve | Lists | None = None
+    """instead of the one that is solved from the rate"""
+    schedules: Path | None = None
+    """a table of benchmarks/schedules.py instead of the shipped one"""
+    verify: bool = False
+    """decode the finished file and compare it with what the encoder saw, bit for bit"""
+
+    def __post_init__(self):
+        for name, value, known in (
+            ("mode", self.mode, MODES),
+            ("book", self.book, BOOKS),
+            ("quality", self.quality, (None, *QUALITIES)),
+        ):
+            if value not in known:
+                raise UserError(f"{name} {value!r} is not known; use one of: {', '.join(filter(None, known))}")
+        if self.kbps is not None and self.quality is not None:
+            raise UserError("kbps and quality are two names for the same choice; give one")
+        if self.kbps is not None and not (math.isfinite(self.kbps) and self.kbps > 0):
+            raise UserError(f"kbps {self.kbps} is not a positive number; the shipped table is for 0.25 to 4")
+        if self.mode == "vq" and (self.kbps is not None or self.quality is not None):
+            raise UserError("the rate of vq is its codebook's; leave out kbps and quality")
+        if self.noise_atoms < 2 or self.noise_atoms & (self.noise_atoms - 1) or self.noise_atoms > 1 << 20:
+            raise UserError(f"noise_atoms {self.noise_atoms} is not a power of two up to {1 << 20}")
+        if not 2 <= self.coefficient_bits <= 8:
+            raise UserError(
+                f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"
+            )
+        if not 0 <= self.seed < 1 << 32:
+            raise UserError(f"seed {self.seed} is outside [0, {(1 << 32) - 1}]")
+        if not 0 <= self.guidance_scale <= 100:
+            raise UserError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
+
+    @property
+    def rate(self) -> float:
+        return self.kbps or QUALITIES[self.quality or "medium"]
+
+
+def encode(
+    audio: torch.Tensor, backbone: Backbone, settings: Settings = Settings(), codebook: Codebook | None = None,
+    lanes: int = 1, on_step: OnStep | None = None, on_latent: OnLatent | None = None,
+) -> bytes:  # fmt: skip
+    """Audio (S,), mono at the backbone's rate -> a file's bytes.
+
+    Windows of 10.24 s are coded ``lanes`` at a time and forgotten, so that memory does not grow with the length.
+
+    Raises:
+        UserError: a rate that cannot be met, no codebook for vq, or (``verify``) a decoder that differs.
+    """
+    spec = backbone.mel_spec
+    placed = layout(len(audio), spec.hop)
+    mean, gain = measure_level(audio)
+    stream = start(backbone, settings, len(audio), codebook, min(lanes, len(placed.starts)))
+    stream = replace(stream, mean=half(mean), gain=round(256 * math.log2(gain)))
+    if settings.mode != "vq":
+        stream = scheduled(stream, placed, settings)
+    seen = hashlib.sha256()
+
+    def keep(z: torch.Tensor) -> None:
+        seen.update(z.cpu().numpy().tobytes())
+        if on_latent is not None:
+            on_latent(z)
+
+    def targets(windows: range) -> torch.Tensor:
+        mels = (window_mel(audio, mean, gain, placed, window, spec) for window in windows)
+        return torch.cat([backbone.encode(mel) for mel in mels])
+
+    code = _code_vq if settings.mode == "vq" else _code
+    stream = replace(stream, payload=code(stream, placed, backbone, codebook, targets, keep, on_step))
+    if settings.verify:
+        again = hashlib.sha256()
+        for z in latents(stream, placed, backbone, codebook):
+            again.update(z.cpu().numpy().tobytes())
+        if again.digest() != seen.digest():
+            raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
+    return pack(stream)
+
+
+def start(backbone: Backbone, settings: Settings, samples: int, codebook: Codebook | None, lanes: int) -> Stream:
+    """A stream's header, all but the level and the schedule."""
+    common = said_in_file(backbone) | dict(samples=samples, lanes=lanes, threads=min(torch.get_num_threads(), 64))
+    if settings.mode == "vq":
+        if codebook is None:
+            raise UserError("vq needs a fitted codebook: name one with --codebook")
+        quantizer = codebook.quantizer
+        levels, atoms = getattr(quantizer, "levels", 1), quantizer.codebook_size
+        levels = levels if isinstance(levels, int) else len(levels)
+        common |= dict(codebook=vq.digest(quantizer), atoms=atoms, levels=levels, backbone=backbone.latent_digest)
+        return Stream("vq", **common)
+    placed = layout(samples, backbone.mel_spec.hop)
+    hadamard = settings.book == "hadamard"
+    return Stream(
+        settings.mode, **common, seed=settings.seed, prompt=settings.prompt, guidance=round(256 *
+        settings.guidance_scale), book=settings.book, coefficient_bits=settings.coefficient_bits if settings.mode ==
+        "classic" else 0, log2_atoms=padded_log2(placed.numbers) if hadamard else padded_log2(settings.noise_atoms),
+    )  # fmt: skip
+
+
+def scheduled(stream: Stream, placed: Layout, settings: Settings) -> Stream:
+    if settings.schedule is not None:
+        return replace(stream, schedule=settings.schedule)
+    return planned(stream, placed, settings.rate, settings.steps, settings.schedules)
+
+
+def _code(stream, placed, backbone, codebook, targets, keep, on_step) -> bytes:
+    out, sampler = BitWriter(), sampler_for(stream, backbone)
+    groups = list(in_groups(len(placed.starts), stream.lanes))
+    calls, in_all = 0, len(groups) * len(lists(stream.schedule).timesteps)
+
+    def on_call() -> None:
+        nonlocal calls
+        calls += 1
+        if on_step is not None:
+            on_step(calls, in_all)
+
+    for windows in groups:
+        z = encode_windows(stream, placed, sampler, targets(windows), windows, out, on_call)
+        for row in z.split(1):
+            keep(row)
+    return out.getvalue()
+
+
+def _code_vq(stream, placed, backbone, codebook, targets, keep, on_step) -> bytes:
+    quantizer, out = codebook.quantizer, vq.Encoder(codebook.quantizer, stream.levels, BANDS)
+    with same_arithmetic(stream.threads):
+        for window in range(len(placed.starts)):
+            z = targets(range(window, window + 1))
+            codes = quantizer.encode(z)
+            out.write(vq.to_levels(codes, z.shape))
+            keep(quantizer.decode(codes))
+            if on_step is not None:
+                on_step(window + 1, len(placed.starts))
+    return out.getvalue()
+
+
+def half(number: float) -> float:
+    """As the file keeps it; NaN where it cannot, which the container refuses."""
+    return float(torch.tensor(number, dtype=torch.float16))
+
+
+def in_groups(windows: int, lanes: int):
+    return (range(first, min(first + lanes, windows)) for first in range(0, windows, lanes))

@@ -1,0 +1,96 @@
+"""``.ddcm`` files on disk: compress to one, decompress one piece by piece, find them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddcm.audio import audio_writer
+from ddcm.backbone import Backbone
+from ddcm.codec.curve import lists
+from ddcm.codec.decode import latents, refuse_others, sound
+from ddcm.codec.layout import Layout, verified
+from ddcm.container import Stream, read, unpack
+from ddcm.errors import UserError
+from ddcm.files import whole
+from ddcm.quantize.checkpoint import Codebook
+
+OnStep = Callable[[int, int], None]
+
+
+def find(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
+    """``.ddcm`` files, sorted, each with its name relative to what was given, as ``ddcm.audio.find_audio`` has it."""
+    found: list[tuple[Path, Path]] = []
+    for given in map(Path, inputs):
+        inside = sorted(path for path in given.rglob("*.ddcm") if path.is_file()) if given.is_dir() else [given]
+        if not inside:
+            raise UserError(f"no .ddcm files in {given}")
+        found += [(path, path.relative_to(given) if given.is_dir() else Path(given.name)) for path in inside]
+    return found
+
+
+def write(path: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def opened(data: bytes, backbone: Backbone, codebook: Codebook | None) -> tuple[Stream, Layout]:
+    """A file's bytes, checked before anything is computed from them.
+
+    Raises:
+        UserError: damaged, or of another version, backbone or codebook.
+    """
+    stream = unpack(data)
+    placed = verified(stream)
+    refuse_others(stream, backbone, codebook)
+    return stream, placed
+
+
+def decompress(
+    source: Path, target: Path, backbone: Backbone, codebook: Codebook | None, vocoder: str, on_step: OnStep | None
+) -> None:
+    """A ``.ddcm`` file -> an audio file, written as it is decoded: memory does not grow with the length."""
+    stream, placed = opened(read(source), backbone, codebook)
+    windows = latents(stream, placed, backbone, codebook, _counter(stream, placed, on_step))
+    with audio_writer(target, backbone.mel_spec.sample_rate) as write_piece:
+        for piece in sound(stream, placed, backbone, windows, vocoder):
+            write_piece(piece)
+
+
+def decoded(
+    data: bytes, backbone: Backbone, codebook: Codebook | None, vocoder: str, on_step: OnStep | None
+) -> dict[str, Any]:
+    """A file's bytes -> the fields of ``ddcm.pipeline.Output``."""
+    stream, placed = opened(data, backbone, codebook)
+    kept: list[torch.Tensor] = []
+    pieces_of_mel: list[torch.Tensor] = []
+
+    def windows():
+        for z in latents(stream, placed, backbone, codebook, _counter(stream, placed, on_step)):
+            kept.append(z.cpu())
+            yield z
+
+    audio = torch.cat(list(sound(stream, placed, backbone, windows(), vocoder, pieces_of_mel.append)))
+    kbps = len(data) / 125 * stream.mel[0] / stream.samples
+    notes = {"mode": stream.mode, "prompt": stream.prompt, "kbps": kbps, "backbone": backbone.name}
+    mel = torch.cat(pieces_of_mel, dim=2)
+    rate = backbone.mel_spec.sample_rate
+    return dict(audio=audio, sample_rate=rate, mel=mel, latent=torch.cat(kept), notes=notes)
+
+
+def _counter(stream: Stream, placed: Layout, on_step: OnStep | None) -> Callable[[], None] | None:
+    """What is called after each UNet call, for progress."""
+    if on_step is None or stream.schedule is None:
+        return None
+    calls, in_all = 0, len(lists(stream.schedule).timesteps) * -(-len(placed.starts) // stream.lanes)
+
+    def on_call() -> None:
+        nonlocal calls
+        calls += 1
+        on_step(calls, in_all)
+
+    return on_call

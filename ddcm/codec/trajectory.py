@@ -1,0 +1,141 @@
+"""The denoising loop as a codec: the encoder's noise is matched to the residual, the decoder's is replayed.
+
+Both are the one ``denoise_loop`` with eta = 1 and differ in ``pick_noise``. A trajectory is chaotic: a last bit that
+differs in the first step is heard at the end. So both sides also share what a UNet's rounding depends on besides its
+input: the number of windows in a call (``lanes``) and the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ddcm.bits import BitReader, BitWriter
+from ddcm.codec import classic, turbo
+from ddcm.codec.books import BOOKS, Book, start_noise
+from ddcm.codec.curve import lists
+from ddcm.codec.layout import BANDS, CHANNELS, Layout
+from ddcm.container import Stream
+from ddcm.sample import Denoise, denoise_loop
+
+Pick = Callable[[int, int, torch.Tensor, int], torch.Tensor]
+"""``pick(lane, step, x0, count) -> noise (n,)`` of one window's step, from its estimate x0 (C, L, F)."""
+OnCall = Callable[[], None]
+"""Called after each UNet call, for progress."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What a trajectory needs of a backbone."""
+
+    denoise: Denoise
+    alphas_cumprod: torch.Tensor
+    device: torch.device
+
+
+@contextmanager
+def same_arithmetic(threads: int) -> Iterator[None]:
+    """Inside, torch computes with this many CPU threads, and on a GPU in full float32 by deterministic algorithms."""
+    before, matmul = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(before)
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+def book_of(stream: Stream, placed: Layout) -> Book:
+    return BOOKS[stream.book](stream.seed, placed.numbers, stream.log2_atoms)
+
+
+def encode_windows(
+    stream: Stream, placed: Layout, sampler: Sampler, z: torch.Tensor, windows: Sequence[int], out: BitWriter,
+    on_call: OnCall | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Code the windows' latents z (W, C, L, F), W <= lanes, into ``out``; returns what the decoder will make of
+    them."""
+    book, targets = book_of(stream, placed), z.detach().float().cpu()
+    chosen: list[list] = [[] for _ in windows]
+
+    def pick(lane: int, step: int, x0: torch.Tensor, count: int) -> torch.Tensor:
+        residual = (targets[lane] - x0).flatten()
+        if stream.mode == "classic":
+            stages = classic.choose(book, windows[lane], step, residual, count, stream.coefficient_bits)
+            choice = classic.weights(stages, stream.coefficient_bits)
+        else:
+            stages = choice = turbo.choose(book, windows[lane], step, residual, count)
+        chosen[lane].append(stages)
+        return book.synthesize(windows[lane], step, *choice)
+
+    result = run(stream, placed, sampler, windows, pick, on_call)
+    for stages_of_window in chosen:
+        for stages in stages_of_window:
+            write_choice(out, stream, stages)
+    return result
+
+
+def decode_windows(
+    stream: Stream, placed: Layout, sampler: Sampler, windows: Sequence[int], readers: Sequence[BitReader],
+    on_call: OnCall | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """The windows' latents (W, C, L, F) again, each from a reader at the window's first bit.
+
+    Raises:
+        ValueError: bits that no encoder writes.
+    """
+    book = book_of(stream, placed)
+
+    def pick(lane: int, step: int, x0: torch.Tensor, count: int) -> torch.Tensor:
+        return book.synthesize(windows[lane], step, *read_choice(readers[lane], stream, count))
+
+    return run(stream, placed, sampler, windows, pick, on_call)
+
+
+def write_choice(out: BitWriter, stream: Stream, stages) -> None:
+    if stream.mode == "classic":
+        classic.write(out, stages, stream.log2_atoms, stream.coefficient_bits)
+    else:
+        turbo.write(out, stages, stream.log2_atoms)
+
+
+def read_choice(data: BitReader, stream: Stream, count: int) -> turbo.Choice:
+    if stream.mode == "classic":
+        stages = classic.read(data, count, stream.log2_atoms, stream.coefficient_bits)
+        return classic.weights(stages, stream.coefficient_bits)
+    return turbo.read(data, count, stream.log2_atoms)
+
+
+def run(
+    stream: Stream, placed: Layout, sampler: Sampler, windows: Sequence[int], pick: Pick, on_call: OnCall | None,
+) -> torch.Tensor:  # fmt: skip
+    """The loop over ``lanes`` windows at once; a last group that is smaller is filled up, so that the shape stays."""
+    schedule, shape = lists(stream.schedule), (CHANNELS, placed.latent_frames, BANDS)
+    lanes = [*windows, *[windows[-1]] * (stream.lanes - len(windows))]
+    x = torch.stack([start_noise(stream.seed, window, placed.numbers).reshape(shape) for window in lanes])
+
+    def pick_noise(step: int, x0: torch.Tensor) -> torch.Tensor | None:
+        count = schedule.atoms[step]
+        if count == 0:
+            return None
+        estimates = x0.detach().float().cpu()
+        noises = [pick(lane, step, estimates[lane], count).reshape(shape) for lane in range(len(windows))]
+        noises += [noises[-1]] * (len(lanes) - len(noises))
+        return torch.stack(noises).to(x0)
+
+    def denoise_and_tell(x: torch.Tensor, t: int) -> torch.Tensor:
+        x0 = sampler.denoise(x, t)
+        if on_call is not None:
+            on_call()
+        return x0
+
+    with same_arithmetic(stream.threads):
+        x = x.to(sampler.device)
+        alphas = sampler.alphas_cumprod
+        result = denoise_loop(denoise_and_tell, x, schedule.timesteps, alphas, pick_noise=pick_noise)
+    return result[: len(windows)]
