@@ -1,7 +1,32 @@
 """Work that must leave no trace in the process of the tests."""
 
 import multiprocessing
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+
+def one_thread() -> None:
+    """OpenMP's threads do not pass a fork: a child that wants more than one hangs. The variable keeps Lightning from
+    raising the number again."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """Around what forks by itself."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def forked(work: Callable[[], object]) -> None:
@@ -12,9 +37,7 @@ def forked(work: Callable[[], object]) -> None:
     """
 
     def alone() -> None:
-        import torch
-
-        torch.set_num_threads(1)  # OpenMP's threads do not pass a fork either
+        one_thread()
         work()
 
     process = multiprocessing.get_context("fork").Process(target=alone)

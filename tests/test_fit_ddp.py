@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.fit.cli import main
+from tests.forked import forking
 from tests.kinds import FIT_KINDS
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +24,8 @@ def fit(folder: Path, cache: Path, kind: str, processes: int) -> dict:
         f"--data.batch_size={4 // processes}", f"--trainer.devices={processes}",
     ]  # fmt: skip
     # Forked, because two fresh processes would spend most of the test's time on imports.
-    main([*options, f"--trainer.strategy={'ddp_fork' if processes > 1 else 'auto'}"])
+    with forking():
+        main([*options, f"--trainer.strategy={'ddp_fork' if processes > 1 else 'auto'}"])
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 50
     return checkpoint

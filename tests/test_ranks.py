@@ -11,6 +11,7 @@ pytest.importorskip("lightning")
 
 from ddcm.errors import UserError
 from ddcm.fit.ranks import from_rank_zero, together
+from tests.forked import one_thread
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="no gloo")
 
@@ -27,6 +28,7 @@ def said(work) -> str:
 
 
 def process(rank: int, folder: Path) -> None:
+    one_thread()
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     found = [
         said(lambda: from_rank_zero(lambda: f"of {rank}")),

@@ -78,7 +78,7 @@ def test_the_mix_is_70_to_30(pipe, speech):
 
 
 def test_the_sample_is_of_the_posterior(pipe, speech):
-    given = pipe._prepare(speech, 16000)
+    given = pipe._prepare(speech, 16000, resolve("reconstruct"))
     mean, std = pipe.backbone.posterior(given.mel)
     drawn = pipe.reconstruct(speech, 16000, mode_share=0.0, seed=1).latent / pipe.backbone.scaling_factor
     unit = (drawn - mean) / std
