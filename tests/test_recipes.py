@@ -31,9 +31,9 @@ def inputs():
     return found | {"stereo": (noise, 48000), "phone": (noise[0, :8000], 8000), "short": (noise[0, :4800], 16000)}
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.verb != "generate"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_runs_on_everything(pipe, name):
-    verb = RECIPES[name].verb
+    verb = "reconstruct" if RECIPES[name].verb == "reconstruct" else "transform"  # text recipes take an input too
     for what, (audio, rate) in inputs().items():
         more = FASTER if verb == "transform" else {}
         out = getattr(pipe, verb)(audio, rate, recipe=name, **more)
