@@ -1,7 +1,7 @@
 """Rate against distortion on the validation clips: our modes and codebooks, Opus and Codec2, and the ceiling.
 
-    python benchmarks/codec.py --corpus runs/corpus                      # everything; docs/codec.md, .csv and .png
-    python benchmarks/codec.py --corpus runs/corpus --clips 2 --only turbo opus ceiling --out runs/codec
+    python -m benchmarks.codec --corpus runs/corpus                      # everything; docs/codec.md, .csv and .png
+    python -m benchmarks.codec --corpus runs/corpus --clips 2 --only turbo opus ceiling --out runs/codec
 
 Bytes are those of the file. The ceiling is the VAE and the vocoder with nothing quantised; "over" is what a row loses
 to it. Peers run where ``opusenc``, ``opusdec``, ``c2enc`` and ``c2dec`` are installed; PESQ and STOI, of speech only,

@@ -1,7 +1,7 @@
 """Solve how to spend steps and bits on a backbone: the table that ``--kbps`` is looked up in.
 
-    python benchmarks/schedules.py --audio FOLDER [--backbone NAME] [--out ddcm/codec/schedules.json]
-    python benchmarks/schedules.py --corpus runs/corpus       # the training clips that the pocket was made from
+    python -m benchmarks.schedules --audio FOLDER [--backbone NAME] [--out ddcm/codec/schedules.json]
+    python -m benchmarks.schedules --corpus runs/corpus       # the training clips that the pocket was made from
 
 For each rate and each number of steps, the exponents of the curves (``ddcm.container.Curve``) are searched by
 coordinates from a few starts: what is moved one step at a time, as long as the mean error of the coded clips' mels

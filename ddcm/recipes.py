@@ -80,7 +80,7 @@ class Recipe:
                 raise UserError(f"{name} {value} is outside [{least}, {most}]; the nearest valid one is {nearest:g}")
 
 
-# Behind each name: its medians over the pocket's validation clips, written there by ``python docs/recipes.py --stamp``,
+# Behind each name: its medians over the pocket's validation clips, written there by ``python -m docs.recipes --stamp``,
 # whose page, docs/recipes.md, has them by kind of audio.
 RECIPES: dict[str, Recipe] = {
     "matched": Recipe(  # log_mel_mae_db 3.90, hf_ratio_db -1.76

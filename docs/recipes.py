@@ -1,7 +1,7 @@
 """Measure every recipe on the validation clips and write docs/recipes.md.
 
-    python docs/recipes.py --stamp                               # everything: an hour or two on two cores
-    python docs/recipes.py --seconds 2.56 --per_kind 2 --out /tmp/recipes.md
+    python -m docs.recipes --stamp                               # everything: an hour or two on two cores
+    python -m docs.recipes --seconds 2.56 --per_kind 2 --out /tmp/recipes.md
 
 The clips are those of ``pocket.evaluate`` (``python -m pocket.corpus`` builds them); text recipes get each clip's
 caption as their prompt and its length as theirs. The text around the numbers is here as well: what the page says of a
@@ -117,7 +117,7 @@ def page(found, clips, args, steps: int | None) -> str:
     follows = median(found[transform[0]]["log_mel_corr"])
     return f"""# Recipes
 
-Written by `python docs/recipes.py`; every number is of that run: {args.backbone}, {len(clips)} validation clips of
+Written by `python -m docs.recipes`; every number is of that run: {args.backbone}, {len(clips)} validation clips of
 at most {args.seconds:g} s ({counts}), medians.{shorter} `ddcm recipes` prints the table of settings,
 `ddcm compare FILE -o DIR` makes a page of one recording with all of them to listen to.
 

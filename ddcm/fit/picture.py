@@ -31,7 +31,7 @@ def codebook_picture(atoms: torch.Tensor, usage: torch.Tensor, cells: torch.Tens
     _, axes = torch.linalg.eigh(torch.cov((cells - centre).T.double()))
     plane = axes[:, -2:].flip(1).to(cells)
     background, points = ((rows - centre) @ plane for rows in (cells, atoms))
-    right.scatter(*background.T.cpu(), s=1, color="0.8", label="cells", rasterized=True)
+    right.scatter(*background.T.cpu(), s=3, color="0.7", label="cells", rasterized=True)
     dots = right.scatter(*points.T.cpu(), s=8, c=even.clamp(min=1e-2).log10().cpu(), cmap="viridis", label="atoms")
     figure.colorbar(dots, ax=right, label="log10(usage x K)")
     right.set(xlabel="first principal axis", ylabel="second", title=f"{len(atoms)} atoms")
