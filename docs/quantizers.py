@@ -39,16 +39,16 @@ FITS = {  # name -> overlay of fit.yaml, and options; annealing takes three quar
     "soft, annealed": ("soft", ["--model.quantizer.anneal_steps={anneal}"]),
     "projected to 6": ("projected", []),
     "residual, hard": ("residual", []),
-    # The pair that shows what the diffusion term does: the same small batches with and without it.
-    "hard, small batches": ("diffusion", ["--model.diffusion_weight=0"]),
-    "hard, small batches, diffusion term": ("diffusion", []),
+    # The pair that shows what the diffusion term does: the same second fit with and without it.
+    "hard, fitted further": ("diffusion", ["--model.init_from={hard}", "--model.diffusion_weight=0"]),
+    "hard, fitted further with the diffusion term": ("diffusion", ["--model.init_from={hard}"]),
     # Eight soft levels cost eight times as much as one: a quarter of the steps.
     "residual, soft annealed": (
         "residual_soft",
         ["--model.quantizer.level.init_args.anneal_steps={short_anneal}", "--trainer.max_steps={short}"],
     ),
 }
-DENOISED = ("hard, small batches", "hard, small batches, diffusion term")
+DENOISED = ("hard, fitted further", "hard, fitted further with the diffusion term")
 
 
 Apply = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
@@ -148,14 +148,19 @@ def table(args: argparse.Namespace) -> str:
 def fit(name: str, overlay: str, options: list[str], args: argparse.Namespace) -> Quantizer:
     folder = args.runs / name.replace(", ", "_").replace(" ", "_")
     short = max(1, args.steps // 4)
-    counts = {"anneal": args.steps * 3 // 4, "short": short, "short_anneal": max(1, short * 3 // 4)}
+    said = {
+        "hard": args.runs / "hard" / "codebook",
+        "anneal": args.steps * 3 // 4,
+        "short": short,
+        "short_anneal": max(1, short * 3 // 4),
+    }
     if not (folder / "codebook").is_dir():
         train(
             ["fit", f"-c={ROOT}/configs/fit.yaml", f"-c={ROOT}/configs/{overlay}.yaml", f"--data.root={args.root}",
              f"--model.backbone={args.backbone}", f"--trainer.default_root_dir={folder}", "--model.listen_every=0",
              f"--trainer.max_steps={args.steps}", f"--trainer.val_check_interval={short}",
              *([f"--data.cache_dir={args.cache_dir}"] if args.cache_dir else []),
-             *(option.format(**counts) for option in options)]
+             *(option.format(**said) for option in options)]
         )  # fmt: skip
     return load_codebook(folder / "codebook").quantizer
 

@@ -122,6 +122,19 @@ def test_a_second_fit_in_a_folder_exports_its_own_best(fit):
     assert codebook.quantizer.codebook_size == 32 and codebook.config["fit"]["step"] in (2, 4)
 
 
+def test_a_fit_goes_on_from_a_codebook(fit, capsys):
+    options = ("--trainer.max_steps=20", "--trainer.val_check_interval=10", "--model.listen_every=0")
+    folder = fit("first", *options)
+    first, second = (
+        load_codebook(path / "codebook").config["fit"]
+        for path in (folder, fit("second", *options, f"--model.init_from={folder / 'codebook'}"))
+    )
+    assert second["quantisation_error_start"] == pytest.approx(first["quantisation_error"], rel=1e-5)
+    with pytest.raises(SystemExit) as stop:
+        fit("third", *options, f"--model.init_from={folder / 'codebook'}", "--model.quantizer.codebook_size=32")
+    assert stop.value.code == 2 and "'codebook_size': 64" in capsys.readouterr().err
+
+
 def test_resuming_with_another_quantizer_is_refused(fit, capsys):
     folder = fit("run", "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--model.listen_every=0")
     with pytest.raises(SystemExit) as stop:

@@ -18,7 +18,8 @@ from ddcm.fit.listen import mel_difference_db, show, show_codebook
 from ddcm.fit.tally import CodeTally
 from ddcm.quantize import HardQuantizer, Quantizer
 from ddcm.quantize.base import to_cells
-from ddcm.quantize.checkpoint import describe
+from ddcm.quantize.checkpoint import Codebook, describe, load_codebook
+from ddcm.quantize.spec import to_spec
 
 LISTEN_WINDOWS = 4  # decoded at each validation for val/log_mel_mae_db
 
@@ -44,6 +45,7 @@ class CodebookModule(L.LightningModule):
         diffusion_weight: of the error of the frozen UNet in denoising noised quantised latents; 0 leaves the
             UNet unloaded. Needs a quantizer that learns by gradient.
         init_batches: training batches of all ranks whose cells k-means starts the codebook from.
+        init_from: an exported codebook (folder, hub name or ``.ckpt``) of the same shape to start from instead.
         listen_every: validations between pictures and sound in TensorBoard; 0 for none.
         seed: of k-means and of the diffusion term's noise.
     """
@@ -55,13 +57,14 @@ class CodebookModule(L.LightningModule):
         learning_rate: float = 1e-2,
         diffusion_weight: float = 0.0,
         init_batches: int = 4,
+        init_from: str | None = None,
         listen_every: int = 1,
         seed: int = 0,
     ):
         super().__init__()
         self.quantizer = HardQuantizer() if quantizer is None else quantizer
         self.backbone_name, self.learning_rate, self.diffusion_weight = backbone, learning_rate, diffusion_weight
-        self.init_batches, self.listen_every, self.seed = init_batches, listen_every, seed
+        self.init_batches, self.init_from, self.listen_every, self.seed = init_batches, init_from, listen_every, seed
         learns = any(parameter.requires_grad for parameter in self.quantizer.parameters())
         if diffusion_weight > 0 and not learns:
             raise UserError("--model.diffusion_weight moves atoms by gradient; use it with learn: gradient")
@@ -111,7 +114,10 @@ class CodebookModule(L.LightningModule):
             logger.log_hyperparams({**settings, **self.description})
         if self._resumed:
             return
-        self._initialise()
+        if self.init_from:
+            self._start_from(load_codebook(self.init_from))
+        else:
+            self._initialise()
         self.start_figures = self._measure(self.trainer.datamodule.val_dataloader())
         self._log_at_once({f"val/{name}_start": value for name, value in self.start_figures.items()}, 0)
 
@@ -130,6 +136,14 @@ class CodebookModule(L.LightningModule):
                 f"--model.init_batches (now {self.init_batches}) or bring more audio"
             )
         self.quantizer.initialise(torch.cat(cells), seed=self.seed)
+
+    def _start_from(self, codebook: Codebook) -> None:
+        codebook.check(self.backbone)
+        try:
+            self.quantizer.load_state_dict(codebook.quantizer.state_dict())
+        except RuntimeError as error:
+            found, wanted = (to_spec(quantizer) for quantizer in (codebook.quantizer, self.quantizer))
+            raise UserError(f"--model.init_from {self.init_from} is {found}; this fit is of {wanted}") from error
 
     @torch.no_grad()
     def _measure(self, batches) -> dict[str, float]:
