@@ -42,6 +42,16 @@ def find_audio(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     return found
 
 
+def duration_s(path: str | Path) -> float:
+    """Seconds of a file by its header; a guess by its size where that cannot be read. Nothing is decoded."""
+    import soundfile
+
+    try:
+        return soundfile.info(path).duration
+    except (soundfile.LibsndfileError, OSError):
+        return Path(path).stat().st_size / 16000 if Path(path).is_file() else 0.0
+
+
 def read_audio(path: str | Path, sample_rate: int = 16000) -> torch.Tensor:
     """A recording as mono float32 (S,) at ``sample_rate``: channels averaged, resampled, not levelled.
 

@@ -110,4 +110,5 @@ def _down(backbone, quantizer, recipe, words, timesteps, x, batch_size, on_step,
             denoise_loop(denoise, batch, timesteps, backbone.alphas_cumprod,
                          project=project, solver=recipe.solver, on_step=step)
         )  # fmt: skip
+    backbone.check()
     return torch.cat(results)

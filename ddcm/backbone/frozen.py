@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from ddcm.backbone.base import Backbone, Condition
+from ddcm.backbone.hifigan import HifiGan2d
 from ddcm.errors import UserError
 from ddcm.files import cache_dir, whole
 from ddcm.mel import MelSpec
@@ -51,6 +52,8 @@ class FrozenBackbone(Backbone):
             the digest. ``ddcm inspect BACKBONE --check_heads AUDIO`` measures which one fits the weights.
         null: the condition of "no prompt". ``trained``: zeros and T5(""), what AudioLDM2 saw in training;
             ``stock``: GPT2("") and T5(""), what diffusers' pipeline guides with.
+        compiled: the UNet through torch.compile with static shapes, on a GPU as CUDA graphs: each new shape costs
+            minutes once, and results differ in the last bits.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class FrozenBackbone(Backbone):
         vae_dtype: str = "float32",
         heads: Literal["hub", "original"] = "hub",
         null: Literal["trained", "stock"] = "trained",
+        compiled: bool = False,
     ):
         for flag, value, known in (
             ("dtype", dtype, tuple(DTYPES)),
@@ -73,7 +77,8 @@ class FrozenBackbone(Backbone):
                 raise UserError(f"{flag} {value!r} is not known; use one of: {', '.join(known)}")
         self.name, self.heads, self.null = name, heads, null
         self.device, self.dtype, self.vae_dtype = torch.device(device), DTYPES[dtype], DTYPES[vae_dtype]
-        self._parts = parts
+        self._parts, self._compiled = parts, compiled
+        self._finite_so_far: torch.Tensor | None = None  # of eps, on the device
         self._conditions: dict[str, Condition] = {}
         vae, vocoder, scheduler = (parts.configs[part] for part in ("vae", "vocoder", "scheduler"))
         self.scaling_factor: float = vae["scaling_factor"]
@@ -95,8 +100,15 @@ class FrozenBackbone(Backbone):
 
     def _load(self, part: str, dtype: torch.dtype) -> torch.nn.Module:
         # Module.to itself: diffusers' own version warns of modules to keep in fp32, and has none to name.
-        module = torch.nn.Module.to(self._parts.make(part), self.device, dtype)
-        return module.eval().requires_grad_(False)
+        module = torch.nn.Module.to(self._parts.make(part), self.device, dtype).eval().requires_grad_(False)
+        # Channels last where it was measured to be faster (benchmarks.parts), and for half precision on a GPU, whose
+        # tensor cores want it. The UNet on a CPU gains nothing by it.
+        on_cpu, half = self.device.type == "cpu", dtype != torch.float32
+        if part == "vocoder":
+            return HifiGan2d(module) if on_cpu or half else module
+        if (half and not on_cpu) or (part == "vae" and on_cpu):
+            module = torch.nn.Module.to(module, memory_format=torch.channels_last)
+        return module
 
     @cached_property
     def vae(self) -> torch.nn.Module:
@@ -108,7 +120,10 @@ class FrozenBackbone(Backbone):
 
     @cached_property
     def unet(self) -> torch.nn.Module:
-        return self._load("unet", self.dtype)
+        module = self._load("unet", self.dtype)
+        if self._compiled:  # in place: the module stays a diffusers one
+            module.compile(dynamic=False, mode="reduce-overhead" if self.device.type == "cuda" else "default")
+        return module
 
     @cached_property
     def latent_digest(self) -> str:
@@ -140,16 +155,29 @@ class FrozenBackbone(Backbone):
         return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
 
     def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
-        batch = len(x)
+        batch, rows = len(x), len(condition.generated)
+        if isinstance(t, int):  # filled on the device: a copy from the host would wait for it
+            t = torch.full((batch,), t, device=self.device, dtype=torch.long)
+        if self._compiled and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
         noise = self.unet(
             x.to(self.device, self.dtype),
-            torch.as_tensor(t, device=self.device, dtype=torch.long).expand(batch),
-            encoder_hidden_states=condition.generated.to(self.dtype).expand(batch, -1, -1),
-            encoder_hidden_states_1=condition.text.to(self.dtype).expand(batch, -1, -1),
-            encoder_attention_mask_1=condition.mask.expand(batch, -1),
+            t.to(self.device).expand(batch),
+            encoder_hidden_states=condition.generated.to(self.dtype).repeat_interleave(batch // rows, 0),
+            encoder_hidden_states_1=condition.text.to(self.dtype).repeat_interleave(batch // rows, 0),
+            encoder_attention_mask_1=condition.mask.repeat_interleave(batch // rows, 0),
             return_dict=False,
         )[0]
-        return _finite(noise, "UNet")
+        # A CUDA graph writes its next result over this one.
+        noise = noise.to(torch.float32, copy=self._compiled)
+        finite = torch.isfinite(noise).all()
+        self._finite_so_far = finite if self._finite_so_far is None else self._finite_so_far & finite
+        return noise
+
+    def check(self) -> None:
+        seen, self._finite_so_far = self._finite_so_far, None
+        if seen is not None and not seen:
+            raise UserError(_not_finite("UNet", self.dtype))
 
     def condition(self, prompt: str) -> Condition:
         if prompt not in self._conditions:
@@ -205,5 +233,9 @@ def widths(unet: dict[str, Any]) -> tuple[int, int]:
 
 def _finite(tensor: torch.Tensor, part: str) -> torch.Tensor:
     if not torch.isfinite(tensor).all():
-        raise UserError(f"the {part} gave NaN or infinity in {tensor.dtype}; use --dtype float32 or bfloat16")
+        raise UserError(_not_finite(part, tensor.dtype))
     return tensor.float()
+
+
+def _not_finite(part: str, dtype: torch.dtype) -> str:
+    return f"the {part} gave NaN or infinity in {dtype}; use --dtype float32 or bfloat16"

@@ -51,7 +51,7 @@ def refuse_others(stream: Stream, backbone: Backbone, codebook: Codebook | None)
 
 def sampler_for(stream: Stream, backbone: Backbone) -> Sampler:
     denoise = backbone.denoiser(stream.prompt, "", stream.guidance / 256)
-    return Sampler(denoise, backbone.alphas_cumprod, backbone.device)
+    return Sampler(denoise, backbone.alphas_cumprod, backbone.device, backbone.check)
 
 
 def latents(

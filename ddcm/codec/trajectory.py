@@ -34,6 +34,8 @@ class Sampler:
     denoise: Denoise
     alphas_cumprod: torch.Tensor
     device: torch.device
+    check: Callable[[], None]
+    """``Backbone.check``"""
 
 
 @contextmanager
@@ -138,4 +140,5 @@ def run(
         x = x.to(sampler.device)
         alphas = sampler.alphas_cumprod
         result = denoise_loop(denoise_and_tell, x, schedule.timesteps, alphas, pick_noise=pick_noise)
+        sampler.check()
     return result[: len(windows)]
