@@ -14,7 +14,6 @@ import soundfile
 
 from ddcm import dist, launch, record
 from ddcm.cli import main
-from ddcm.errors import UserError
 from ddcm.files import sweep
 from tests.conftest import ROOT
 

@@ -77,15 +77,14 @@ def stock_latents(folder, prompt: Condition, null: Condition, start: torch.Tenso
     return latents, pipeline.scheduler.timesteps.tolist()
 
 
-@pytest.mark.parametrize("which", ["small", "pocket"])
-@pytest.mark.parametrize("scale", [1.0, 3.5])
+@pytest.mark.parametrize("which, scale", [("small", 1.0), ("small", 3.5), ("pocket", 3.5)])
 def test_latents_equal_the_stock_pipelines(backbone, hub, which, scale):
     """Same start, steps and embeddings: the same latents, guided or not."""
     folder = hub if which == "small" else ROOT / "checkpoints" / "pocket"
     ours = backbone if which == "small" else load(folder)
-    start = torch.randn(1, 8, 32, 16, generator=torch.Generator().manual_seed(3))
+    start = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(3))
     prompt, null = ours.condition("a bass drum, and a snare"), ours.null_condition()
-    theirs, timesteps = stock_latents(folder, prompt, null, start, 10, scale)
+    theirs, timesteps = stock_latents(folder, prompt, null, start, 5, scale)
     denoise = ours.denoiser("a bass drum, and a snare", guidance_scale=scale)
     # The stock pipeline stops at abar[0], where our loop would make one more estimate.
     mine = denoise_loop(lambda x, t: denoise(x, t) if t else x, start, [*timesteps, 0], ours.alphas_cumprod)
