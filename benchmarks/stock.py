@@ -18,7 +18,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from itertools import product
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def child(system: str, given: dict, threads: int | None, repeats: int, warm: int
     set_threads(threads)
     case = systems.Case(**given)
     cuda = case.device.startswith("cuda")
-    clock = time.perf_counter if cuda else time.process_time
+    clock = systems.clock(case.device)
     loaded = getattr(systems, system)(case)
 
     def timed(prompt: str) -> tuple[float, float]:
@@ -51,9 +50,8 @@ def child(system: str, given: dict, threads: int | None, repeats: int, warm: int
     first, late_first = timed(systems.PROMPTS[0])
     seconds = [timed(systems.PROMPTS[1]) for _ in range(repeats)] or [(float("nan"), 0.0)]
     second, late_second = min(seconds)
-    peak = (
-        torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    )
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident
     return dict(load_s=loaded.load_s + late_first, first_s=first - late_first, second_s=second,
                 second_load_s=late_second, peak_mib=peak)  # fmt: skip
 
@@ -74,7 +72,8 @@ def rows(args: argparse.Namespace) -> list[tuple]:
     with tempfile.TemporaryDirectory() as folder:
         for batch, seconds, dtype, task in product(args.batch, args.seconds, args.dtypes, args.tasks):
             given = dict(folder=args.folder, task=task, batch=batch, seconds=seconds, steps=args.steps,
-                         device=args.device, dtype=dtype, stream=f"{folder}/{batch}-{seconds}-{dtype}.ddcm")  # fmt: skip
+                         device=args.device, dtype=dtype)  # fmt: skip
+            given["stream"] = f"{folder}/{batch}-{seconds}-{dtype}.ddcm"
             mine = given | dict(vae_dtype=dtype if args.all_dtypes else "float32", compiled=args.compile)
             base: dict | None = None
             for system in args.systems:

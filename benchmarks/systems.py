@@ -43,6 +43,12 @@ class Loaded:
     """seconds spent in loading while ``work`` ran"""
 
 
+def clock(device: str) -> Callable[[], float]:
+    """Seconds of the process's own processor time on a CPU, where other work would be measured too; else of the
+    wall."""
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
 def recording(seconds: float) -> torch.Tensor:
     """(S,): noise that swells, for times do not depend on what is heard."""
     size = round(16000 * seconds)
@@ -59,7 +65,8 @@ def stock(case: Case) -> Loaded:
     """diffusers' pipeline for ``generate``; for the others, which it does not have, its components and scheduler in a
     plain loop of as many UNet calls as ours make, and no more of them than are needed."""
     dtype = getattr(torch, case.dtype)
-    begin = time.perf_counter()
+    now = clock(case.device)
+    begin = now()
     if case.task == "generate":
         pipe = _stock_pipeline(case.folder, dtype).to(case.device)
         pipe.set_progress_bar_config(disable=True)
@@ -69,7 +76,7 @@ def stock(case: Case) -> Loaded:
         ))  # fmt: skip
     else:
         loaded = Loaded(_stock_loop(case, dtype))
-    loaded.load_s = time.perf_counter() - begin
+    loaded.load_s = now() - begin
     return loaded
 
 
@@ -119,7 +126,8 @@ def _stock_loop(case: Case, dtype: torch.dtype) -> Callable[[str], object]:
 
 
 def ours(case: Case) -> Loaded:
-    begin = time.perf_counter()
+    now = clock(case.device)
+    begin = now()
     pipe = DDCMPipeline.from_pretrained(
         case.folder, device=case.device, dtype=case.dtype, vae_dtype=case.vae_dtype, compiled=case.compiled
     )
@@ -132,8 +140,8 @@ def ours(case: Case) -> Loaded:
             pipe.backbone.null_condition()
     else:
         pipe.backbone.null_condition()
-        _count_late_loading(pipe, loaded)
-    loaded.load_s = time.perf_counter() - begin
+        _count_late_loading(pipe, loaded, now)
+    loaded.load_s = now() - begin
     return loaded
 
 
@@ -160,15 +168,15 @@ def _our_work(case: Case, pipe: DDCMPipeline) -> Callable[[str], object]:
     return work
 
 
-def _count_late_loading(pipe: DDCMPipeline, loaded: Loaded) -> None:
+def _count_late_loading(pipe: DDCMPipeline, loaded: Loaded, now: Callable[[], float]) -> None:
     """Ours loads weights when they are first needed, and the text encoders for each new prompt again: both are
     loading."""
 
     def timed(function):
         def call(*arguments):
-            begin = time.perf_counter()
+            begin = now()
             result = function(*arguments)
-            loaded.late_load_s.append(time.perf_counter() - begin)
+            loaded.late_load_s.append(now() - begin)
             return result
 
         return call

@@ -56,8 +56,8 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
-    def encode(prompt: str) -> Condition:
-        return _encode(_text_pipeline(folder, fetch), prompt)
+    def encode(prompt: str, device: torch.device) -> Condition:
+        return _encode(_text_pipeline(folder, fetch), prompt, device)
 
     def encode_empty() -> tuple[torch.Tensor, torch.Tensor]:
         from transformers import AutoTokenizer, T5EncoderModel
@@ -144,9 +144,13 @@ def _text_pipeline(folder: Path, fetch: Callable[[str], None]) -> Any:
     )
 
 
-def _encode(pipeline: Any, prompt: str) -> Condition:
+def _encode(pipeline: Any, prompt: str, device: torch.device) -> Condition:
+    # The stock pipeline fills CLAP's text up to 512 tokens and masks them: as many as there are give the same.
+    length = len(pipeline.tokenizer(prompt).input_ids)
+    pipeline.tokenizer.model_max_length = min(pipeline.tokenizer.model_max_length, length)
+    pipeline.to(device)
     with torch.no_grad():
-        text, mask, generated = pipeline.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)
+        text, mask, generated = pipeline.encode_prompt(prompt, device, 1, do_classifier_free_guidance=False)
     return Condition(generated.float(), text.float(), mask)
 
 
@@ -174,7 +178,7 @@ def from_configs(configs: dict[str, dict[str, Any]], seed: int) -> Parts:
     def digest(part: str) -> str:
         return digest_of("random", seed, configs[part])
 
-    def encode(prompt: str) -> Condition:
+    def encode(prompt: str, device: torch.device = torch.device("cpu")) -> Condition:
         generator = torch.Generator().manual_seed(int(digest_of(prompt), 16) % 2**63)
         generated, text = widths(configs["unet"])
         length = 1 + len(prompt.split())

@@ -30,8 +30,8 @@ class Parts:
     """Component name -> module, float32, on the CPU."""
     digest: Callable[[str], str]
     """Component name -> hexadecimal digest of its weights."""
-    encode: Callable[[str], Condition]
-    """Prompt -> condition, float32, on the CPU."""
+    encode: Callable[[str, torch.device], Condition]
+    """Prompt, device to compute on -> condition, float32. The encoders are forgotten afterwards."""
     encode_empty: Callable[[], tuple[torch.Tensor, torch.Tensor]]
     """T5 of the empty prompt: text (1, n, D) and mask (1, n)."""
     extractor: Callable[[], dict[str, Any] | None]
@@ -181,7 +181,7 @@ class FrozenBackbone(Backbone):
 
     def condition(self, prompt: str) -> Condition:
         if prompt not in self._conditions:
-            self._conditions[prompt] = self._here(self._parts.encode(prompt))
+            self._conditions[prompt] = self._here(self._parts.encode(prompt, self.device))
         return self._conditions[prompt]
 
     def null_condition(self) -> Condition:
