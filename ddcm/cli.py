@@ -114,10 +114,12 @@ def evaluate(arguments: Namespace) -> int:
 
 
 def inspect(arguments: Namespace) -> int:
-    from ddcm.inspect import check_heads, inspect
+    from ddcm.inspect import inspect
 
     facts = inspect(arguments.name)
     if arguments.check_heads:
+        from ddcm.heads import check_heads
+
         facts |= check_heads(arguments.name, arguments.check_heads)
     _table([(key, str(value)) for key, value in facts.items()])
     return 0

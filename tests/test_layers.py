@@ -29,7 +29,7 @@ LAYERS = [
     },
     {"audio", "sample", "refine", "container", "record"},
     {"metrics", "listeners", "backbone", "quantize", "features", "post", "picture"},
-    {"vocode", "diffuse", "evaluate"},
+    {"vocode", "diffuse", "evaluate", "heads"},
     {"codec"},
     {"pipeline", "fit", "inspect", "report"},
     {"batch", "compare", "cli_devices"},

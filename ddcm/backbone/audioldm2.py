@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 
 from ddcm.audio import resample
 from ddcm.backbone.base import Condition
-from ddcm.backbone.frozen import Parts, digest_of, widths
+from ddcm.backbone.frozen import Parts, digest_of, head_counts, widths
 from ddcm.errors import UserError
 
 CLASSES = {"vae": "AutoencoderKL", "unet": "AudioLDM2UNet2DConditionModel", "vocoder": "SpeechT5HifiGan"}
@@ -35,8 +36,6 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
             raise UserError(f"{folder} is not an AudioLDM2 folder: {file.relative_to(folder)} is missing")
         configs[part] = json.loads(file.read_text())
     _check(folder, configs)
-    if heads == "original":
-        configs["unet"]["attention_head_dim"] = [c // 32 for c in configs["unet"]["block_out_channels"]]
 
     def make(part: str) -> torch.nn.Module:
         import diffusers
@@ -47,7 +46,9 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
             transformers.utils.logging.disable_progress_bar()  # a bar for half a second of loading
             return transformers.SpeechT5HifiGan.from_pretrained(folder / part, dtype=torch.float32)
         cls = getattr(diffusers, CLASSES[part])
-        extra = {"attention_head_dim": configs[part]["attention_head_dim"]} if part == "unet" else {}
+        # diffusers calls the number of heads their dimension.
+        changed = part == "unet" and heads == "original"
+        extra = {"attention_head_dim": head_counts(configs[part], heads)} if changed else {}
         return cls.from_pretrained(folder, subfolder=part, torch_dtype=torch.float32, low_cpu_mem_usage=False, **extra)
 
     def digest(part: str) -> str:
@@ -55,6 +56,15 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
         file = _weights(folder / part)
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def count(part: str) -> int:
+        if part not in TEXT:  # gigabytes are not downloaded to be counted
+            fetch(part)
+        try:
+            file = _weights(folder / part)
+        except UserError:
+            return 0
+        return _count(file) if file.suffix == ".safetensors" else 0
 
     def encode(prompt: str, device: torch.device) -> Condition:
         return _encode(_text_pipeline(folder, fetch), prompt, device)
@@ -88,7 +98,7 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
     def clap_scores(audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
         return _clap_scores(*clap(), audios, sample_rate, prompt)
 
-    return Parts(configs, make, digest, encode, encode_empty, extractor, clap_scores)
+    return Parts(configs, make, digest, count, encode, encode_empty, extractor, clap_scores)
 
 
 @torch.no_grad()
@@ -110,6 +120,13 @@ def _weights(folder: Path) -> Path:
             if (folder / (name + suffix)).is_file():
                 return folder / (name + suffix)
     raise UserError(f"no weights in {folder}: expected a .safetensors file")
+
+
+def _count(file: Path) -> int:
+    """Numbers in a safetensors file, from its header."""
+    with open(file, "rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
 def _check(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
@@ -178,7 +195,7 @@ def from_configs(configs: dict[str, dict[str, Any]], seed: int) -> Parts:
     def digest(part: str) -> str:
         return digest_of("random", seed, configs[part])
 
-    def encode(prompt: str, device: torch.device = torch.device("cpu")) -> Condition:
+    def encode(prompt: str, device: torch.device | None = None) -> Condition:
         generator = torch.Generator().manual_seed(int(digest_of(prompt), 16) % 2**63)
         generated, text = widths(configs["unet"])
         length = 1 + len(prompt.split())
@@ -197,4 +214,7 @@ def from_configs(configs: dict[str, dict[str, Any]], seed: int) -> Parts:
         spectra = [torch.fft.rfft(audio.float().cpu(), sample_rate).abs() for audio in audios]
         return [float(spectrum[likes] / spectrum.norm().clamp(min=1e-9)) for spectrum in spectra]
 
-    return Parts(configs, make, digest, encode, encode_empty, lambda: None, clap_scores)
+    def count(part: str) -> int:
+        return sum(p.numel() for p in make(part).parameters()) if part in configs else 0
+
+    return Parts(configs, make, digest, count, encode, encode_empty, lambda: None, clap_scores)

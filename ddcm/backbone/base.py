@@ -64,6 +64,10 @@ class Backbone(ABC):
     def digest(self) -> str:
         """Names the whole denoiser: latent space, UNet weights, head layout, schedule."""
 
+    def digest_with(self, heads: str) -> str:
+        """What ``digest`` would be with another head layout of the UNet, where there is a choice."""
+        return self.digest
+
     @abstractmethod
     def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """mel (B, 1, T, M) -> mean and standard deviation of z_raw, each (B, C, L, F), float32."""

@@ -30,6 +30,8 @@ class Parts:
     """Component name -> module, float32, on the CPU."""
     digest: Callable[[str], str]
     """Component name -> hexadecimal digest of its weights."""
+    count: Callable[[str], int]
+    """Component name -> number of its weights, 0 where it is missing or not downloaded; nothing is loaded."""
     encode: Callable[[str, torch.device], Condition]
     """Prompt, device to compute on -> condition, float32. The encoders are forgotten afterwards."""
     encode_empty: Callable[[], tuple[torch.Tensor, torch.Tensor]]
@@ -131,9 +133,25 @@ class FrozenBackbone(Backbone):
 
     @cached_property
     def digest(self) -> str:
+        return self.digest_with(self.heads)
+
+    def digest_with(self, heads: str) -> str:
+        """What ``digest`` is with this head layout: tells whose a file is that was made with the other one."""
         scheduler = self._parts.configs["scheduler"]
         schedule = [scheduler[key] for key in ("beta_start", "beta_end", "num_train_timesteps")]
-        return digest_of(self.latent_digest, self._parts.digest("unet"), self.heads, schedule)
+        return digest_of(self.latent_digest, self._unet_weights, heads, schedule)
+
+    @cached_property
+    def _unet_weights(self) -> str:
+        return self._parts.digest("unet")
+
+    def parameters_of(self, part: str) -> int:
+        """Weights of a component, 0 where the backbone has none here; nothing is loaded."""
+        return self._parts.count(part)
+
+    def head_counts(self, heads: str) -> list[int]:
+        """Attention heads of the UNet's levels under a layout. The first level of AudioLDM2 has no attention."""
+        return head_counts(self._parts.configs["unet"], heads)
 
     # The contract. Weights are frozen, so a graph is only kept where an input asks for gradients.
 
@@ -223,6 +241,15 @@ class FrozenBackbone(Backbone):
 def digest_of(*values: Any) -> str:
     """A short name for JSON-able values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def head_counts(unet: dict[str, Any], heads: str) -> list[int]:
+    """Of each level: as the published config says, or one for 32 channels as in the original network."""
+    channels = unet["block_out_channels"]
+    if heads == "original":
+        return [max(1, width // 32) for width in channels]
+    said = unet["attention_head_dim"]
+    return list(said) if isinstance(said, list | tuple) else [said] * len(channels)
 
 
 def widths(unet: dict[str, Any]) -> tuple[int, int]:
