@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,19 @@ import torch
 from tqdm import tqdm
 
 from ddcm import dist, launch
-from ddcm.audio import duration_s, find_audio, read_audio, write_audio
+from ddcm.audio import audio_writer, duration_s, find_audio, read_audio, write_audio
 from ddcm.errors import UserError
 from ddcm.files import sweep
 from ddcm.pipeline import Output
 from ddcm.record import Record, merge, rows
+from ddcm.recording import Recording, open_recording
 
 OnStep = Callable[[int, int], None]
 Work = Callable[[torch.Tensor, OnStep], Output]
 """(audio (S,), on_step) -> Output"""
+Stream = Callable[[Recording, dict[str, Any], OnStep], Iterator[torch.Tensor]]
+"""(recording, notes to fill, on_step) -> pieces of audio (S,)"""
+LONG_S = 61.44  # seconds: above this, six windows, a recording is streamed
 
 
 @dataclass
@@ -78,14 +82,21 @@ def _target(out: Path, name: Path, found: list[tuple[Path, Path]], suffix: str) 
 
 def run(
     jobs: list[Job], work: Work, sample_rate: int, record: Record | None = None,
-    also: Callable[[Job, Output], None] | None = None,
+    also: Callable[[Job, Output], None] | None = None, stream: Stream | None = None,
 ) -> list[str]:  # fmt: skip
     """Do this process's share of the jobs; returns a line for each file that could not be worked on.
 
-    ``also`` is called before a job's audio is written: what it writes beside it is there once the audio is.
+    ``also`` is called before a job's audio is written: what it writes beside it is there once the audio is. Long
+    recordings go through ``stream``, where there is one, and are written as they come.
     """
 
     def do(job: Job, on_step: OnStep) -> Done:
+        if stream is not None and duration_s(job.source) > LONG_S:
+            notes: dict[str, Any] = {}
+            with open_recording(job.source, sample_rate) as recording, audio_writer(job.target, sample_rate) as write:
+                for piece in stream(recording, notes, on_step):
+                    write(piece)
+                return Done(len(recording) / sample_rate, notes)
         out = work(read_audio(job.source, sample_rate), on_step)
         if also is not None:
             also(job, out)

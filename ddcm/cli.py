@@ -59,7 +59,7 @@ def reconstruct(arguments: Namespace) -> int:
     def work(audio, on_step):
         return pipeline.reconstruct(audio, rate, **settings)
 
-    return _over_files("reconstruct", arguments, rate, work)
+    return _over_files("reconstruct", arguments, rate, work, _streamed("reconstruct", arguments, pipeline, None))
 
 
 def transform(arguments: Namespace) -> int:
@@ -70,7 +70,11 @@ def transform(arguments: Namespace) -> int:
     def work(audio, on_step):
         return pipeline.transform(audio, rate, on_step=on_step, **settings)
 
-    return _over_files("transform", arguments, rate, work)
+    from ddcm.diffuse import Words
+
+    words = Words(arguments.prompt, arguments.negative_prompt, arguments.seed)
+    stream = None if arguments.trace else _streamed("transform", arguments, pipeline, words)
+    return _over_files("transform", arguments, rate, work, stream)
 
 
 def compress(arguments: Namespace) -> int:
@@ -173,13 +177,24 @@ def _load(arguments: Namespace, quantises: bool):
     )  # fmt: skip
 
 
-def _over_files(verb: str, arguments: Namespace, sample_rate: int, work) -> int:
+def _streamed(verb: str, arguments: Namespace, pipeline, words):
+    """How a long recording is worked on in constant memory; None where the recipe must see all of it."""
+    from ddcm.recipes import resolve
+    from ddcm.stream import can_stream, stream
+
+    recipe = resolve(verb, arguments.recipe, **_settings(arguments))
+    if not can_stream(recipe):
+        return None
+    return lambda recording, notes, on_step: stream(pipeline, recording, recipe, words, notes, on_step)
+
+
+def _over_files(verb: str, arguments: Namespace, sample_rate: int, work, stream) -> int:
     from ddcm.batch import plan, recorder, report, run
     from ddcm.door import beside
 
     jobs = plan(arguments.inputs, arguments.out, arguments.overwrite)
     record = recorder(verb, arguments)
-    return report(verb, jobs, run(jobs, work, sample_rate, record, lambda job, out: beside(job.target, out)))
+    return report(verb, jobs, run(jobs, work, sample_rate, record, lambda job, out: beside(job.target, out), stream))
 
 
 def _table(rows: list[tuple[str, str]]) -> None:

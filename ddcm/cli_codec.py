@@ -18,10 +18,10 @@ Load = Callable[[], Any]
 
 
 def compress(arguments: Any, load: Load) -> int:
-    from ddcm.audio import read_audio
     from ddcm.batch import Done, each, plan, recorder, report
     from ddcm.codec import files
     from ddcm.codec.encode import Settings
+    from ddcm.recording import open_recording
 
     given = _given(arguments)
     Settings(**given)  # refused before a backbone is loaded
@@ -30,10 +30,9 @@ def compress(arguments: Any, load: Load) -> int:
     jobs = plan(arguments.inputs, arguments.out, arguments.overwrite, suffixes=(".ddcm",))
 
     def do(job, on_step):
-        audio = read_audio(job.source, rate)
-        data = pipeline.compress(audio, rate, on_step, **given)
+        with open_recording(job.source, rate) as audio:
+            data, seconds = pipeline.compress(audio, rate, on_step, **given), len(audio) / rate
         files.write(job.target, data)
-        seconds = len(audio) / rate
         return Done(seconds, {"bytes": len(data), "kbps": len(data) / 125 / seconds})
 
     return report("compress", jobs, each(jobs, do, recorder("compress", arguments)))

@@ -20,6 +20,7 @@ from ddcm.limit import limit_std
 from ddcm.post import HIGH_HZ, energy_above, finish
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 from ddcm.recipes import Recipe, resolve
+from ddcm.recording import Recording
 from ddcm.vocode import lift_high, vocode
 
 if TYPE_CHECKING:
@@ -132,13 +133,15 @@ class DDCMPipeline:
     def compress(self, audio, sample_rate: int, on_step: OnStep | None = None, **settings) -> bytes:
         """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` if nothing else is said.
 
-        ``settings`` are those of ``ddcm.codec.encode.Settings``.
+        A ``ddcm.recording.Recording`` at the backbone's rate is read window by window. ``settings`` are those of
+        ``ddcm.codec.encode.Settings``.
         """
         from ddcm.codec.encode import Settings, encode
 
         chosen = Settings(**settings)
         lanes = 1 if self.backbone.device.type == "cpu" else self.batch_size
-        return encode(self._mono(audio, sample_rate), self.backbone, chosen, self.codebook, lanes, on_step)
+        given = audio if isinstance(audio, Recording) else self._mono(audio, sample_rate)
+        return encode(given, self.backbone, chosen, self.codebook, lanes, on_step)
 
     def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
         """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level.
@@ -184,7 +187,7 @@ class DDCMPipeline:
         mel, used = extract(recipe.features, whole_cells, spec, extractor, recipe.raw_features)
         return _Input(mel, len(audio), moved, whole_cells, used)
 
-    def _quantizer(self, recipe: Recipe):
+    def quantizer_for(self, recipe: Recipe):
         if recipe.quantizer == "none":
             return None
         if self.codebook is None:
@@ -196,7 +199,7 @@ class DDCMPipeline:
 
     def _encode(self, given: _Input, recipe: Recipe, seed: int = 0) -> torch.Tensor:
         """The latent of each window (W, C, L, F), quantised where the recipe says so; on the backbone's device."""
-        quantizer = self._quantizer(recipe)
+        quantizer = self.quantizer_for(recipe)
         total = given.mel.shape[2]
         size = min(total, windows.FRAMES)
         cut = torch.cat([given.mel[:, :, start : start + size] for start in windows.starts(total)])
@@ -221,7 +224,7 @@ class DDCMPipeline:
 
     def _candidates(self, given, recipe: Recipe, words: Words, z, on_step, trace: bool) -> Output:
         """n results, one for each seed from ``words.seed`` on, ranked by CLAP where there is a prompt."""
-        quantizer, found = self._quantizer(recipe), []
+        quantizer, found = self.quantizer_for(recipe), []
         for number in range(recipe.n):
             one = Words(words.prompt, words.negative_prompt, words.seed + number)
             kept = Trace() if trace else None

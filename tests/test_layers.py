@@ -28,11 +28,12 @@ LAYERS = [
         "philox",
     },
     {"audio", "sample", "refine", "container", "record"},
+    {"recording"},
     {"metrics", "listeners", "backbone", "quantize", "features", "post", "picture"},
     {"vocode", "diffuse", "evaluate", "heads"},
     {"codec"},
     {"pipeline", "fit", "inspect", "report"},
-    {"batch", "compare", "cli_devices"},
+    {"batch", "compare", "cli_devices", "stream"},
     {"door", "cli_codec"},
     {"cli"},
 ]
