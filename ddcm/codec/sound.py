@@ -11,7 +11,7 @@ from ddcm.backbone import Backbone
 from ddcm.codec.layout import Layout
 from ddcm.codec.trajectory import same_arithmetic
 from ddcm.container import Stream
-from ddcm.mel import log_mel
+from ddcm.mel import MelSpec, log_mel
 from ddcm.recording import Recording
 from ddcm.refine import refine
 from ddcm.vocode import CONTEXT as VOCODE_CONTEXT
@@ -30,7 +30,7 @@ def measure_level(audio: torch.Tensor | Recording) -> tuple[float, float]:
 
 
 def window_mel(
-    audio: torch.Tensor | Recording, mean: float, gain: float, placed: Layout, number: int, spec
+    audio: torch.Tensor | Recording, mean: float, gain: float, placed: Layout, number: int, spec: MelSpec
 ) -> torch.Tensor:
     """mel (1, 1, size, M) of one window of audio (S,): exactly what the spectrogram of the whole recording has there.
 
