@@ -79,6 +79,11 @@ def timeline_noise(seed: int, frames: int, like: tuple[int, int, int], device) -
     return torch.stack([timeline[:, start : start + length] for start in first]).to(device)
 
 
+def window_shape(backbone: Backbone, frames: int) -> tuple[int, int, int]:
+    """(C, L, F) of the windows over ``frames`` mel frames."""
+    return backbone.latent_channels, min(frames, windows.FRAMES) // 4, backbone.mel_spec.n_mels // 4
+
+
 def diffuse(
     backbone: Backbone, quantizer: Quantizer | None, recipe: Recipe, words: Words, frames: int, batch_size: int,
     z: torch.Tensor | None = None, on_step: OnStep | None = None, trace: Trace | None = None,
@@ -93,9 +98,8 @@ def diffuse(
     """
     timesteps = from_strength(recipe.strength, recipe.steps) if z is not None else from_strength(1.0, recipe.steps)
     if timesteps:
-        bands, channels = backbone.mel_spec.n_mels // 4, backbone.latent_channels
-        shape = (channels, min(frames, windows.FRAMES) // 4, bands)
-        noise = timeline_noise(words.seed, frames, shape, backbone.device) if noise is None else noise
+        if noise is None:
+            noise = timeline_noise(words.seed, frames, window_shape(backbone, frames), backbone.device)
         start = noise if z is None else add_noise(z, noise, float(backbone.alphas_cumprod[timesteps[0]]))
         z = _down(backbone, quantizer, recipe, words, timesteps, start, batch_size, on_step, trace)
     if recipe.quantizer != "none" and recipe.acts_on == "output":
