@@ -1,6 +1,6 @@
 """What a run over a folder did, file by file: ``manifest.csv`` in the output folder, over all processes and reruns.
 
-Each process appends lines of its own to a file in the hidden folder ``.ddcm``; ``merge`` makes the table of them.
+Each process appends lines of its own to a file in the hidden folder ``.run``; ``merge`` makes the table of them.
 Nothing is held open in common, so a process that is killed loses at most the line that it was writing.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from ddcm.files import whole
 
-PARTS, TABLE = ".ddcm", "manifest.csv"
+PARTS, TABLE = ".run", "manifest.csv"
 FIELDS = ("file", "output", "status", "seconds", "time_s", "verb", "settings", "notes", "finished")
 
 

@@ -63,9 +63,9 @@ def test_two_processes_write_the_bytes_of_one(tmp_path):
     said = both.communicate()[1]
     assert both.returncode == 2, said
     assert contents(tmp_path / "two") == contents(tmp_path / "one") and len(contents(tmp_path / "two")) == 40
-    assert said.count("broken.wav") == 1 and "1 of 41 files failed, 40 written" in said
+    assert said.count("ddcm transform:") == 1 and "1 of 41 files failed, 40 written" in said
     rows = rows_of(tmp_path / "two")
-    assert len(rows) == 41 and len(list((tmp_path / "two" / ".ddcm").glob("rank-*.jsonl"))) == 2
+    assert len(rows) == 41 and len(list((tmp_path / "two" / ".run").glob("rank-*.jsonl"))) == 2
     good = [row for row in rows if row["status"] == "written"]
     assert len(good) == 40 and {float(row["seconds"]) for row in good} == {0.1, 0.2, 0.3}
     assert json.loads(good[0]["settings"])["steps"] == 4 and json.loads(good[0]["notes"])["unet_steps"] == 2
@@ -156,7 +156,7 @@ def test_bad_numbers_are_refused(tmp_path, monkeypatch, capsys, environment, mor
 def test_what_a_kill_tears_is_left_out(tmp_path):
     first = record.Record(tmp_path, 0, "transform", {})
     first.add(tmp_path / "a", tmp_path / "a.wav", "written", 1.0, 0.1, {}, 2)
-    part = tmp_path / ".ddcm" / "rank-0000.jsonl"
+    part = tmp_path / ".run" / "rank-0000.jsonl"
     part.write_bytes(part.read_bytes() + b'{"file": "b", "outp')
     record.Record(tmp_path, 0, "transform", {}).add(tmp_path / "b", tmp_path / "b.wav", "written", 1.0, 0.1, {}, 2)
     record.merge(tmp_path)

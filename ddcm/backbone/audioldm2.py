@@ -136,6 +136,7 @@ def _check(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
         ("vae class", vae.get("_class_name"), CLASSES["vae"]),
         ("unet class", unet.get("_class_name"), CLASSES["unet"]),
         ("vocoder class", vocoder.get("architectures"), [CLASSES["vocoder"]]),
+        ("number of text conditions", len(widths(unet)), 2),  # a text-to-speech checkpoint has one
         ("unet in_channels", unet.get("in_channels"), vae.get("latent_channels")),
         ("latent channels", vae.get("latent_channels"), 8),
         ("mel bands", vocoder.get("model_in_dim"), 64),

@@ -252,10 +252,9 @@ def head_counts(unet: dict[str, Any], heads: str) -> list[int]:
     return list(said) if isinstance(said, list | tuple) else [said] * len(channels)
 
 
-def widths(unet: dict[str, Any]) -> tuple[int, int]:
+def widths(unet: dict[str, Any]) -> tuple[int, ...]:
     """Numbers in one generated and in one text embedding. None in the config stands for self-attention."""
-    generated, text = (width for width in unet["cross_attention_dim"][-1] if width is not None)
-    return generated, text
+    return tuple(width for width in (unet.get("cross_attention_dim") or [[]])[-1] if width is not None)
 
 
 def _finite(tensor: torch.Tensor, part: str) -> torch.Tensor:
