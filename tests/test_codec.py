@@ -24,7 +24,7 @@ from ddcm.mel import MelSpec, log_mel
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.checkpoint import Codebook
-from tests.conftest import EXAMPLES, ROOT
+from tests.conftest import EXAMPLES, ROOT, sounds
 
 QUICK = Curve(4, 24, 8, 24)
 
@@ -245,7 +245,7 @@ def test_a_folder_there_and_back(tmp_path, capsys):
     (tmp_path / "x" / "d.ddcm").write_bytes(b"ddcm\x01 cut")
     assert main(["decompress", str(tmp_path / "x"), "-o", str(tmp_path / "y"), *tiny]) == 2
     assert "d.ddcm: the .ddcm file is damaged" in capsys.readouterr().err
-    assert {p.name: soundfile.info(p).frames for p in (tmp_path / "y").iterdir()} == {"a.wav": 8000, "b.wav": 8000}
+    assert {p.name: soundfile.info(p).frames for p in sounds(tmp_path / "y")} == {"a.wav": 8000, "b.wav": 8000}
     words = ["generate", "--compressed", "--prompt", "a drum", "--duration_s", "0.5", "--steps", "2"]
     assert main([*words, "-o", str(tmp_path / "g.wav"), *tiny]) == 0
     assert (tmp_path / "g.ddcm").exists() and soundfile.info(tmp_path / "g.wav").frames == 8000

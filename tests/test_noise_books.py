@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddcm.codec import classic, turbo
-from ddcm.codec.books import BOOKS, Gaussian, Hadamard, start_noise, walsh_hadamard
+from ddcm.codec.books import BOOKS, Gaussian, Hadamard, start_noise, unit_power, unit_power_there, walsh_hadamard
 from ddcm.codec.vq import Encoder, decode
 
 
@@ -29,6 +29,20 @@ def test_noise_never_drifts():
     for book, golden in ((Hadamard(5, 1000, 10), "8d66496956d6b3ae"), (Gaussian(5, 1000, 10), "f2098c4916ccb486")):
         noise = torch.cat([book.synthesize(3, 4, [1, 500, 7], [1, -1, 1]), start_noise(5, 3, 1000)])
         assert hashlib.sha256(noise.numpy().tobytes()).hexdigest()[:16] == golden
+
+
+def test_unit_power_is_the_same_on_a_device():
+    generator = torch.Generator().manual_seed(0)
+    totals = [torch.randint(-300, 300, (1000,), generator=generator) for _ in range(50)]
+    for total in [*totals, torch.zeros(64, dtype=torch.int64)]:
+        assert torch.equal(unit_power_there(total), unit_power(total))
+
+
+def test_the_codebook_works_on_any_device_without_asking_it():
+    """On a device that has no numbers: what asks for one fails there."""
+    book, residual = Hadamard(1, 1000, 10), torch.empty(1000, device="meta")
+    atoms, weights = turbo.choose(book, 0, 0, residual, 4)
+    assert atoms.device.type == "meta" and book.synthesize(0, 0, atoms, weights).shape == (1000,)
 
 
 def test_the_hadamard_choice_is_the_best_there_is():

@@ -22,6 +22,7 @@ from ddcm.codec.trajectory import encode_windows, same_arithmetic
 from ddcm.container import BOOKS, MODES, Curve, Lists, Stream, pack
 from ddcm.errors import UserError
 from ddcm.quantize.checkpoint import Codebook
+from ddcm.recording import Recording
 
 OnStep = Callable[[int, int], None]
 OnLatent = Callable[[torch.Tensor], None]
@@ -90,8 +91,8 @@ class Settings:
 
 
 def encode(
-    audio: torch.Tensor, backbone: Backbone, settings: Settings = Settings(), codebook: Codebook | None = None,
-    lanes: int = 1, on_step: OnStep | None = None, on_latent: OnLatent | None = None,
+    audio: torch.Tensor | Recording, backbone: Backbone, settings: Settings = Settings(),
+    codebook: Codebook | None = None, lanes: int = 1, on_step: OnStep | None = None, on_latent: OnLatent | None = None,
 ) -> bytes:  # fmt: skip
     """Audio (S,), mono at the backbone's rate -> a file's bytes.
 

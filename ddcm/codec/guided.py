@@ -76,5 +76,5 @@ def generate(
         write_choice(out, stream, choice)
         return book.synthesize(0, step, *choice)
 
-    run(stream, placed, Sampler(denoise, backbone.alphas_cumprod, backbone.device), [0], pick, on_call)
+    run(stream, placed, Sampler(denoise, backbone.alphas_cumprod, backbone.device, backbone.check), [0], pick, on_call)
     return pack(replace(stream, payload=out.getvalue()))

@@ -34,6 +34,8 @@ class Sampler:
     denoise: Denoise
     alphas_cumprod: torch.Tensor
     device: torch.device
+    check: Callable[[], None]
+    """``Backbone.check``"""
 
 
 @contextmanager
@@ -60,13 +62,13 @@ def encode_windows(
 ) -> torch.Tensor:  # fmt: skip
     """Code the windows' latents z (W, C, L, F), W <= lanes, into ``out``; returns what the decoder will make of
     them."""
-    book, targets = book_of(stream, placed), z.detach().float().cpu()
+    book, targets = book_of(stream, placed), z.detach().float().to(sampler.device)
     chosen: list[list] = [[] for _ in windows]
 
     def pick(lane: int, step: int, x0: torch.Tensor, count: int) -> torch.Tensor:
         residual = (targets[lane] - x0).flatten()
         if stream.mode == "classic":
-            stages = classic.choose(book, windows[lane], step, residual, count, stream.coefficient_bits)
+            stages = classic.choose(book, windows[lane], step, residual.cpu(), count, stream.coefficient_bits)
             choice = classic.weights(stages, stream.coefficient_bits)
         else:
             stages = choice = turbo.choose(book, windows[lane], step, residual, count)
@@ -92,7 +94,10 @@ def decode_windows(
     book = book_of(stream, placed)
 
     def pick(lane: int, step: int, x0: torch.Tensor, count: int) -> torch.Tensor:
-        return book.synthesize(windows[lane], step, *read_choice(readers[lane], stream, count))
+        atoms, weights = read_choice(readers[lane], stream, count)
+        if stream.book == "hadamard":
+            atoms, weights = (torch.tensor(x).to(x0.device, non_blocking=True) for x in (atoms, weights))
+        return book.synthesize(windows[lane], step, atoms, weights)
 
     return run(stream, placed, sampler, windows, pick, on_call)
 
@@ -123,7 +128,7 @@ def run(
         count = schedule.atoms[step]
         if count == 0:
             return None
-        estimates = x0.detach().float().cpu()
+        estimates = x0.detach().float()
         noises = [pick(lane, step, estimates[lane], count).reshape(shape) for lane in range(len(windows))]
         noises += [noises[-1]] * (len(lanes) - len(noises))
         return torch.stack(noises).to(x0)
@@ -138,4 +143,5 @@ def run(
         x = x.to(sampler.device)
         alphas = sampler.alphas_cumprod
         result = denoise_loop(denoise_and_tell, x, schedule.timesteps, alphas, pick_noise=pick_noise)
+        sampler.check()
     return result[: len(windows)]
