@@ -33,7 +33,7 @@ def test_noise_never_drifts():
 
 def test_the_hadamard_choice_is_the_best_there_is():
     book, residual = Hadamard(1, 64, 6), torch.randn(64)
-    atoms, weights = turbo.choose(book, 0, 0, residual, 2)
+    atoms, weights = turbo.of_correlations(book.correlate(0, 0, residual), 2)
     ours = float(book.synthesize(0, 0, atoms, weights) @ residual)
     every = [
         float(book.synthesize(0, 0, [a, b], [s, t]) @ residual)

@@ -3,8 +3,8 @@ memory.
 
 One contract, two codebooks:
 
-    correlate(window, step, residual (n,))              -> (K,) float32, the inner product of the residual with each
-    atom synthesize(window, step, atoms (M,), weights (M,))  -> (n,) float32, the weighted sum, scaled to unit power
+    correlate(window, step, residual (..., n))              -> (..., K) float32, the inner products with each atom
+    synthesize(window, step, atoms (M,), weights (M,))      -> (n,) float32, the weighted sum, scaled to unit power
 
 Sums are of integers, and the scale is taken in float64 from an exact sum of squares: the noise is the same to the
 last bit on every machine. Correlations only choose atoms at the encoder, so they may round as they like. All of it
@@ -56,8 +56,8 @@ class Hadamard:
         return 1 << self.log2_atoms
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
-        padded = torch.zeros(self.atoms)
-        padded[: self.numbers] = residual * self._signs(window, step)
+        padded = torch.zeros(*residual.shape[:-1], self.atoms)
+        padded[..., : self.numbers] = residual * self._signs(window, step)
         return walsh_hadamard(padded)
 
     def synthesize(self, window: int, step: int, atoms: Sequence[int], weights: Sequence[int]) -> torch.Tensor:
@@ -85,7 +85,7 @@ class Gaussian:
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
         blocks = (range(first, min(first + BLOCK, self.atoms)) for first in range(0, self.atoms, BLOCK))
-        return torch.cat([self._draw(window, step, block).float() @ residual for block in blocks]) / GRID
+        return torch.cat([residual @ self._draw(window, step, block).float().T for block in blocks], dim=-1) / GRID
 
     def synthesize(self, window: int, step: int, atoms: Sequence[int], weights: Sequence[int]) -> torch.Tensor:
         total = torch.zeros(self.numbers, dtype=torch.int64)

@@ -167,7 +167,7 @@ def _code(stream, placed, backbone, codebook, targets, keep, on_step) -> bytes:
             on_step(calls, in_all)
 
     for windows in groups:
-        z = encode_windows(stream, placed, sampler, targets(windows), windows, out, on_call)
+        z = encode_windows(stream, placed, sampler, targets(windows), windows, [out] * len(windows), on_call)
         for row in z.split(1):
             keep(row)
     return out.getvalue()
