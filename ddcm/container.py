@@ -255,7 +255,8 @@ def _pack_curve(curve: Curve) -> bytes:
 
 
 def _read_curve(reader: _Reader) -> Curve:
-    return Curve(reader.varint(), *reader.take(2), reader.varint(), reader.varint(), reader.varint())
+    steps, (power, growth) = reader.varint(), reader.take(2)
+    return Curve(steps, power, growth, reader.varint(), reader.varint(), reader.varint())
 
 
 def _pack_lists(lists: Lists) -> bytes:

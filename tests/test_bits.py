@@ -165,5 +165,7 @@ def test_windows_cover_everything(samples):
 def test_curves_are_schedules(curve):
     made = lists(curve)
     assert len(made.timesteps) == curve.steps and sum(made.atoms) == curve.total and min(made.atoms) >= 0
-    assert made.timesteps[-1] == curve.last and all(a > b for a, b in zip(made.timesteps, made.timesteps[1:], strict=False))
+    assert made.timesteps[-1] == curve.last and all(
+        a > b for a, b in zip(made.timesteps, made.timesteps[1:], strict=False)
+    )
     assert made.timesteps[0] == curve.first

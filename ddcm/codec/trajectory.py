@@ -55,21 +55,22 @@ def book_of(stream: Stream, placed: Layout) -> Book:
 
 
 def encode_windows(
-    stream: Stream, placed: Layout, sampler: Sampler, z: torch.Tensor, windows: Sequence[int],
+    stream: Stream, placed: Layout, sampler: Sampler, z: torch.Tensor, weights: torch.Tensor, windows: Sequence[int],
     outs: Sequence[BitWriter], on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Code the windows' latents z (W, C, L, F), W <= lanes, each into its writer of ``outs`` (which may be one and the
-    same); returns what the decoder will make of them.
+    same); returns what the decoder will make of them. Noise is chosen for the residual times ``weights``.
 
     Windows of several recordings may go together. Where all have the same number, as recordings of one window do, they
     share their atoms, which are then drawn once for all.
     """
-    book, targets = book_of(stream, placed), z.detach().float().cpu()
+    book, targets, weights = book_of(stream, placed), z.detach().float().cpu(), weights.detach().float().cpu()
     chosen: list[list] = [[] for _ in windows]
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         noises = []
-        for lane, (stages, choice) in enumerate(choose(book, stream, windows, step, (targets - x0).flatten(1), count)):
+        residuals = ((targets - x0) * weights).flatten(1)
+        for lane, (stages, choice) in enumerate(choose(book, stream, windows, step, residuals, count)):
             chosen[lane].append(stages)
             noises.append(book.synthesize(windows[lane], step, *choice))
         return noises
