@@ -10,8 +10,8 @@ import numpy as np
 FIELDS = ("system", "kind", "clip", "seconds", "bytes", "unet_calls", "encode_s", "sound_s", "mel_db", "plain_db",
           "refined_db", "lsd_db", "pesq_wb", "stoi", "visqol")  # fmt: skip
 CEILING = "ceiling"
-HEAD = ("system", "clips", "kbps", "UNet calls", "mel, dB", "log_mel_mae_db, plain", "over", "refined", "over", "lsd_db",
-        "pesq_wb", "stoi", "visqol", "code, s", "sound, s")  # fmt: skip
+HEAD = ("system", "clips", "kbps", "UNet calls", "mel, dB", "log_mel_mae_db, plain", "over", "refined", "over",
+        "lsd_db", "pesq_wb", "stoi", "visqol", "code, s", "sound, s")  # fmt: skip
 SAYS = """Means over clips; kbps are bytes over seconds, of all clips together, and headers count: clips of half a
 second pay more of them than music does. "code" is a clip's share of the time that a group of clips took to be
 compressed, "sound" the VAE's decoder and the vocoder, which ``decompress`` needs besides the same UNet calls; one

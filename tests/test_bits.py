@@ -161,6 +161,7 @@ def test_windows_cover_everything(samples):
     assert all(64 <= overlap <= 80 for overlap in overlaps)
 
 
+@settings(deadline=None)
 @given(curves)
 def test_curves_are_schedules(curve):
     made = lists(curve)

@@ -1,8 +1,8 @@
 """Schedules as lists: the timesteps, and how many atoms each coded step has.
 
-A curve is a family of two ends and two exponents that the measurements in ``schedules.json`` were made over. Powers are taken in
-decimal arithmetic, which is software and rounds alike everywhere: a list that differed by one timestep would be
-another file.
+A curve is a family of two ends and two exponents that the measurements in ``schedules.json`` were made over. Powers are
+taken in decimal arithmetic, which is software and rounds alike everywhere: a list that differed by one timestep would
+be another file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def lists(schedule: Curve | Lists) -> Lists:
     """The schedule's explicit form.
 
     A curve's timesteps are last + (first - last) (1 - s)^p for T values of s, even in [0, 1]; where rounding would
-    repeat one, those before move up. Its atoms are shares of ``total`` in proportion to s^q at the end of each step, rounded so that
-    they add up to it.
+    repeat one, those before move up. Its atoms are shares of ``total`` in proportion to s^q at the end of each step,
+    rounded so that they add up to it.
     """
     if isinstance(schedule, Lists):
         return schedule
