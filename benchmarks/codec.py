@@ -19,6 +19,7 @@ import csv
 import functools
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -41,6 +42,7 @@ from ddcm.listeners import LISTENERS
 from ddcm.mel import LN_TO_DB
 from ddcm.metrics import log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
+from ddcm.quantize.checkpoint import load_codebook
 from ddcm.refine import refine
 from pocket.batches import validation
 from pocket.corpus import SAMPLE_RATE, Clip, Corpus
@@ -51,20 +53,22 @@ SINGLE = (
     0.5,
     1.0,
 )  # kbps at which the DDCM paper's one atom a step is affordable: 73, 145 and 290 calls a second
+SLOW = "classic one atom"
 Row = dict[str, str | float]
 
 
-def systems(vq_levels: int, gaussian_atoms: int) -> dict[str, Settings | None]:
+def systems(args: argparse.Namespace) -> dict[str, Settings | None]:
     """Name -> how it is compressed; None where nothing is."""
+    vq_levels = vq.levels_of(load_codebook(args.codebook).quantizer) if args.codebook else 0
     found: dict[str, Settings | None] = {"ceiling": None}
     for kbps in RATES:
         found[f"turbo hadamard {kbps:g}"] = Settings(kbps=kbps)
     for kbps in RATES:
-        found[f"turbo gaussian {kbps:g}"] = Settings(kbps=kbps, book="gaussian", noise_atoms=gaussian_atoms)
+        found[f"turbo gaussian {kbps:g}"] = Settings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
     for kbps in RATES:
         found[f"classic 30 steps {kbps:g}"] = Settings(kbps=kbps, mode="classic", steps=30)
     for kbps in SINGLE:
-        found[f"classic one atom {kbps:g}"] = Settings(kbps=kbps, mode="classic")
+        found[f"{SLOW} {kbps:g}"] = Settings(kbps=kbps, mode="classic")
     for levels in range(1, vq_levels + 1):
         found[f"vq {levels}"] = Settings(mode="vq", levels=levels)
     return found
@@ -77,12 +81,7 @@ class Work:
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)
         self.pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook or None)
-        self.clips = clips_of(args)
-        levels = vq.levels_of(self.pipe.codebook.quantizer) if self.pipe.codebook else 0
-        self.systems, self.peers = systems(levels, args.gaussian_atoms), peers()
-
-    def names(self) -> list[str]:
-        return [*self.systems, *self.peers]
+        self.clips, self.systems, self.peers = clips_of(args), systems(args), peers()
 
     def rows(self, name: str, numbers: list[int], check: bool) -> list[Row]:
         """Rows of clips of one length."""
@@ -164,18 +163,17 @@ def _rows(words: tuple[str, ...], name: str, numbers: list[int]) -> list[Row]:
     return _work(words).rows(name, numbers, arguments(words).check)
 
 
-def tasks(
-    work: Work, only: list[str], single: int, most: int, done: set[tuple[str, str]]
-) -> Iterator[tuple[str, list[int]]]:
+def tasks(args: argparse.Namespace, names: list[str], done: set[tuple[str, str]]) -> Iterator[tuple[str, list[int]]]:
     """(system, clips of one length) that are not measured yet."""
-    for name in work.names():
-        if not any(name.startswith(begin) for begin in only):
+    clips = clips_of(args)
+    for name in names:
+        if not any(name.startswith(begin) for begin in args.only):
             continue
-        numbers = range(len(work.clips))
-        if name.startswith("classic one atom"):  # spread over the kinds
-            numbers = numbers[:: max(1, len(numbers) // single)]
-        left = [n for n in numbers if (name, key_of(work.clips[n][0], n)) not in done]
-        for group in in_lengths([torch.from_numpy(work.clips[n][1]) for n in left], most):
+        numbers = range(len(clips))
+        if name.startswith(SLOW):  # spread over the kinds
+            numbers = numbers[:: max(1, len(numbers) // args.single)]
+        left = [n for n in numbers if (name, key_of(clips[n][0], n)) not in done]
+        for group in in_lengths([clips[n][1] for n in left], args.most):
             yield name, [left[i] for i in group]
 
 
@@ -199,15 +197,14 @@ def arguments(words: tuple[str, ...] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    import sys
-
     args, words = arguments(), tuple(sys.argv[1:])
     target = args.out.with_suffix(".csv")
     target.parent.mkdir(parents=True, exist_ok=True)
     rows = list(csv.DictReader(target.open())) if target.exists() else []
     done = {(row["system"], row["clip"]) for row in rows}
-    todo = list(tasks(Work(args), args.only, args.single, args.most, done))
-    todo.sort(key=lambda task: task[0].startswith("classic one"), reverse=True)  # the longest first
+    names = [*systems(args), *peers()]
+    todo = list(tasks(args, names, done))
+    todo.sort(key=lambda task: task[0].startswith(SLOW), reverse=True)  # the longest first
     begin = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with target.open("a", newline="") as file, ProcessPoolExecutor(args.workers, context) as pool:
@@ -222,8 +219,7 @@ def main() -> None:
                 rows.append({field: said.get(field, "") for field in FIELDS})
             file.flush()
     print(f"{len(todo)} groups of clips in {time.perf_counter() - begin:.0f} s with {args.workers} processes")
-    order = {name: place for place, name in enumerate(Work(args).names())}
-    rows.sort(key=lambda row: order.get(row["system"], len(order)))
+    rows.sort(key=lambda row: names.index(row["system"]) if row["system"] in names else len(names))
     text = table(rows)
     args.out.with_suffix(".md").write_text(text + "\n")
     plot(rows, args.out.with_suffix(".png"))

@@ -7,7 +7,7 @@ bit for bit, though at that many times the cost.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,7 +39,7 @@ class Coded:
     """its share of the time it took to code all of them"""
 
 
-def in_lengths(audios: Sequence[torch.Tensor], most: int = MOST) -> list[list[int]]:
+def in_lengths(audios: Sequence[Sized], most: int = MOST) -> list[list[int]]:
     """Numbers of the recordings, those of one length together, at most ``most`` at a time."""
     by_length: dict[int, list[int]] = {}
     for number, audio in enumerate(audios):

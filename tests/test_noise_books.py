@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from ddcm.codec import classic, turbo
+from ddcm.codec import books, classic, turbo
 from ddcm.codec.books import BOOKS, Gaussian, Hadamard, start_noise, walsh_hadamard
 from ddcm.codec.vq import Encoder, decode
 
@@ -23,6 +23,22 @@ def test_correlations_and_sums_are_those_of_the_atoms(kind):
     assert abs(float(pair.square().mean()) - 1) < 1e-5 and float(pair @ (atoms[3] - atoms[8])) > 0
     other = [book.synthesize(*place, [3], [1]) for place in ((1, 3), (2, 2))]
     assert all(abs(float(atoms[3] @ x)) < 60 for x in other), "atoms differ from step to step and window to window"
+
+
+@pytest.mark.parametrize("kind", BOOKS)
+def test_atoms_are_the_same_for_any_block_batch_and_dtype(kind, monkeypatch):
+    book, residuals = BOOKS[kind](5, 100, 7), torch.randn(3, 100)
+    noise, together = book.synthesize(1, 2, [3, 90, 8], [1, -1, 1]), book.correlate(1, 2, residuals)
+    assert together.shape == (3, 128)
+    for block, dtype in ((1, torch.float64), (3, torch.float32), (1000, torch.float64)):
+        monkeypatch.setattr(books, "BLOCK", block)
+        torch.set_default_dtype(dtype)
+        try:
+            alone = [book.correlate(1, 2, row) for row in residuals]
+            assert torch.equal(book.synthesize(1, 2, [3, 90, 8], [1, -1, 1]), noise)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert torch.allclose(torch.stack(alone).float(), together, atol=1e-4)
 
 
 def test_noise_never_drifts():

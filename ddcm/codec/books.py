@@ -56,7 +56,7 @@ class Hadamard:
         return 1 << self.log2_atoms
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
-        padded = torch.zeros(*residual.shape[:-1], self.atoms)
+        padded = residual.new_zeros(*residual.shape[:-1], self.atoms)
         padded[..., : self.numbers] = residual * self._signs(window, step)
         return walsh_hadamard(padded)
 
