@@ -9,8 +9,8 @@ from typing import Any
 from ddcm.cli_devices import devices_options
 from ddcm.errors import UserError
 
-SETTINGS = ("kbps", "quality", "mode", "book", "steps", "noise_atoms", "coefficient_bits", "seed", "prompt",
-            "guidance_scale", "schedules", "verify")  # fmt: skip
+SETTINGS = ("kbps", "quality", "mode", "book", "steps", "noise_atoms", "coefficient_bits", "levels", "seed",
+            "prompt", "guidance_scale", "schedules", "verify")  # fmt: skip
 
 
 Load = Callable[[], Any]
@@ -93,6 +93,7 @@ def add_verbs(verb: Callable[[str, str], Any], common_options: Callable[[Any], N
     one.add_argument("--book", type=str, help="noise codebook: hadamard (default) or gaussian")
     one.add_argument("--noise_atoms", type=int, help="atoms of a gaussian noise codebook; default 16384")
     one.add_argument("--coefficient_bits", type=int, help="classic: bits of each further atom's coefficient; default 3")
+    one.add_argument("--levels", type=int, help="vq: levels of a residual codebook to keep; default all")
     one.add_argument("--prompt", type=str, help="what the recording is: side information, kept in the file")
     one.add_argument("--guidance_scale", type=float, help="how strongly the prompt acts; 1 (default) is not guided")
     one.add_argument("--seed", type=int, help="of the noise codebooks")

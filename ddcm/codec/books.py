@@ -3,9 +3,8 @@ memory.
 
 One contract, two codebooks:
 
-    correlate(window, step, residual (n,))                   -> (K,) float32, the inner product of the residual with
-                                                                each atom
-    synthesize(window, step, atoms (M,), weights (M,))       -> (n,) float32, the weighted sum, scaled to unit power
+    correlate(window, step, residual (..., n))              -> (..., K) float32, the inner products with each atom
+    synthesize(window, step, atoms (M,), weights (M,))      -> (n,) float32, the weighted sum, scaled to unit power
 
 Sums are of integers, and the scale is taken in float64 from an exact sum of squares: the noise is the same to the
 last bit on every machine. Correlations only choose atoms at the encoder, so they may round as they like. A Hadamard
@@ -60,8 +59,8 @@ class Hadamard:
         return 1 << self.log2_atoms
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
-        padded = torch.zeros(self.atoms, device=residual.device)
-        padded[: self.numbers] = residual * self._signs(window, step, residual.device)
+        padded = residual.new_zeros(*residual.shape[:-1], self.atoms)
+        padded[..., : self.numbers] = residual * self._signs(window, step, residual.device)
         return walsh_hadamard(padded)
 
     def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor:
@@ -94,7 +93,7 @@ class Gaussian:
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
         blocks = (range(first, min(first + BLOCK, self.atoms)) for first in range(0, self.atoms, BLOCK))
         residual = residual.cpu()
-        return torch.cat([self._draw(window, step, block).float() @ residual for block in blocks]) / GRID
+        return torch.cat([residual @ self._draw(window, step, block).float().T for block in blocks], dim=-1) / GRID
 
     def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor:
         atoms, weights = (x.tolist() if isinstance(x, torch.Tensor) else x for x in (atoms, weights))

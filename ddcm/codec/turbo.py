@@ -6,23 +6,17 @@ from __future__ import annotations
 import torch
 
 from ddcm.bits import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
-from ddcm.codec.books import Book, Indices
+from ddcm.codec.books import Indices
 
 Choice = tuple[Indices, Indices]
 """(atoms, integer weights): what the noise of a step is the sum of."""
 
 
-def choose(book: Book, window: int, step: int, residual: torch.Tensor, count: int) -> Choice:
-    """The best ``count`` atoms for the residual (n,), in rising order, weighted by the sign of their correlation.
-
-    Chosen where the residual is: nothing waits for a GPU until the choice is written.
-    """
-    correlations = book.correlate(window, step, residual)
-    return of_correlations(correlations, count)
-
-
 def of_correlations(correlations: torch.Tensor, count: int) -> Choice:
-    """The largest in magnitude of (K,); their sum with signs is the best sum of ``count`` orthogonal atoms."""
+    """The ``count`` atoms with the largest correlations (K,) in magnitude, in rising order, weighted by their signs.
+
+    Of orthogonal atoms no other sum is nearer to the residual.
+    """
     best = correlations.abs().topk(count).indices.sort().values
     return best, torch.where(correlations[best] < 0, -1, 1)
 
