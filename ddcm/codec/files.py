@@ -25,7 +25,9 @@ def find(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     """``.ddcm`` files, sorted, each with its name relative to what was given, as ``ddcm.audio.find_audio`` has it."""
     found: list[tuple[Path, Path]] = []
     for given in map(Path, inputs):
-        inside = sorted(path for path in given.rglob("*.ddcm") if path.is_file()) if given.is_dir() else [given]
+        inside = [given]
+        if given.is_dir():  # hidden ones are what a killed run left
+            inside = sorted(p for p in given.rglob("*.ddcm") if p.is_file() and not p.name.startswith("."))
         if not inside:
             raise UserError(f"no .ddcm files in {given}")
         found += [(path, path.relative_to(given) if given.is_dir() else Path(given.name)) for path in inside]
