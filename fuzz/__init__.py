@@ -4,6 +4,7 @@
     kinds      what reads it, and what it may answer: the table of the five kinds
     codebooks  damage inside containers that would refuse any other damage: safetensors, zip
     run        one case, and many in this process; what is found is kept
+    watch      many in a process that is watched
     corpus/    the seeds, small (``python -m fuzz.seeds`` makes them of examples/)
     found/     what once broke the package; a test replays it
 

@@ -1,91 +1,18 @@
-"""Each kind in a process of its own, watched from here: a hang, a crash and a gigabyte too many are seen, too."""
+"""The command: a table, and exit code 1 if anything was found."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
-import os
-import resource
-import time
-from collections import Counter
-from multiprocessing.connection import Connection
 from pathlib import Path
 
+import fuzz
 from fuzz.kinds import KINDS
-from fuzz.run import Found, Report, cases, keep, many
-
-HANG_S = 60  # of the wall; a case takes milliseconds, but others may use this machine too
-START_S = 600  # to import all that a kind takes
-MEMORY = 2 << 30  # bytes of the whole process, libraries and all
-BACKSTOP = 12 << 30  # of address space: far more than may be used, and less than would end the machine
-
-
-def child(kind: str, seed: int, numbers: range, at, pipe: Connection) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C complain there
-    resource.setrlimit(resource.RLIMIT_AS, (BACKSTOP, BACKSTOP))
-
-    def on_case(number: int) -> None:
-        at.value = number
-
-    pipe.send(many(kind, seed, numbers, on_case, lambda found: pipe.send(found)))
-
-
-def used(pid: int, what: str) -> int:
-    """Bytes: VmRSS now, VmHWM at most so far; 0 of a process that has gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(what)), 0)
-
-
-def watched(kind: str, seed: int, numbers: range, out: Path) -> tuple[Report, int]:
-    """Run cases in a child; whatever ends it is found, and the next child goes on behind it. (report, peak bytes)"""
-    context = multiprocessing.get_context("spawn")
-    total, peak, first = Report(), 0, numbers.start
-    while first < numbers.stop:
-        at, (here, there) = context.Value("q", -1), context.Pipe(duplex=False)
-        process = context.Process(target=child, args=(kind, seed, range(first, numbers.stop), at, there))
-        process.start()
-        there.close()
-        seen, since, ended, report = -1, time.monotonic(), "", None
-        while report is None and not ended:
-            if here.poll(0.05):
-                try:
-                    told = here.recv()
-                except EOFError:
-                    process.join()
-                    ended = f"crash: exit code {process.exitcode}"
-                    continue
-                if isinstance(told, Report):
-                    report = told
-                else:
-                    print(f"{kind}: {told.what}\n{told.trace}  kept in {keep(out, told)}", flush=True)
-            peak = max(peak, used(process.pid, "VmHWM"))
-            if at.value != seen:
-                seen, since = at.value, time.monotonic()
-            elif time.monotonic() - since > (HANG_S if seen >= 0 else START_S):
-                ended = f"hang: more than {HANG_S} s"
-            if used(process.pid, "VmRSS") > MEMORY:
-                ended = "memory: more than 2 GiB"
-        if report is None:
-            process.kill()
-            seen = max(at.value, first)
-            (case,) = cases(KINDS[kind], seed, range(seen, seen + 1))
-            found = Found(kind, case, ended)
-            print(f"{kind}: case {seen}: {ended}; kept in {keep(out, found)}", flush=True)
-            report = Report(Counter({"unfinished": seen + 1 - first}), [found])
-        total.outcomes += report.outcomes
-        total.found += report.found
-        total.seconds += report.seconds
-        first = seen + 1 if ended else numbers.stop
-        process.join()
-    return total, peak
+from fuzz.watch import watched
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fuzz", description=fuzz.__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=100_000, help="in all; slow kinds get fewer")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
