@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from tqdm import tqdm
 
 from ddcm import dist
 from ddcm.audio import find_audio, read_audio, write_audio
+from ddcm.ending import MORE_MEMORY, failed, out_of_memory
 from ddcm.errors import UserError
 from ddcm.pipeline import Output
 
+NO_USE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the next file would fare no better
 Work = Callable[[torch.Tensor, Callable[[int, int], None]], Output]
 """(audio (S,), on_step) -> Output"""
 
@@ -89,6 +92,13 @@ def each(jobs: list[Job], do: Callable[[Job, Callable[[int, int], None]], None])
             except UserError as error:
                 line = str(error)
                 failures.append(line if str(job.source) in line else f"{job.source}: {line}")
-            except torch.OutOfMemoryError:
-                failures.append(f"{job.source}: out of device memory; use a smaller --batch_size or --dtype float16")
+            except OSError as error:
+                failures.append(failed(error))
+                if error.errno in NO_USE:
+                    failures.append(f"{job.target.parent}: nothing can be written there; the rest was not tried")
+                    break
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                failures.append(f"{job.source}: {MORE_MEMORY}")
     return failures

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from ddcm import cli_codec
+from ddcm.ending import ending
 from ddcm.errors import UserError
 
 POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
@@ -35,18 +36,15 @@ FLAGS: dict[str, tuple[type, tuple[str, ...], str]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; the exit code: 0, 2 where the user can mend it (one line on stderr), 130 on Ctrl-C."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    verb = arguments.verb
-    try:
-        return VERBS[verb](arguments[verb])
-    except UserError as error:
-        print(f"ddcm {verb}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"ddcm {verb}: interrupted; finished files stay, the same command goes on", file=sys.stderr)
-        return 130
+    """Run a verb; the exit code: 0, 2 where the user can mend it (one line on stderr), 130 on Ctrl-C, 143 if ended."""
+    words = ["ddcm"]
+
+    def work() -> int:
+        arguments = _parser().parse_args(argv)
+        words.append(arguments.verb)
+        return VERBS[arguments.verb](arguments[arguments.verb])
+
+    return ending(lambda: " ".join(words), work)
 
 
 def reconstruct(arguments: Namespace) -> int:

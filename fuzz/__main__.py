@@ -19,7 +19,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder for cases that break something")
     arguments = parser.parse_args()
     found = 0
-    print(f"{'kind':<10} {'cases':>7} {'read':>7} {'refused':>7} {'found':>6} {'seconds':>8} {'peak MiB':>8}", flush=True)
+    print(
+        f"{'kind':<10} {'cases':>7} {'read':>7} {'refused':>7} {'found':>6} {'seconds':>8} {'peak MiB':>8}", flush=True
+    )
     shares = {kind: KINDS[kind].share for kind in arguments.kinds}
     for kind, share in shares.items():
         count = math.ceil(arguments.cases * share / sum(shares.values()))

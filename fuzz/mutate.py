@@ -86,7 +86,9 @@ def text_damaged(words: tuple[bytes, ...]) -> Callable[[random.Random, bytes, by
             elif kind == 2:
                 lines[at] = lines[at] * rng.choice((2, 3, 500))
             elif kind == 3:
-                lines[at] = lines[at].replace(b":", b": " + rng.choice(words), 1).replace(b",", b"," + rng.choice(words), 1)
+                lines[at] = (
+                    lines[at].replace(b":", b": " + rng.choice(words), 1).replace(b",", b"," + rng.choice(words), 1)
+                )
             elif kind == 4:
                 del lines[at]
             else:

@@ -57,11 +57,17 @@ def keep(folder: Path, found: Found) -> Path:
     return place
 
 
-def cases(kind: Kind, seed: int, numbers: range) -> Iterator[Case]:
-    """Cases by number; each follows from the kind, the seed and its number alone."""
+def seeds_of(kind: Kind) -> list[Case]:
+    """The intact ones."""
     seeds = list(stored(CORPUS / kind.name).values())
     if kind.shipped:
         seeds += [{path.name: path.read_bytes()} for path in sorted(ROOT.glob(kind.shipped))]
+    return seeds
+
+
+def cases(kind: Kind, seed: int, numbers: range) -> Iterator[Case]:
+    """Cases by number; each follows from the kind, the seed and its number alone."""
+    seeds = seeds_of(kind)
     for number in numbers:
         rng = random.Random(f"{kind.name} {seed} {number}")
         yield kind.change(rng, rng.choice(seeds), rng.choice(seeds))
@@ -93,6 +99,10 @@ def many(
     kind, report, start = KINDS[name], Report(), time.monotonic()
     read = kind.prepare()
     with tempfile.TemporaryDirectory() as folder:
+        for case in seeds_of(kind):  # what is imported late is imported now, and a seed that is refused is no seed
+            outcome, found = one(kind, read, case, Path(folder))
+            if outcome != "read":
+                raise RuntimeError(f"{name}: seed {', '.join(case)} is {outcome}")
         for number, case in zip(numbers, cases(kind, seed, numbers), strict=True):
             on_case(number)
             outcome, found = one(kind, read, case, Path(folder))

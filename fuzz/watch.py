@@ -13,8 +13,8 @@ from pathlib import Path
 from fuzz.kinds import KINDS
 from fuzz.run import Found, Report, cases, keep, many
 
-HANG_S = 60  # of the wall; a case takes milliseconds, but others may use this machine too
-START_S = 600  # to import all that a kind takes
+HANG_S = 20  # of the processor: a case takes milliseconds
+ASLEEP_S = 900  # of the wall: others may use this machine, too
 MEMORY = 2 << 30  # bytes of the whole process, libraries and all
 BACKSTOP = 12 << 30  # of address space: far more than may be used, and less than would end the machine
 
@@ -27,6 +27,15 @@ def child(kind: str, seed: int, numbers: range, at, pipe: Connection) -> None:
         at.value = number
 
     pipe.send(many(kind, seed, numbers, on_case, lambda found: pipe.send(found)))
+
+
+def busy_s(pid: int) -> float:
+    """Seconds that a process has computed so far."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def used(pid: int, what: str) -> int:
@@ -47,15 +56,15 @@ def watched(kind: str, seed: int, numbers: range, out: Path) -> tuple[Report, in
         process = context.Process(target=child, args=(kind, seed, range(first, numbers.stop), at, there))
         process.start()
         there.close()
-        seen, since, ended, report = -1, time.monotonic(), "", None
+        seen, since, computed, ended, report = -1, time.monotonic(), 0.0, "", None
         while report is None and not ended:
             if here.poll(0.05):
                 try:
                     told = here.recv()
-                except EOFError:
+                except EOFError as error:
                     process.join()
                     if at.value < 0:
-                        raise RuntimeError(f"{kind}: the process ended before its first case")
+                        raise RuntimeError(f"{kind}: the process ended before its first case") from error
                     ended = f"crash: exit code {process.exitcode}"
                     continue
                 if isinstance(told, Report):
@@ -64,9 +73,9 @@ def watched(kind: str, seed: int, numbers: range, out: Path) -> tuple[Report, in
                     print(f"{kind}: {told.what}\n{told.trace}  kept in {keep(out, told)}", flush=True)
             peak = max(peak, used(process.pid, "VmHWM"))
             if at.value != seen:
-                seen, since = at.value, time.monotonic()
-            elif time.monotonic() - since > (HANG_S if seen >= 0 else START_S):
-                ended = f"hang: more than {HANG_S} s"
+                seen, since, computed = at.value, time.monotonic(), busy_s(process.pid)
+            elif seen >= 0 and (busy_s(process.pid) - computed > HANG_S or time.monotonic() - since > ASLEEP_S):
+                ended = f"hang: more than {HANG_S} s of computing, or {ASLEEP_S} s of nothing"
             if used(process.pid, "VmRSS") > MEMORY:
                 ended = "memory: more than 2 GiB"
         if report is None:

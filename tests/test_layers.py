@@ -12,6 +12,7 @@ PACKAGE = ROOT / "ddcm"
 LAYERS = [
     {"errors", "page"},
     {
+        "ending",
         "files",
         "mel",
         "noise",

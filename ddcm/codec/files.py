@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ddcm.audio import audio_writer
+from ddcm.audio import LONGEST, audio_writer
 from ddcm.backbone import Backbone
 from ddcm.codec.curve import lists
 from ddcm.codec.decode import latents, refuse_others, sound
@@ -66,8 +66,14 @@ def decompress(
 def decoded(
     data: bytes, backbone: Backbone, codebook: Codebook | None, vocoder: str, on_step: OnStep | None
 ) -> dict[str, Any]:
-    """A file's bytes -> the fields of ``ddcm.pipeline.Output``."""
+    """A file's bytes -> the fields of ``ddcm.pipeline.Output``, all in memory.
+
+    Raises:
+        UserError: as ``opened``; or so long that it has to be decoded to a file.
+    """
     stream, placed = opened(data, backbone, codebook)
+    if stream.samples > LONGEST:
+        raise UserError(f"{stream.samples} samples are too many for memory; ddcm decompress writes them as they come")
     kept: list[torch.Tensor] = []
     pieces_of_mel: list[torch.Tensor] = []
 

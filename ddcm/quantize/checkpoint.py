@@ -10,7 +10,6 @@ import json
 import pickle
 import struct
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,14 +164,15 @@ def _from_folder(folder: Path) -> Codebook:
 
 def _from_lightning(path: Path) -> Codebook:
     refused = f"{path} is damaged, holds more than tensors, or is no checkpoint of python train.py fit: refused"
-    if not zipfile.is_zipfile(path):  # as all have been for years; older pickles would come to other readers
-        raise UserError(refused)
     try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\3\4":  # as all have been for years; older pickles would come to other readers
+                raise UserError(refused)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         config = checkpoint["ddcm"]
         state = checkpoint["state_dict"]
         tensors = {key.removeprefix(PREFIX): state[key] for key in state if key.startswith(PREFIX)}
-    except DAMAGED as error:
+    except DAMAGED as error:  # a UserError is a ValueError, too
         raise UserError(refused) from error
     return _build(path, config, tensors)
 
