@@ -16,13 +16,21 @@ def inspect(name: str) -> dict[str, Any]:
         UserError: it is none of them.
     """
     path = Path(name)
-    if path.is_file() and (path.suffix == ".ddcm" or path.read_bytes()[:4] == b"ddcm"):
-        return _stream(path)
+    if path.is_file() and (path.suffix == ".ddcm" or _start(path) == b"ddcm"):
+        try:
+            return _stream(path)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
     if name.endswith(".ckpt") or (path / "model.safetensors").is_file():
         return _codebook(name)
     if path.exists() and not (path / "model_index.json").is_file():
         raise UserError(f"{name} is neither a codebook (config.json and model.safetensors, or .ckpt) nor a backbone")
     return _backbone(name)
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4)
 
 
 def _stream(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from ddcm import windows
-from ddcm.audio import Level, level, resample
+from ddcm.audio import RATES, Level, level, resample
 from ddcm.backbone import Backbone, load
 from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise, window_shape
 from ddcm.errors import UserError
@@ -26,6 +25,7 @@ from ddcm.vocode import lift_high, vocode
 if TYPE_CHECKING:
     from pathlib import Path
 
+LONGEST_S = 3600  # of generated audio
 POSTERIOR_STREAM = 1 << 40  # added to the seed, so that a sampled latent and the noise on it are not the same numbers
 
 
@@ -68,6 +68,8 @@ class DDCMPipeline:
     """
 
     def __init__(self, backbone: Backbone, codebook: Codebook | None = None, batch_size: int = 4):
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size} is less than 1")
         if codebook is not None:
             codebook.check(backbone)
             codebook.quantizer.to(backbone.device)
@@ -124,8 +126,8 @@ class DDCMPipeline:
         text encoder is loaded, nothing is scored, and candidates come by seed.
         """
         chosen = resolve("generate", recipe, **settings)
-        if not 0 < duration_s < math.inf:
-            raise UserError(f"duration_s {duration_s} must be above 0; 10.24 is what AudioLDM2 was trained on")
+        if not 0 < duration_s <= LONGEST_S:
+            raise UserError(f"duration_s {duration_s} is outside (0, {LONGEST_S}]; AudioLDM2 was trained on 10.24")
         spec = self.backbone.mel_spec
         samples = max(1, round(duration_s * spec.sample_rate))
         frames = -(-samples // (4 * spec.hop)) * 4
@@ -175,9 +177,12 @@ class DDCMPipeline:
             audio = audio.mean(dim=0)
         if audio.ndim != 1 or audio.numel() == 0:
             raise UserError(f"audio must be (S,) or (channels, S) with samples in it, not {tuple(audio.shape)}")
+        if not RATES[0] <= sample_rate <= RATES[1]:
+            raise UserError(f"a rate of {sample_rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
+        audio = torch.from_numpy(resample(audio.numpy(), sample_rate, self.backbone.mel_spec.sample_rate))
         if not torch.isfinite(audio).all():
             raise UserError("audio has NaN or infinite samples")
-        return torch.from_numpy(resample(audio.numpy(), sample_rate, self.backbone.mel_spec.sample_rate))
+        return audio
 
     def _prepare(self, audio, sample_rate: int, recipe: Recipe) -> _Input:
         """As the backbone takes it, by the front end of the recipe."""

@@ -13,6 +13,7 @@ LAYERS = [
     {"errors", "page"},
     {"launch"},
     {
+        "ending",
         "files",
         "mel",
         "noise",
