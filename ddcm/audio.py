@@ -60,8 +60,8 @@ def read_audio(path: str | Path, sample_rate: int = 16000, most_s: float | None 
     """A recording as mono float32 (S,) at ``sample_rate``: channels averaged, resampled, not levelled.
 
     S is the file's number of frames times the ratio of the rates, rounded, and at least 1. It takes little more memory
-    than the result, whatever the file's rate, channels and claims. A recording longer than ``most_s`` seconds is refused
-    before it is decoded.
+    than the result, whatever the file's rate, channels and claims. A recording longer than ``most_s`` seconds is
+    refused before it is decoded.
 
     Raises:
         UserError: missing, unreadable or truncated, no samples, NaN or infinite samples, or more than ``LONGEST``.

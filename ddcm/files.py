@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-
 KEPT = 40  # letters of a name in its temporary one: one of the greatest length still has room for what is added
 
 
