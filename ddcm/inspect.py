@@ -52,17 +52,17 @@ def _stream(path: Path) -> dict[str, Any]:
 
 def _codebook(name: str) -> dict[str, Any]:
     from ddcm.quantize.checkpoint import load_codebook
+    from ddcm.quantize.single import SingleCodebook
+    from ddcm.quantize.spec import to_spec
 
     codebook = load_codebook(name)
-    norms = codebook.quantizer.codebook.detach().float().norm(dim=1)
-    return {
-        "what": "codebook",
-        "quantizer": type(codebook.quantizer).__name__,
-        **codebook.quantizer.config,
-        "atom norm (min, mean, max)": ", ".join(f"{x:.3f}" for x in (norms.min(), norms.mean(), norms.max())),
-        "fitted on": codebook.backbone_name,
-        "latent digest": codebook.latent_digest,
-    }
+    quantizer = codebook.quantizer
+    facts = {"what": "codebook", "quantizer": type(quantizer).__name__, **to_spec(quantizer)["config"]}
+    for number, part in enumerate(part for part in quantizer.modules() if isinstance(part, SingleCodebook)):
+        norms = part.codebook.detach().float().norm(dim=1)
+        level = f", level {number}" if quantizer.levels > 1 else ""
+        facts[f"atom norm (min, mean, max){level}"] = f"{norms.min():.3f}, {norms.mean():.3f}, {norms.max():.3f}"
+    return facts | {"fitted on": codebook.backbone_name, "latent digest": codebook.latent_digest}
 
 
 def _backbone(name: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _backbone(name: str) -> dict[str, Any]:
         "name": backbone.name,
         "latent digest": backbone.latent_digest,
         "digest": backbone.digest,
-        "heads": backbone.heads,
+        "heads": getattr(backbone, "heads", "its own"),
         "scaling factor": backbone.scaling_factor,
         "latent": f"{backbone.latent_channels} channels, {spec.n_mels // 4} bands, "
         f"{spec.sample_rate / spec.hop / 4:g} frames a second",
@@ -99,7 +99,7 @@ def check_heads(name: str, audio_path: str, seed: int = 0) -> dict[str, Any]:
     from ddcm.noise import latent_noise
     from ddcm.schedule import add_noise
 
-    errors = {}
+    errors: dict[str, float] = {}
     for heads in ("hub", "original"):
         backbone = load(name, heads=heads)
         spec = backbone.mel_spec
@@ -115,5 +115,5 @@ def check_heads(name: str, audio_path: str, seed: int = 0) -> dict[str, Any]:
             for t in (100, 300, 500, 700, 900)
         ]
         errors[heads] = float(sum(squares) / len(squares))
-    better = min(errors, key=errors.get)
+    better = min(errors, key=errors.__getitem__)
     return {f"noise error, heads {key}": f"{value:.5f}" for key, value in errors.items()} | {"better": better}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -23,6 +24,8 @@ from ddcm.sample import Denoise, denoise_loop
 
 Pick = Callable[[int, int, torch.Tensor, int], torch.Tensor]
 """``pick(lane, step, x0, count) -> noise (n,)`` of one window's step, from its estimate x0 (C, L, F)."""
+Stages = turbo.Choice | list[tuple[int, int]]
+"""What a step wrote into the file: turbo's atoms and signs, or classic's (atom, level) of each stage."""
 OnCall = Callable[[], None]
 """Called after each UNet call, for progress."""
 
@@ -61,16 +64,17 @@ def encode_windows(
     """Code the windows' latents z (W, C, L, F), W <= lanes, into ``out``; returns what the decoder will make of
     them."""
     book, targets = book_of(stream, placed), z.detach().float().cpu()
-    chosen: list[list] = [[] for _ in windows]
+    chosen: list[list[Stages]] = [[] for _ in windows]
 
     def pick(lane: int, step: int, x0: torch.Tensor, count: int) -> torch.Tensor:
         residual = (targets[lane] - x0).flatten()
         if stream.mode == "classic":
             stages = classic.choose(book, windows[lane], step, residual, count, stream.coefficient_bits)
+            chosen[lane].append(stages)
             choice = classic.weights(stages, stream.coefficient_bits)
         else:
-            stages = choice = turbo.choose(book, windows[lane], step, residual, count)
-        chosen[lane].append(stages)
+            choice = turbo.choose(book, windows[lane], step, residual, count)
+            chosen[lane].append(choice)
         return book.synthesize(windows[lane], step, *choice)
 
     result = run(stream, placed, sampler, windows, pick, on_call)
@@ -97,7 +101,8 @@ def decode_windows(
     return run(stream, placed, sampler, windows, pick, on_call)
 
 
-def write_choice(out: BitWriter, stream: Stream, stages) -> None:
+def write_choice(out: BitWriter, stream: Stream, stages: Any) -> None:
+    """``stages`` is ``Stages`` of the stream's mode."""
     if stream.mode == "classic":
         classic.write(out, stages, stream.log2_atoms, stream.coefficient_bits)
     else:

@@ -34,5 +34,6 @@ def from_spec(spec: dict[str, Any]) -> Quantizer:
     return known[spec["class"]](**config)
 
 
-def _subclasses(cls: type) -> set[type]:
-    return {found for child in cls.__subclasses__() for found in {child} | _subclasses(child)}
+def _subclasses(cls: type[Quantizer]) -> set[type[Quantizer]]:
+    children: set[type[Quantizer]] = set(cls.__subclasses__())
+    return children.union(*map(_subclasses, children))
