@@ -83,7 +83,9 @@ def _backbone(name: str) -> dict[str, Any]:
         "timesteps": len(backbone.alphas_cumprod),
     }
     for part in ("vae", "unet", "vocoder"):
-        facts[f"{part} parameters"] = f"{sum(p.numel() for p in getattr(backbone, part).parameters()):,}"
+        module = getattr(backbone, part, None)  # one's own backbone need not have them
+        if module is not None:
+            facts[f"{part} parameters"] = f"{sum(p.numel() for p in module.parameters()):,}"
     return facts
 
 
