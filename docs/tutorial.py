@@ -35,6 +35,13 @@ def commands(page: str) -> list[str]:
     return [line for step in steps(page) for line in step["commands"].splitlines()]
 
 
+def linked(folder: Path) -> None:
+    """The project's files in ``folder``, so that what commands write lies there and not among them."""
+    for entry in ROOT.iterdir():
+        if entry.name not in LEFT_OUT:
+            (folder / entry.name).symlink_to(entry)
+
+
 def run(blocks: list[str], folder: Path, environment: dict[str, str]) -> list[str]:
     """One shell for all blocks, because they change folder and environment; what each printed to stdout.
 
@@ -78,9 +85,7 @@ def main(fresh: bool, keep: bool) -> None:
         if fresh:
             outputs = run([block.replace("URL", str(ROOT)) for block in blocks], folder, environment)
         else:
-            for entry in ROOT.iterdir():
-                if entry.name not in LEFT_OUT:
-                    (folder / entry.name).symlink_to(entry)
+            linked(folder)
             environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
             outputs = ["", *run(blocks[1:], folder, environment)]
     if not keep:
