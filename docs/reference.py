@@ -8,6 +8,7 @@ asserts that the page is the one that this writes.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import textwrap
@@ -161,5 +162,6 @@ def _inline(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     PAGE.write_text(page(), encoding="utf-8")
     print(PAGE.relative_to(ROOT))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jsonargparse
 import pytest
+import torch
 
 from ddcm import cli
 from tests.conftest import ROOT
@@ -43,7 +44,7 @@ def understood(words: list[str], scratch: Path) -> None:
         SystemExit: the parser refuses them.
         KeyError: a program that no line below is for.
     """
-    KNOWN[Path(words[0]).name](words[1:], scratch)
+    KNOWN[words[0].rpartition("/")[2]](words[1:], scratch)
 
 
 def _ddcm(words: list[str], scratch: Path) -> None:
@@ -88,8 +89,8 @@ def _fit(words: list[str], scratch: Path) -> None:
         raise Parsed
 
     given = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
-    if "--ckpt_path" in given:  # its existence is checked
-        (scratch / "last.ckpt").touch()
+    if "--ckpt_path" in given:  # it is opened
+        torch.save({}, scratch / "last.ckpt")
         given[given.index("--ckpt_path") + 1] = str(scratch / "last.ckpt")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FitCLI, "before_instantiate_classes", stop)
