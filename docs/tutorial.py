@@ -21,7 +21,9 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "tutorial.md"
 STEP = re.compile(r"```bash\n(?P<commands>.*?)```\n(?:\n```text\n(?P<output>.*?)```\n)?", re.DOTALL)
 MARK = "--- the next step ---"
-NOTICES = re.compile(r"it/s|s/it|^\s*$|`Trainer|^(GPU|TPU|HPU|💡|INFO)|litlogger|Tip:|^\s*\| Name|^-{9}|^\d+ +\|")
+NOTICES = re.compile(  # Lightning's table of the module, its bar, its tips
+    r"^\s*$|^[┏┃┡│└]|^ {20}|it/s|^(Trainable|Non-trainable|Total) |^Modules in|`Trainer|^(GPU|TPU|HPU|INFO|💡)"
+)
 LEFT_OUT = {"runs", "out", ".git", ".venv"}
 
 
