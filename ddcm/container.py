@@ -17,6 +17,7 @@ import zlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from ddcm.errors import UserError, is_text
 
@@ -124,7 +125,8 @@ def pack(stream: Stream) -> bytes:
         out += bytes.fromhex(stream.codebook) + varint(stream.atoms) + varint(stream.levels)
     else:
         out += bytes([stream.log2_atoms, stream.coefficient_bits])
-        out += _pack_lists(stream.schedule) if lists else _pack_curve(stream.schedule)
+        assert stream.schedule is not None, "check() comes first"
+        out += _pack_lists(stream.schedule) if isinstance(stream.schedule, Lists) else _pack_curve(stream.schedule)
     out += stream.payload
     return bytes(out) + _CRC.pack(zlib.crc32(out))
 
@@ -172,7 +174,7 @@ def _read(reader: _Reader) -> Stream:
     if flags & 3 >= len(MODES) or flags >> 7 or arithmetic & 3 >= len(DTYPES) or arithmetic >> 3:
         raise ValueError("unknown flags")
     mode, vq = MODES[flags & 3], MODES[flags & 3] == "vq"
-    fields = dict(backbone=reader.take(8).hex(), samples=reader.varint())
+    fields: dict[str, Any] = dict(backbone=reader.take(8).hex(), samples=reader.varint())
     fields["mean"], fields["gain"] = _LEVEL.unpack(reader.take(_LEVEL.size))
     fields["lanes"], fields["threads"] = reader.take(2)
     if flags >> 4 & 1:

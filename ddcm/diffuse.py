@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -62,13 +62,13 @@ def usage_notes(counts: torch.Tensor) -> dict[str, float]:
 
 def projection(recipe: Recipe, quantizer: Quantizer | None, steps: int) -> Project:
     """Where the codebook acts on the estimates of a loop of ``steps``."""
-    if recipe.quantizer == "none" or recipe.acts_on not in ("estimates", "late-estimates"):
+    if quantizer is None or recipe.acts_on not in ("estimates", "late-estimates"):
         return identity
     first = steps // 2 if recipe.acts_on == "late-estimates" else 0
     return lambda i, x0: quantise(x0, recipe, quantizer) if i >= first else x0
 
 
-def timeline_noise(seed: int, frames: int, like: tuple[int, int, int], device) -> torch.Tensor:
+def timeline_noise(seed: int, frames: int, like: Sequence[int], device) -> torch.Tensor:
     """Noise for each window of ``frames`` mel frames (W, C, L, F); windows share it where they overlap.
 
     ``like`` is a window's (C, L, F).
@@ -102,7 +102,8 @@ def diffuse(
             noise = timeline_noise(words.seed, frames, window_shape(backbone, frames), backbone.device)
         start = noise if z is None else add_noise(z, noise, float(backbone.alphas_cumprod[timesteps[0]]))
         z = _down(backbone, quantizer, recipe, words, timesteps, start, batch_size, on_step, trace)
-    if recipe.quantizer != "none" and recipe.acts_on == "output":
+    assert z is not None, "from noise there is at least one step"
+    if quantizer is not None and recipe.acts_on == "output":
         z = torch.cat([quantise(batch, recipe, quantizer) for batch in z.split(batch_size)])
     return z, len(timesteps)
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddcm.errors import UserError
+
+if TYPE_CHECKING:
+    from ddcm.backbone.frozen import FrozenBackbone
+
+TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
+PARTS = ("vae", "unet", "vocoder", *TEXT)
+NEEDS = {  # what it can do -> the weights that are in memory at once
+    "reconstruct": ("vae", "vocoder"),
+    "compress, decompress, transform": ("vae", "unet", "vocoder"),
+    "prompts, while they are encoded": TEXT,
+    "candidates by CLAP score": ("vae", "unet", "vocoder", "text_encoder"),
+}
 
 
 def inspect(name: str) -> dict[str, Any]:
@@ -60,21 +72,22 @@ def _stream(path: Path) -> dict[str, Any]:
 
 def _codebook(name: str) -> dict[str, Any]:
     from ddcm.quantize.checkpoint import load_codebook
+    from ddcm.quantize.single import SingleCodebook
+    from ddcm.quantize.spec import to_spec
 
     codebook = load_codebook(name)
-    norms = codebook.quantizer.codebook.detach().float().norm(dim=1)
-    return {
-        "what": "codebook",
-        "quantizer": type(codebook.quantizer).__name__,
-        **codebook.quantizer.config,
-        "atom norm (min, mean, max)": ", ".join(f"{x:.3f}" for x in (norms.min(), norms.mean(), norms.max())),
-        "fitted on": codebook.backbone_name,
-        "latent digest": codebook.latent_digest,
-    }
+    quantizer = codebook.quantizer
+    facts = {"what": "codebook", "quantizer": type(quantizer).__name__, **to_spec(quantizer)["config"]}
+    for number, part in enumerate(part for part in quantizer.modules() if isinstance(part, SingleCodebook)):
+        norms = part.codebook.detach().float().norm(dim=1)
+        level = f", level {number}" if quantizer.levels > 1 else ""
+        facts[f"atom norm (min, mean, max){level}"] = f"{norms.min():.3f}, {norms.mean():.3f}, {norms.max():.3f}"
+    return facts | {"fitted on": codebook.backbone_name, "latent digest": codebook.latent_digest}
 
 
 def _backbone(name: str) -> dict[str, Any]:
     from ddcm.backbone import load
+    from ddcm.backbone.frozen import FrozenBackbone
 
     backbone = load(name)
     spec = backbone.mel_spec
@@ -83,15 +96,21 @@ def _backbone(name: str) -> dict[str, Any]:
         "name": backbone.name,
         "latent digest": backbone.latent_digest,
         "digest": backbone.digest,
-        "heads": f"{backbone.heads}: {backbone.head_counts('hub')}; original: {backbone.head_counts('original')}",
+        "heads": getattr(backbone, "heads", "its own"),
         "scaling factor": backbone.scaling_factor,
         "latent": f"{backbone.latent_channels} channels, {spec.n_mels // 4} bands, "
         f"{spec.sample_rate / spec.hop / 4:g} frames a second",
         "mel": f"{spec.n_mels} bands to {spec.fmax:g} Hz, hop {spec.hop} at {spec.sample_rate} Hz",
         "timesteps": len(backbone.alphas_cumprod),
     }
+    return facts | (_parts(backbone) if isinstance(backbone, FrozenBackbone) else {})
+
+
+def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
+    """Weights of each component, and the memory that the verbs need for them."""
+    layouts = f"{backbone.heads}: {backbone.head_counts('hub')}; original: {backbone.head_counts('original')}"
     counts = {part: backbone.parameters_of(part) for part in PARTS}
-    facts |= {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
+    facts = {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
     for what, parts in NEEDS.items():
         count = {part: counts[part] for part in parts}
         if all(count.values()):
@@ -103,13 +122,3 @@ def _backbone(name: str) -> dict[str, Any]:
             said = "not here: " + ", ".join(part for part, found in count.items() if not found)
         facts[what] = said
     return facts
-
-
-TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
-PARTS = ("vae", "unet", "vocoder", *TEXT)
-NEEDS = {  # what it can do -> the weights that are in memory at once
-    "reconstruct": ("vae", "vocoder"),
-    "compress, decompress, transform": ("vae", "unet", "vocoder"),
-    "prompts, while they are encoded": TEXT,
-    "candidates by CLAP score": ("vae", "unet", "vocoder", "text_encoder"),
-}

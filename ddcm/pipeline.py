@@ -213,8 +213,9 @@ class DDCMPipeline:
         latents = [self._sampled(batch, recipe) for batch in cut.split(self.batch_size)]
         z = torch.cat([z for z, _ in latents])
         if recipe.mode_share < 1:
-            noise = timeline_noise(seed + POSTERIOR_STREAM, total, tuple(z.shape[1:]), z.device)
-            z = z + (1 - recipe.mode_share) * torch.cat([std for _, std in latents]) * noise
+            noise = timeline_noise(seed + POSTERIOR_STREAM, total, z.shape[1:], z.device)
+            stds = torch.cat([std for _, std in latents if std is not None])
+            z = z + (1 - recipe.mode_share) * stds * noise
         if recipe.limiter != "none":
             z = limit_std(z / self.backbone.scaling_factor, recipe.limiter) * self.backbone.scaling_factor
         if quantizer is not None and recipe.acts_on == "input":
@@ -279,7 +280,8 @@ class DDCMPipeline:
         mels = torch.cat([self.backbone.decode(batch).cpu() for batch in z.split(self.batch_size)])
         total, rate = given.mel.shape[2], self.backbone.mel_spec.sample_rate
         mel = windows.join(mels, windows.starts(total), total)
-        notes = {"recipe": recipe, "backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
+        notes: dict[str, Any] = {"recipe": recipe}
+        notes |= {"backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
         notes |= {"features": given.features} | given.noticed
         audio, notes["vocoder"], failed = vocode(mel, recipe.vocoder, self.backbone)
         if failed:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -65,8 +65,8 @@ class FrozenBackbone(Backbone):
         device: str | torch.device = "cpu",
         dtype: str = "float32",
         vae_dtype: str = "float32",
-        heads: Literal["hub", "original"] = "hub",
-        null: Literal["trained", "stock"] = "trained",
+        heads: str = "hub",
+        null: str = "trained",
         compiled: bool = False,
     ):
         for flag, value, known in (
@@ -81,7 +81,7 @@ class FrozenBackbone(Backbone):
         self.device, self.dtype, self.vae_dtype = _usable(device), DTYPES[dtype], DTYPES[vae_dtype]
         self._parts, self._compiled = parts, compiled
         self._finite_so_far: torch.Tensor | None = None  # of eps, on the device
-        self._conditions: dict[str, Condition] = {}
+        self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
         vae, vocoder, scheduler = (parts.configs[part] for part in ("vae", "vocoder", "scheduler"))
         self.scaling_factor: float = vae["scaling_factor"]
         self.latent_channels: int = vae["latent_channels"]
@@ -113,7 +113,7 @@ class FrozenBackbone(Backbone):
         return module
 
     @cached_property
-    def vae(self) -> torch.nn.Module:
+    def vae(self) -> Any:  # a Module, with diffusers' encode() and decode()
         return self._load("vae", self.vae_dtype)
 
     @cached_property

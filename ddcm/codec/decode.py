@@ -68,6 +68,7 @@ def latents(
     """
     count = len(placed.starts)
     if stream.mode == "vq":
+        assert codebook is not None, "refuse_others() comes first"
         shape = (1, CHANNELS, placed.latent_frames, BANDS)
         for levels in vq.decode(stream.payload, codebook.quantizer, count, (stream.levels, *shape[2:])):
             yield codebook.quantizer.decode(vq.from_levels(levels, codebook.quantizer, shape))

@@ -58,7 +58,7 @@ def generate(
     stream = scheduled(stream, placed, settings)
     book, out = book_of(stream, placed), BitWriter()
     null, wanted = backbone.null_condition(), backbone.condition(prompt)
-    direction: torch.Tensor | None = None  # of the step that is being taken
+    direction = torch.empty(0)  # of the step that is being taken
 
     def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
         nonlocal direction

@@ -115,7 +115,7 @@ def curve_for(kbps: float, steps: int | None, measured: list[dict]) -> Curve:
 
     Without ``steps``, the number of them that was best at the nearest rate. With it, the rows of the nearest number.
     """
-    best: dict[float, dict] = {}
+    best: dict[float, tuple[float, dict]] = {}
     for row in measured:
         at, cost = row["kbps"], row.get("loss", 0.0) if steps is None else abs(math.log(row["steps"] / steps))
         if at not in best or cost < best[at][0]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -23,6 +24,8 @@ from ddcm.sample import Denoise, denoise_loop
 
 Pick = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
 """``pick(step, x0, count) -> noises (n,)`` of the windows' step, from their estimates x0 (W, C, L, F)."""
+Stages = turbo.Choice | list[tuple[int, int]]
+"""What a step wrote into the file: turbo's atoms and signs, or classic's (atom, level) of each stage."""
 OnCall = Callable[[], None]
 """Called after each UNet call, for progress."""
 
@@ -68,7 +71,7 @@ def encode_windows(
     """
     book = book_of(stream, placed)
     targets, weights = (x.detach().float().to(sampler.device) for x in (z, weights))
-    chosen: list[list] = [[] for _ in windows]
+    chosen: list[list[Stages]] = [[] for _ in windows]
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         noises = []
@@ -124,7 +127,8 @@ def decode_windows(
     return run(stream, placed, sampler, windows, pick, on_call)
 
 
-def write_choice(out: BitWriter, stream: Stream, stages) -> None:
+def write_choice(out: BitWriter, stream: Stream, stages: Any) -> None:
+    """``stages`` is ``Stages`` of the stream's mode."""
     if stream.mode == "classic":
         classic.write(out, stages, stream.log2_atoms, stream.coefficient_bits)
     else:

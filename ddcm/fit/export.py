@@ -21,7 +21,7 @@ class ExportCodebook(L.Callback):
     def __init__(self) -> None:
         self._measured: dict[int, dict[str, float]] = {}
 
-    def on_validation_end(self, trainer: L.Trainer, module: CodebookModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         found = {name: trainer.callback_metrics.get(f"val/{name}") for name in FIGURES}
         self._measured[trainer.global_step] = {k: float(v) for k, v in found.items() if v is not None}
 
@@ -31,8 +31,9 @@ class ExportCodebook(L.Callback):
     def load_state_dict(self, state: dict) -> None:
         self._measured = dict(state["measured"])
 
-    def on_fit_end(self, trainer: L.Trainer, module: CodebookModule) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, CodebookModule)
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
             return
         codebook, step = _best(trainer, module)
         start, end = module.start_figures, self._measured.get(step, {})
@@ -48,8 +49,10 @@ class ExportCodebook(L.Callback):
 def _best(trainer: L.Trainer, module: CodebookModule) -> tuple[Codebook, int]:
     """The best checkpoint's codebook and its step; this moment's where none was validated."""
     for callback in trainer.checkpoint_callbacks:
-        path = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
-        if callback.monitor == BEST and Path(path).is_file():
+        if not isinstance(callback, ModelCheckpoint) or callback.monitor != BEST:
+            continue
+        path = callback.best_model_path
+        if Path(path).is_file():
             return load_codebook(path), torch.load(path, map_location="cpu", weights_only=True)["global_step"]
     config = {**module.description, "fit": {}}
     return Codebook(module.quantizer, config["backbone"], config["latent_digest"], config), trainer.global_step

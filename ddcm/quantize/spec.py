@@ -58,5 +58,6 @@ def _is_spec(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"class", "config"}
 
 
-def _subclasses(cls: type) -> set[type]:
-    return {found for child in cls.__subclasses__() for found in {child} | _subclasses(child)}
+def _subclasses(cls: type[Quantizer]) -> set[type[Quantizer]]:
+    children: set[type[Quantizer]] = set(cls.__subclasses__())
+    return children.union(*map(_subclasses, children))
