@@ -16,8 +16,8 @@ from ddcm.fit.manifest import read_manifest, split_entries
 from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.quantize import Quantizer
 
-SAMPLES = 81920  # 5.12 s of each validation file
-DRAWS = 2  # of timestep and noise for each clip
+SAMPLES = 40960  # 2.56 s of each validation file
+DRAWS = 4  # of timestep and noise for each clip
 CELLS_PER_S = 400
 
 Apply = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
