@@ -42,20 +42,21 @@ def find_audio(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     return found
 
 
-def read_audio(path: str | Path, sample_rate: int = 16000) -> torch.Tensor:
+def read_audio(path: str | Path, sample_rate: int = 16000, most_s: float | None = None) -> torch.Tensor:
     """A recording as mono float32 (S,) at ``sample_rate``: channels averaged, resampled, not levelled.
 
-    S is the file's number of frames times the ratio of the rates, rounded, and at least 1.
+    S is the file's number of frames times the ratio of the rates, rounded, and at least 1. A recording longer
+    than ``most_s`` seconds is refused before it is decoded.
 
     Raises:
-        UserError: missing, unreadable or truncated, no samples, or NaN or infinite samples.
+        UserError: missing, unreadable or truncated, too long, no samples, or NaN or infinite samples.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes)")
-    mono, rate = _read_mono(path)
+    mono, rate = _read_mono(path, most_s)
     if len(mono) == 0:
         raise UserError(f"{path}: no samples in it")
     if not np.isfinite(mono).all():
@@ -74,15 +75,21 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
     return np.pad(result, (0, size - len(result)))
 
 
-def _read_mono(path: Path) -> tuple[np.ndarray, int]:
+def _refuse_long(path: Path, seconds: float, most_s: float | None) -> None:
+    if most_s is not None and seconds > most_s:
+        raise UserError(f"{path}: longer than {most_s:g} s; give a shorter piece of it")
+
+
+def _read_mono(path: Path, most_s: float | None) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
-        return _read_with_librosa(path, error)
+        return _read_with_librosa(path, error, most_s)
     with file:
         _refuse_truncated(path, file.extra_info)
+        _refuse_long(path, file.frames / file.samplerate, most_s)
         try:
             blocks = [b.mean(axis=1) for b in file.blocks(BLOCK, dtype="float32", always_2d=True)]
         except soundfile.LibsndfileError as error:
@@ -105,7 +112,7 @@ def _refuse_truncated(path: Path, log: str) -> None:
                 raise UserError(f"{path}: truncated: {there} of {declared.strip()} bytes are there")
 
 
-def _read_with_librosa(path: Path, reason: Exception) -> tuple[np.ndarray, int]:
+def _read_with_librosa(path: Path, reason: Exception, most_s: float | None) -> tuple[np.ndarray, int]:
     """What libsndfile cannot read, through librosa's other decoders (ffmpeg, where it is installed)."""
     import warnings
 
@@ -114,9 +121,11 @@ def _read_with_librosa(path: Path, reason: Exception) -> tuple[np.ndarray, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            audio, rate = librosa.load(path, sr=None, mono=True)
+            # A second more than allowed is enough to see that it is too long.
+            audio, rate = librosa.load(path, sr=None, mono=True, duration=None if most_s is None else most_s + 1)
     except Exception as error:  # audioread raises its backends' own errors
         raise UserError(f"{path}: not readable as audio ({str(reason).rstrip('.')})") from error
+    _refuse_long(path, len(audio) / rate, most_s)
     return audio.astype(np.float32), int(rate)
 
 
