@@ -56,7 +56,7 @@ def sheet(path: Path, panels: list[tuple[str, torch.Tensor]], columns: int = 4, 
         figure.savefig(temporary, format="png")
 
 
-def side_by_side(path: Path, panels: list[tuple[str, torch.Tensor]], spec: MelSpec = MelSpec()) -> None:
+def side_by_side(path: Path, panels: list[tuple[str, torch.Tensor]], spec: MelSpec) -> None:
     """One or two titled log-mels (T, M) beside each other on one wide PNG, with seconds and kHz; for a page."""
     figures, _ = _matplotlib()
     figure = figures.Figure(figsize=(10, 3.1), layout="constrained", dpi=160)

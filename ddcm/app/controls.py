@@ -11,7 +11,7 @@ import gradio as gr
 
 from ddcm.app.look import TILES
 from ddcm.app.studio import Result, Studio
-from ddcm.app.work import ONE_AT_A_TIME, Upload
+from ddcm.app.work import ONE_AT_A_TIME, sends_itself
 from ddcm.recipes import DEFAULTS, RECIPES
 
 MOVES_CONTROLS: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -49,13 +49,14 @@ def right() -> gr.Column:
     return gr.Column(scale=7, min_width=420)
 
 
-def source(studio: Studio, examples: Sequence[Path]) -> Upload:
+def source(studio: Studio, examples: Sequence[Path]) -> gr.Audio:
     """A recording to bring, or one of the project's."""
     most = f"up to {studio.limits.max_seconds:g} s, {studio.limits.max_megabytes:g} MB"
-    found = Upload(
+    found = gr.Audio(
         label=f"Recording ({most})", sources=["upload", "microphone"], type="filepath", buttons=["download"],
         waveform_options=WAVE,
     )  # fmt: skip
+    sends_itself(found)
     if examples:
         gr.Examples(
             [[str(path)] for path in examples], [found], label="Or try", example_labels=[p.stem for p in examples],
@@ -74,8 +75,8 @@ def recipe(studio: Studio, verb: str) -> gr.Dropdown:
 
 
 def words() -> tuple[gr.Textbox, gr.Textbox]:
-    prompt = gr.Textbox(label="Prompt", placeholder="what it shall be; may stay empty", max_length=1000)
-    negative = gr.Textbox(label="Negative prompt", placeholder="what to stay away from", max_length=1000)
+    prompt = gr.Textbox("", label="Prompt", placeholder="what it shall be; may stay empty", max_length=1000)
+    negative = gr.Textbox("", label="Negative prompt", placeholder="what to stay away from", max_length=1000)
     return prompt, negative
 
 
@@ -96,7 +97,7 @@ def results(before: bool = True) -> Results:
         first = _player("Before") if before else None
         audio = _player("After" if before else "Result")
     picture = gr.Image(
-        label="Spectrograms", type="filepath", interactive=False, height=300, elem_classes="picture",
+        label="Spectrograms", show_label=False, type="filepath", interactive=False, elem_classes="picture",
         buttons=["download", "fullscreen"],
     )  # fmt: skip
     metrics = gr.HTML(value={}, html_template=TILES)

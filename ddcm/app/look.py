@@ -38,13 +38,14 @@ TILES = (
 
 STYLE = """
 .gradio-container > main { max-width: 1280px; margin: 0 auto; padding: 20px 24px 48px !important; }
+.html-container { padding: 0 !important; }
 #masthead { display: flex; align-items: baseline; gap: 14px; flex-wrap: wrap; padding: 4px 2px 10px; }
 #masthead h1 { font-size: 26px; font-weight: 700; letter-spacing: -.02em; margin: 0; }
 #masthead p { margin: 0; color: var(--body-text-color-subdued); font-size: 14px; }
 #masthead .facts { margin-left: auto; font-size: 12px; font-family: var(--font-mono); }
 .lead p { color: var(--body-text-color-subdued); font-size: 14px; margin: 0; }
 .about p { color: var(--body-text-color-subdued); font-size: 13px; line-height: 1.45; margin: -4px 2px 2px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); gap: 8px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: 8px; }
 .tile { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 8px 10px;
         background: var(--block-background-fill); cursor: help; }
 .tile span { display: block; font-size: 11.5px; color: var(--body-text-color-subdued); white-space: nowrap;
@@ -52,6 +53,7 @@ STYLE = """
 .tile b { font-size: 18px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tile small { font-size: 11.5px; font-weight: 400; margin-left: 4px; color: var(--body-text-color-subdued); }
 .picture img { object-fit: contain; background: #fff; }
+.picture { min-height: 180px; }
 .report iframe { width: 100%; height: 860px; border: 1px solid var(--border-color-primary); border-radius: 8px; }
 """
 

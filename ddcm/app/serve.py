@@ -30,7 +30,7 @@ class Door:
 
 
 @contextmanager
-def serving(pipe: DDCMPipeline, door: Door = Door(), limits: Limits = Limits()) -> Iterator[str]:
+def serving(pipe: DDCMPipeline, door: Door, limits: Limits) -> Iterator[str]:
     """Yields the address of a running page. Afterwards it is closed and every file that it held is gone.
 
     Raises:
@@ -65,15 +65,25 @@ def serving(pipe: DDCMPipeline, door: Door = Door(), limits: Limits = Limits()) 
 
 def serve(load: Callable[[], DDCMPipeline], door: Door, limits: Limits) -> int:
     """Until Ctrl-C, or a polite kill."""
-    stopped = threading.Event()
-    for polite in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(polite, lambda *_: stopped.set())
-    with serving(load(), door, limits) as address:
+    with _asked_to_end() as ended, serving(load(), door, limits) as address:
         print(f"ddcm is on {address}  (Ctrl-C ends it)", flush=True)
         if door.host not in LOCAL and door.password is None:
             print("everyone who reaches this machine can use it; --password keeps it to some", flush=True)
-        stopped.wait()
+        ended.wait()
     return 0
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[threading.Event]:
+    """Yields what Ctrl-C and a polite kill set, so that files are deleted on either."""
+    ended = threading.Event()
+    polite = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: ended.set()) for number in polite]
+    try:
+        yield ended
+    finally:
+        for number, handler in zip(polite, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _sweep(visits: Visits, older_than_s: float, over: threading.Event) -> None:

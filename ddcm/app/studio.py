@@ -59,7 +59,7 @@ class Result:
 class Studio:
     """A loaded pipeline behind limits. ``source`` is a file to read, ``folder`` takes the results."""
 
-    def __init__(self, pipe: DDCMPipeline, limits: Limits = Limits()):
+    def __init__(self, pipe: DDCMPipeline, limits: Limits):
         self.pipe, self.limits = pipe, limits
         self.rate = pipe.backbone.mel_spec.sample_rate
 
@@ -95,9 +95,7 @@ class Studio:
         )  # fmt: skip
         return self._finished(folder, slug(words["prompt"] or "unconditional"), out, recipe, None, **words)
 
-    def compress(
-        self, folder: Path, on_step: OnStep, source: Path, listen: bool, chosen: dict[str, Any]
-    ) -> Result:
+    def compress(self, folder: Path, on_step: OnStep, source: Path, listen: bool, chosen: dict[str, Any]) -> Result:
         """``chosen`` as for ``ddcm.codec.encode.Settings``; with ``listen`` the file is decoded too."""
         audio = self._hear(source)
         target = folder / f"{source.stem}.ddcm"
@@ -111,14 +109,14 @@ class Studio:
 
     def compare(
         self, folder: Path, on_step: OnStep, source: Path, words: dict[str, Any]
-    ) -> tuple[Path, dict[str, dict[str, float]]]:
+    ) -> tuple[str, dict[str, dict[str, float]]]:
         """The report as one page that needs nothing beside it, and its metrics by name of the case."""
         audio = self._hear(source)
         entries = compare(self.pipe, audio, words, lambda name, number, of: on_step(number, of))
         facts = {"backbone": self.pipe.backbone.name, "prompt": words["prompt"] or "none"}
         target = folder / "report.html"
         target.write_text(page(f"{source.name}: every recipe", entries, self.rate, facts), encoding="utf-8")
-        return target, {entry.name: _told(entry.metrics) for entry in entries}
+        return str(target), {entry.name: _told(entry.metrics) for entry in entries}
 
     def _decoded(self, folder: Path, on_step: OnStep, source: Path, audio: torch.Tensor | None) -> Result:
         stream = unpack(read(source))
@@ -132,9 +130,8 @@ class Studio:
     def _finished(
         self, folder: Path, name: str, out: Output, recipe: str | None, audio: torch.Tensor | None, **said: Any
     ) -> Result:
-        panels = [("After", mel_of(out.audio, out.sample_rate))]
-        if audio is not None:
-            panels.insert(0, ("Before", mel_of(audio, self.rate)))
+        sounds = [("Result", out.audio)] if audio is None else [("Before", audio), ("After", out.audio)]
+        panels = [(title, mel_of(sound, self.rate)) for title, sound in sounds]
         side_by_side(folder / "spectrograms.png", panels, self.pipe.backbone.mel_spec)
         if recipe is not None:
             said = {"recipe": recipe} | settings(out.notes["recipe"]) | said | noticed(out)

@@ -12,7 +12,7 @@ from ddcm.app import controls
 from ddcm.app.controls import MOVES_CONTROLS, left, right, wire
 from ddcm.app.look import framed
 from ddcm.app.studio import Studio
-from ddcm.app.work import Desk, FileUpload
+from ddcm.app.work import Desk, sends_itself
 from ddcm.recipes import DEFAULTS
 
 PROGRESS = gr.Progress()
@@ -44,7 +44,7 @@ class Tabs:
             def work(folder, on_step):
                 return self.studio.reconstruct(folder, on_step, Path(audio), recipe, seed)
 
-            return results.values(await self.desk.do(request, progress, audio, work))
+            return results.values(await self.desk.do_with(request, progress, audio, work))
 
         wire(run, cancel, reconstruct, [source, recipe, seed], results.all(), results.picture)
 
@@ -74,7 +74,7 @@ class Tabs:
             def work(folder, on_step):
                 return self.studio.transform(folder, on_step, Path(audio), recipe, words, flags)
 
-            return results.values(await self.desk.do(request, progress, audio, work))
+            return results.values(await self.desk.do_with(request, progress, audio, work))
 
         def follow(recipe):
             chosen = self.studio.chosen("transform", recipe)
@@ -109,7 +109,7 @@ class Tabs:
             def work(folder, on_step):
                 return self.studio.generate(folder, on_step, recipe, duration_s, words, flags)
 
-            return results.values(await self.desk.do(request, progress, None, work))
+            return results.values(await self.desk.do(request, progress, work))
 
         def follow(recipe):
             chosen = self.studio.chosen("generate", recipe)
@@ -126,9 +126,9 @@ class Tabs:
             listen = gr.Checkbox(True, label="Decode it too, to listen", info="Takes as long again.")
             with gr.Accordion("More settings", open=False):
                 steps = gr.Number(
-                    None, label="Steps", info="For each 10 s; empty: what is best at the rate.", precision=0
+                    0, label="Steps", info="For each 10 s. 0: what is best at the rate.", precision=0, minimum=0
                 )
-                prompt = gr.Textbox(label="Prompt", placeholder="what it is; kept in the file", max_length=1000)
+                prompt = gr.Textbox("", label="Prompt", placeholder="what it is; kept in the file", max_length=1000)
                 seed = controls.seed()
             run, cancel = controls.buttons("Compress")
             file = gr.File(label="Compressed file", interactive=False, elem_id="compressed")
@@ -141,15 +141,16 @@ class Tabs:
             def work(folder, on_step):
                 return self.studio.compress(folder, on_step, Path(audio), listen, chosen)
 
-            result = await self.desk.do(request, progress, audio, work)
-            return [result.file, *results.values(result)]
+            result = await self.desk.do_with(request, progress, audio, work)
+            return [str(result.file), *results.values(result)]
 
         given = [source, kbps, listen, steps, prompt, seed]
         wire(run, cancel, compress, given, [file, *results.all()], results.picture)
 
     def decompress(self) -> None:
         with left("Bring a .ddcm file that was made with this backbone and hear what is in it."):
-            source = FileUpload(label=".ddcm file", file_types=[".ddcm"], type="filepath", elem_id="to-decompress")
+            source = gr.File(label=".ddcm file", file_types=[".ddcm"], type="filepath", elem_id="to-decompress")
+            sends_itself(source)
             run, cancel = controls.buttons("Decompress")
         with right():
             results = controls.results(before=False)
@@ -158,7 +159,7 @@ class Tabs:
             def work(folder, on_step):
                 return self.studio.decompress(folder, on_step, Path(file))
 
-            return results.values(await self.desk.do(request, progress, file, work))
+            return results.values(await self.desk.do_with(request, progress, file, work))
 
         wire(run, cancel, decompress, [source], results.all(), results.picture)
 
@@ -180,7 +181,7 @@ class Tabs:
             def work(folder, on_step):
                 return self.studio.compare(folder, on_step, Path(audio), words)
 
-            return await self.desk.do(request, progress, audio, work)
+            return await self.desk.do_with(request, progress, audio, work)
 
         def show(file: Any) -> str:
             return framed(Path(file).read_text(encoding="utf-8"))

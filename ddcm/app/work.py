@@ -35,23 +35,29 @@ class Desk:
         self.visits = visits
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ddcm")
 
-    async def do(self, request: gr.Request, progress: gr.Progress, source: str | None, work: Work) -> Any:
+    async def do_with(self, request: gr.Request, progress: gr.Progress, source: str | None, work: Work) -> Any:
+        """``do`` on what the visitor brought."""
+        if source is None:
+            raise gr.Error("bring a file first: upload or record one", print_exception=False)
+        self.visits.brought(request.session_hash or "", Path(source))
+        return await self.do(request, progress, work, source)
+
+    async def do(self, request: gr.Request, progress: gr.Progress, work: Work, source: str | None = None) -> Any:
         """What the work returns. If the request is cancelled the work stops at its next step, and this waits for it.
 
         Raises:
             gr.Error: one line for the visitor; files are called by their own names.
         """
         visit = request.session_hash or ""
-        if source is not None:
-            self.visits.brought(visit, Path(source))
         with self.visits.working(visit) as stop:
             folder = self.visits.folder(visit)
 
             def on_step(done: int, total: int) -> None:
                 if stop.is_set():
                     raise Stopped
-                progress((done, total), desc="Working", unit="steps")
+                progress((done, total), desc="Finishing" if done == total else "Working", unit="steps")
 
+            progress(0, desc="Starting")
             context = contextvars.copy_context()  # Gradio knows by it whose progress this is
             task = asyncio.get_running_loop().run_in_executor(
                 self._thread, lambda: context.run(_in_one_line, source, work, folder, on_step)
@@ -67,7 +73,6 @@ class Desk:
 
 def _in_one_line(source: str | None, work: Work, folder: Path, on_step: OnStep) -> Any:
     try:
-        on_step(0, 1)
         return work(folder, on_step)
     except UserError as error:
         line = str(error)
@@ -83,26 +88,16 @@ def _in_one_line(source: str | None, work: Work, folder: Path, on_step: OnStep) 
     raise gr.Error(html.escape(line, quote=False), print_exception=False)
 
 
-class Upload(gr.Audio):
-    """A recording that the visitor sends. An address instead of a file is not fetched: the server asks nobody."""
+def sends_itself(component: gr.Audio | gr.File) -> None:
+    """What a visitor gives the component is a file; an address is not fetched: the server asks nobody.
 
-    is_template = True  # Gradio's word for: looks like its parent
+    (A subclass would say it better, but Gradio writes a file beside the source of every one.)
+    """
+    move = component.async_move_resource_to_block_cache
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path):
-        refuse_address(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+    async def checked(name: str | Path | None) -> str | None:
+        if str(name).lower().startswith(("http:", "https:")):
+            raise gr.Error("send the file itself; addresses are not fetched", print_exception=False)
+        return await move(name)
 
-
-class FileUpload(gr.File):
-    """The same for a file of another kind."""
-
-    is_template = True
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path):
-        refuse_address(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-
-def refuse_address(name: str | Path | None) -> None:
-    if str(name).lower().startswith(("http:", "https:")):
-        raise gr.Error("send the file itself; addresses are not fetched", print_exception=False)
+    component.async_move_resource_to_block_cache = checked
