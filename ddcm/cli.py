@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from ddcm import cli_codec
+from ddcm import cli_codec, cli_serve
 from ddcm.cli_devices import as_processes, compute_options, device_of, devices_options, set_threads, speaks
 from ddcm.ending import ending
 from ddcm.errors import UserError
@@ -113,6 +113,10 @@ def evaluate(arguments: Namespace) -> int:
     return evaluate_folders(arguments.references, arguments.estimates, arguments.out, arguments.overwrite)
 
 
+def serve(arguments: Namespace) -> int:
+    return cli_serve.serve(arguments, lambda: _load(arguments, quantises=True))
+
+
 def inspect(arguments: Namespace) -> int:
     from ddcm.inspect import inspect
 
@@ -142,7 +146,7 @@ def recipes(arguments: Namespace) -> int:
 VERBS = {
     "reconstruct": reconstruct, "transform": transform, "generate": generate, "compress": compress,
     "decompress": decompress, "compare": compare, "evaluate": evaluate, "inspect": inspect,
-    "recipes": recipes,
+    "recipes": recipes, "serve": serve,
 }  # fmt: skip
 
 
@@ -248,6 +252,8 @@ def _parser() -> ArgumentParser:
 
     one = _verb(verbs, "recipes", "the table of recipes")
     one.add_argument("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take")
+
+    cli_serve.add_verb(lambda name, about: _verb(verbs, name, about), _common_options)
     return parser
 
 

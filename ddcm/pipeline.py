@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ class _Input:
     audio: torch.Tensor | None = None  # (160 T,) levelled, at the mel's rate; None where there is no recording
     features: str = "matched"  # the front end that made the mel
     noticed: dict[str, Any] = field(default_factory=dict)  # while it was encoded
+    on_batch: Callable[[], None] = lambda: None  # called when a batch of windows went through the VAE
 
 
 class DDCMPipeline:
@@ -88,10 +90,14 @@ class DDCMPipeline:
         """
         return cls(load(backbone, **options), None if codebook is None else load_codebook(codebook), batch_size)
 
-    def reconstruct(self, audio, sample_rate: int, recipe: str | None = None, seed: int = 0, **settings) -> Output:
+    def reconstruct(
+        self, audio, sample_rate: int, recipe: str | None = None, seed: int = 0, on_step: OnStep | None = None,
+        **settings,
+    ) -> Output:  # fmt: skip
         """Audio (S,) or (channels, S) -> the same through mel, VAE (and codebook) and vocoder.
 
-        ``seed`` is of the latent's sample, where the recipe draws one. ``settings`` override the recipe's: see
+        ``seed`` is of the latent's sample, where the recipe draws one. ``on_step`` counts batches of windows, once
+        encoded and once decoded. ``settings`` override the recipe's: see
         ``ddcm.recipes.Recipe``.
 
         Raises:
@@ -99,6 +105,10 @@ class DDCMPipeline:
         """
         chosen = resolve("reconstruct", recipe, **settings)
         given = self._prepare(audio, sample_rate, chosen)
+        if on_step is not None:
+            batches = -(-len(windows.starts(given.mel.shape[2])) // self.batch_size)
+            done = itertools.count(1)
+            given.on_batch = lambda: on_step(next(done), 2 * batches)
         return self._finish(given, self._encode(given, chosen, seed), chosen)
 
     def transform(
@@ -210,7 +220,10 @@ class DDCMPipeline:
         total = given.mel.shape[2]
         size = min(total, windows.FRAMES)
         cut = torch.cat([given.mel[:, :, start : start + size] for start in windows.starts(total)])
-        latents = [self._sampled(batch, recipe) for batch in cut.split(self.batch_size)]
+        latents = []
+        for batch in cut.split(self.batch_size):
+            latents.append(self._sampled(batch, recipe))
+            given.on_batch()
         z = torch.cat([z for z, _ in latents])
         if recipe.mode_share < 1:
             noise = timeline_noise(seed + POSTERIOR_STREAM, total, z.shape[1:], z.device)
@@ -277,7 +290,11 @@ class DDCMPipeline:
             yield one, mine, steps
 
     def _finish(self, given: _Input, z: torch.Tensor, recipe: Recipe, said: dict | None = None) -> Output:
-        mels = torch.cat([self.backbone.decode(batch).cpu() for batch in z.split(self.batch_size)])
+        decoded = []
+        for batch in z.split(self.batch_size):
+            decoded.append(self.backbone.decode(batch).cpu())
+            given.on_batch()
+        mels = torch.cat(decoded)
         total, rate = given.mel.shape[2], self.backbone.mel_spec.sample_rate
         mel = windows.join(mels, windows.starts(total), total)
         notes: dict[str, Any] = {"recipe": recipe}
