@@ -115,9 +115,9 @@ def save(pipeline: AudioLDM2Pipeline, out: Path, facts: dict | None = None) -> i
         pipeline.save_pretrained(fresh, safe_serialization=True)
         for file in fresh.glob("*/config.json"):
             config = json.loads(file.read_text())
+            config.pop("_name_or_path", None)  # where it was loaded from
             # transformers loads in the dtype written here, diffusers in fp32: they must agree.
-            if "dtype" in config:
-                file.write_text(json.dumps(_float32(config), indent=2) + "\n")
+            file.write_text(json.dumps(_float32(config), indent=2) + "\n")
         for file in fresh.glob("*/tokenizer.json"):  # without the indentation, half the bytes
             tokenizer = json.loads(file.read_text(encoding="utf-8"))
             file.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")

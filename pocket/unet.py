@@ -126,10 +126,13 @@ class UNetStage(L.LightningModule):
         self.register_buffer("abar", DDIMScheduler(**SCHEDULER).alphas_cumprod, persistent=False)
 
     def start_from(self, folder: Path) -> None:
-        """The latent's scale is measured anew: the VAE may be another one by now."""
+        """The latent's scale is measured anew only where the encoder is another one by now."""
         state = shipped.parts(folder).state_dict()
         self.parts.load_state_dict(state)
         self.ema.load_state_dict(state)
+        vae, (clap, _) = shipped.vae(folder), shipped.clap(folder)
+        if frozen_digests(vae, clap)["vae"] == self.frozen["vae"]:
+            self.scaling_factor.fill_(vae.config.scaling_factor)
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parts.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2)
