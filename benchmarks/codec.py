@@ -2,7 +2,7 @@
 
     python -m benchmarks.codec --corpus runs/corpus                      # everything; docs/codec.md, .csv and .png
     python -m benchmarks.codec --corpus runs/corpus --clips 2 --only turbo opus ceiling --out runs/codec
-    python -m benchmarks.codec ... --codebook FOLDER       # of configs/residual.yaml: vq with 1 to 8 levels
+    python -m benchmarks.codec --corpus runs/corpus --only vq --codebook FOLDER    # of configs/residual.yaml: 8 levels
 
 Bytes are those of the file. The ceiling is the VAE and a vocoder with nothing quantised; "over" is what a row loses to
 the ceiling with the same vocoder: the backbone's own ("plain"), or corrected towards its mel ("refined", what
@@ -48,18 +48,13 @@ from pocket.batches import validation
 from pocket.corpus import SAMPLE_RATE, Clip, Corpus
 
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0)
-SINGLE = (
-    0.25,
-    0.5,
-    1.0,
-)  # kbps at which the DDCM paper's one atom a step is affordable: 73, 145 and 290 calls a second
+SINGLE = (0.25, 0.5, 1.0)  # kbps at which one atom a step is affordable: 18, 36 and 72 UNet calls a second of sound
 SLOW = "classic one atom"
 Row = dict[str, str | float]
 
 
 def systems(args: argparse.Namespace) -> dict[str, Settings | None]:
     """Name -> how it is compressed; None where nothing is."""
-    vq_levels = vq.levels_of(load_codebook(args.codebook).quantizer) if args.codebook else 0
     found: dict[str, Settings | None] = {"ceiling": None}
     for kbps in RATES:
         found[f"turbo hadamard {kbps:g}"] = Settings(kbps=kbps)
@@ -69,8 +64,10 @@ def systems(args: argparse.Namespace) -> dict[str, Settings | None]:
         found[f"classic 30 steps {kbps:g}"] = Settings(kbps=kbps, mode="classic", steps=30)
     for kbps in SINGLE:
         found[f"{SLOW} {kbps:g}"] = Settings(kbps=kbps, mode="classic")
-    for levels in range(1, vq_levels + 1):
-        found[f"vq {levels}"] = Settings(mode="vq", levels=levels)
+    if args.codebook:
+        quantizer = load_codebook(args.codebook).quantizer
+        for levels in range(1, vq.levels_of(quantizer) + 1):
+            found[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = Settings(mode="vq", levels=levels)
     return found
 
 

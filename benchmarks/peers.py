@@ -36,7 +36,8 @@ def _opus(audio: torch.Tensor, kbps: int):
     with tempfile.TemporaryDirectory() as folder:
         plain, packed, back = (Path(folder) / name for name in ("a.wav", "a.opus", "b.wav"))
         soundfile.write(plain, audio.numpy(), RATE)
-        encode_s = _run("opusenc", "--quiet", "--bitrate", kbps, plain, packed)
+        small = ("--padding", 0, "--discard-comments")  # no bytes but those of its sound
+        encode_s = _run("opusenc", "--quiet", "--bitrate", kbps, *small, plain, packed)
         decode_s = _run("opusdec", "--quiet", "--rate", RATE, packed, back)
         heard = torch.from_numpy(soundfile.read(back, dtype="float32")[0])
         return in_step(audio, heard), packed.stat().st_size, encode_s, decode_s

@@ -1,11 +1,13 @@
 """What the benchmarks code in common UNet calls are whole files, and some levels of a residual codebook are a file."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from benchmarks.together import compress, in_lengths
 from ddcm.codec.encode import Settings
-from ddcm.container import Curve, unpack
+from ddcm.container import Curve, pack, unpack
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer, ResidualQuantizer
@@ -39,6 +41,8 @@ def test_the_first_levels_of_a_residual_codebook_are_a_file(tiny, speech):
     latents = [pipe.decompress(data).latent for data in files]
     errors = [float((latent - latents[2]).square().mean()) for latent in latents]
     assert errors[0] > errors[1] > errors[2] == 0
+    with pytest.raises(UserError, match="other levels"):
+        pipe.decompress(pack(replace(unpack(files[0]), levels=4)))
     with pytest.raises(UserError, match=r"outside \[1, 3\]"):
         pipe.compress(speech[:16000], 16000, mode="vq", levels=4)
     with pytest.raises(UserError, match="mode vq"):

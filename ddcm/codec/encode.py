@@ -167,8 +167,8 @@ def targets_of(backbone: Backbone, mels: Sequence[torch.Tensor]) -> Targets:
     """What windows of mel (1, 1, T, M) should become, and how much each number of it is worth.
 
     The posterior's deviation says how much a number may be off before the decoder makes another mel of it; in some
-    channels that is six times less than in others. Choosing noise for the residual over the root of it costs no bits
-    and took a tenth off the mel's error at 1 kbps; over the deviation itself, what is left alone drifts too far.
+    channels that is several times less than in others. Choosing noise for the residual over the root of it costs no
+    bits and brings the mel nearer. Over the deviation itself, what is left alone drifts too far.
     """
     found = [backbone.posterior(mel) for mel in mels]
     z = torch.cat([mean for mean, _ in found]) * backbone.scaling_factor
