@@ -89,11 +89,12 @@ def summary(rows: list[Row]) -> list[tuple[str, float, float, str]]:
     """(metric, mean, median, worst file) over the rows where it is a number."""
     lines = []
     for name in [key for key in rows[0] if key != "file"] if rows else []:
-        told = [row for row in rows if not math.isnan(row[name])]
+        figures = [(float(row[name]), str(row["file"])) for row in rows]
+        told = [(value, file) for value, file in figures if not math.isnan(value)]
         if told:
-            values = [row[name] for row in told]
-            worst = max(told, key=lambda row, name=name: badness(name, row[name]))
-            lines.append((name, statistics.mean(values), statistics.median(values), f"{worst['file']}"))
+            values = [value for value, _ in told]
+            worst = max(((badness(name, value), file) for value, file in told), key=lambda pair: pair[0])[1]
+            lines.append((name, statistics.mean(values), statistics.median(values), worst))
     return lines
 
 

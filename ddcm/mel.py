@@ -34,9 +34,9 @@ class MelSpec:
 @functools.lru_cache(maxsize=8)
 def filterbank(spec: MelSpec) -> torch.Tensor:
     """(n_mels, n_fft // 2 + 1), librosa's: torchaudio's own differs by 5e-8, which shows near the floor."""
-    import librosa
+    from librosa.filters import mel
 
-    bank = librosa.filters.mel(
+    bank = mel(
         sr=spec.sample_rate,
         n_fft=spec.n_fft,
         n_mels=spec.n_mels,
@@ -46,6 +46,14 @@ def filterbank(spec: MelSpec) -> torch.Tensor:
         norm="slaney",
     )
     return torch.from_numpy(bank)
+
+
+def band_centres(spec: MelSpec) -> list[float]:
+    """The middle of each band in Hz, rising, n_mels of them."""
+    import librosa
+
+    edges = librosa.mel_frequencies(spec.n_mels + 2, fmin=spec.fmin, fmax=spec.fmax, htk=False)
+    return edges[1:-1].tolist()
 
 
 @functools.lru_cache(maxsize=8)

@@ -27,7 +27,9 @@ def denoising_error(backbone: Backbone, z: torch.Tensor, t: torch.Tensor, noise:
     """
     abar = backbone.alphas_cumprod.cpu()[t].to(z)[:, None, None, None]
     x = abar.sqrt() * z + (1 - abar).sqrt() * noise.to(z)
-    return (backbone.eps(x, t, backbone.null_condition()) - noise.to(z)).square().mean(dim=(1, 2, 3))
+    estimate = backbone.eps(x, t, backbone.null_condition())
+    backbone.check()
+    return (estimate - noise.to(z)).square().mean(dim=(1, 2, 3))
 
 
 def diffusion_loss(backbone: Backbone, z: torch.Tensor, seed: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ class ExportCodebook(L.Callback):
     def __init__(self) -> None:
         self._measured: dict[int, dict[str, float]] = {}
 
-    def on_validation_end(self, trainer: L.Trainer, module: CodebookModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         found = {name: trainer.callback_metrics.get(f"val/{name}") for name in FIGURES}
         self._measured[trainer.global_step] = {k: float(v) for k, v in found.items() if v is not None}
 
@@ -32,8 +32,9 @@ class ExportCodebook(L.Callback):
     def load_state_dict(self, state: dict) -> None:
         self._measured = dict(state["measured"])
 
-    def on_fit_end(self, trainer: L.Trainer, module: CodebookModule) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, CodebookModule)
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
             return
         codebook, step = _best(trainer, module)
         start, end = module.start_figures, self._measured.get(step, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -93,6 +94,11 @@ class CodebookModule(L.LightningModule):
         spec = self.backbone.mel_spec
         return spec.sample_rate / spec.hop / 4 * (spec.n_mels // 4)
 
+    @property
+    def _data(self) -> Any:
+        """The data module, a ``LatentData``."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it on the way
+
     def setup(self, stage: str) -> None:
         dim, channels = self.quantizer.embedding_dim, self.backbone.latent_channels
         if dim != channels:
@@ -122,13 +128,13 @@ class CodebookModule(L.LightningModule):
             self._start_from(load_codebook(self.init_from))
         else:
             self._initialise()
-        self.start_figures = self._measure(self.trainer.datamodule.val_dataloader())
+        self.start_figures = self._measure(self._data.val_dataloader())
         self._log_at_once({f"val/{name}_start": value for name, value in self.start_figures.items()}, 0)
 
     @torch.no_grad()
     def _initialise(self) -> None:
         """k-means on the first batches, in the order in which a single process would meet them."""
-        stream, cells = self.trainer.datamodule.train_stream(), []
+        stream, cells = self._data.train_stream(), []
         for _ in range(self.init_batches):
             z = next(stream)["z"].to(self.device)
             together = dist.gather_rows(z.flatten(1)).reshape(-1, *z.shape[1:])
@@ -189,7 +195,7 @@ class CodebookModule(L.LightningModule):
         self.log("train/perplexity", quantized.perplexity, prog_bar=True)
         self.log("train/usage", quantized.usage)
         self._cells_a_step = batch["z"].numel() // batch["z"].shape[1] * self.trainer.world_size
-        loss = sum(losses.values())
+        loss = functools.reduce(torch.add, losses.values())
         return loss if self.idle is None else loss.detach() + 0 * self.idle
 
     def on_train_batch_end(self, outputs, batch, batch_index: int) -> None:
@@ -213,7 +219,7 @@ class CodebookModule(L.LightningModule):
         self._mae_db, mels = mel_difference_db(self.backbone, before, after)
         due = self.listen_every and self._validations % self.listen_every == 0
         self._validations += 1
-        for board in (logger.experiment for logger in self.loggers) if due else ():
+        for board in [getattr(logger, "experiment", None) for logger in self.loggers] if due else []:
             if hasattr(board, "add_figure"):
                 show(board, self.backbone, mels, self.global_step)
                 show_codebook(board, self.quantizer, before, self.global_step)
