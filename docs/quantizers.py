@@ -129,7 +129,7 @@ if __name__ == "__main__":
     parser.add_argument("--cache_dir", help="of encoded latents")
     parser.add_argument("--runs", type=Path, default=Path("runs/quantizers"))
     parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
     text = table(arguments)

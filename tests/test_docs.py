@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from benchmarks import reconstruct
+from ddcm.pipeline import DDCMPipeline
+from ddcm.quantize import HardQuantizer
+from ddcm.quantize.checkpoint import Codebook
 from ddcm.recipes import RECIPES
 from docs import recipe_claims as claims
 from docs.quantizer_rows import Row, difference
 from docs.quantizers import closed
 from docs.recipe_page import page, said_settings
-from docs.recipes import plan, stamp
+from docs.recipes import one_clip, plan, stamp
 from tests.conftest import ROOT
 
 METRICS = ("log_mel_mae_db", "log_mel_corr", "lsd_db", "mrstft", "hf_ratio_db", "clap_score", "clap_mean")
@@ -27,6 +30,17 @@ def found():
         name: {metric: {"speech": [i + 0.25], "effects": [i + 0.75, float("nan")]} for metric in METRICS}
         for i, name in enumerate(NAMES)
     }
+
+
+def test_a_clip_meets_every_row(tiny, speech):
+    quantizer = HardQuantizer(codebook_size=32).eval().requires_grad_(False)
+    pipe = DDCMPipeline(tiny, Codebook(quantizer, tiny.name, tiny.latent_digest, {}))
+    rows = one_clip(pipe, speech[8000:16000], "rain", diffused=True, steps=2)
+    assert list(rows) == NAMES
+    assert rows["full-diffusion"]["clap_score"] > rows["full-diffusion"]["clap_mean"]
+    assert {"log_mel_mae_db", "log_mel_corr", "hf_ratio_db"} <= set(rows["matched"])
+    few = one_clip(pipe, speech[8000:16000], "rain", diffused=False, steps=2)
+    assert list(few) == [name for name, verb, *_ in plan() if verb == "reconstruct"]
 
 
 def test_the_page_has_every_row_and_its_numbers(found):

@@ -36,7 +36,7 @@ def test_as_long_as_asked(pipe, name, duration_s):
 def test_an_input_can_be_the_start(pipe, second, name):
     out = pipe.transform(second, 16000, "a drum", recipe=name, **FEW)
     assert out.audio.shape == second.shape
-    near = pipe.transform(second, 16000, "a drum", recipe=name, strength=0.05, quantizer="none", n=1, **FEW)
+    near = pipe.transform(second, 16000, "a drum", recipe=name, strength=0.01, quantizer="none", n=1, **FEW)
     plain = pipe.reconstruct(second, 16000).latent
     assert (near.latent - plain).abs().mean() < (out.latent - plain).abs().mean()
 
