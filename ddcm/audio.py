@@ -42,6 +42,16 @@ def find_audio(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     return found
 
 
+def duration_s(path: str | Path) -> float:
+    """Seconds of a file by its header; a guess by its size where that cannot be read. Nothing is decoded."""
+    import soundfile
+
+    try:
+        return soundfile.info(path).duration
+    except (soundfile.LibsndfileError, OSError):
+        return Path(path).stat().st_size / 16000 if Path(path).is_file() else 0.0
+
+
 def read_audio(path: str | Path, sample_rate: int = 16000) -> torch.Tensor:
     """A recording as mono float32 (S,) at ``sample_rate``: channels averaged, resampled, not levelled.
 
@@ -50,17 +60,35 @@ def read_audio(path: str | Path, sample_rate: int = 16000) -> torch.Tensor:
     Raises:
         UserError: missing, unreadable or truncated, no samples, or NaN or infinite samples.
     """
+    rate, blocks = read_blocks(path)
+    mono = np.concatenate(list(blocks))
+    return torch.from_numpy(resample(mono, rate, sample_rate))
+
+
+def read_blocks(path: str | Path) -> tuple[int, Iterator[np.ndarray]]:
+    """A recording's sample rate, and its samples as mono float32 blocks (n,), at least one sample in all.
+
+    Raises:
+        UserError: as ``read_audio``; of what is inside the file, when its blocks are read.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes)")
-    mono, rate = _read_mono(path)
-    if len(mono) == 0:
+    rate, blocks = _mono_blocks(path)
+    return rate, _checked(path, blocks)
+
+
+def _checked(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    read = 0
+    for block in blocks:
+        read += len(block)
+        if not np.isfinite(block).all():
+            raise UserError(f"{path}: NaN or infinite samples; repair or leave out the file")
+        yield block
+    if read == 0:
         raise UserError(f"{path}: no samples in it")
-    if not np.isfinite(mono).all():
-        raise UserError(f"{path}: NaN or infinite samples; repair or leave out the file")
-    return torch.from_numpy(resample(mono, rate, sample_rate))
 
 
 def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
@@ -74,23 +102,29 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
     return np.pad(result, (0, size - len(result)))
 
 
-def _read_mono(path: Path) -> tuple[np.ndarray, int]:
+def _mono_blocks(path: Path) -> tuple[int, Iterator[np.ndarray]]:
     import soundfile
 
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
-        return _read_with_librosa(path, error)
-    with file:
-        _refuse_truncated(path, file.extra_info)
-        try:
-            blocks = [b.mean(axis=1) for b in file.blocks(BLOCK, dtype="float32", always_2d=True)]
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{path}: damaged or truncated ({str(error).rstrip('.')})") from error
-        read = sum(map(len, blocks))
-        if read < file.frames:
-            raise UserError(f"{path}: truncated: {read} of {file.frames} frames are there")
-        return np.concatenate(blocks or [np.zeros(0, np.float32)]), file.samplerate
+        audio, rate = _read_with_librosa(path, error)
+        return rate, iter([audio])
+
+    def blocks() -> Iterator[np.ndarray]:
+        with file:
+            _refuse_truncated(path, file.extra_info)
+            read = 0
+            try:
+                for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
+                    read += len(block)
+                    yield block.mean(axis=1)
+            except soundfile.LibsndfileError as error:
+                raise UserError(f"{path}: damaged or truncated ({str(error).rstrip('.')})") from error
+            if read < file.frames:
+                raise UserError(f"{path}: truncated: {read} of {file.frames} frames are there")
+
+    return file.samplerate, blocks()
 
 
 def _refuse_truncated(path: Path, log: str) -> None:

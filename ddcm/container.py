@@ -3,7 +3,7 @@
     magic "ddcm" | version | flags, arithmetic | digest of the backbone (8) | samples | level (2 + 2) | lanes, threads
     | mel spec, if it is not AudioLDM2's | seed, if not 0 | prompt and guidance, if there is a prompt
     | vq: digest of the codebook (8), atoms, levels
-    | else: log2 of the atoms, coefficient bits, then the schedule: a curve (5 bytes or so) or explicit lists
+    | else: log2 of the atoms, coefficient bits, then the schedule: a curve (8 bytes or so) or explicit lists
     | payload | CRC-32 of everything before it
 
 Numbers are little-endian; "varint" is base 128, the low seven bits first. Sizes are checked against bounds before
@@ -32,16 +32,20 @@ _LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Str
 
 @dataclass(frozen=True)
 class Curve:
-    """A schedule in four numbers; ``ddcm.codec.curve`` makes the lists of it."""
+    """A schedule in six numbers; ``ddcm.codec.curve`` makes the lists of it."""
 
     steps: int
     """T timesteps, which are T UNet calls and T - 1 coded noises; in [2, 1000]"""
     power: int
-    """timesteps are 999 (1 - s)^(power / 16), s even in [0, 1]; in [1, 255]"""
+    """timesteps are last + (first - last) (1 - s)^(power / 16), s even in [0, 1]; in [1, 255]"""
     growth: int
     """atoms of a step are proportional to s^(growth / 16); in [0, 255]"""
     total: int
     """atoms of all steps of a window together"""
+    first: int = MAX_STEPS - 1
+    """the noisiest timestep"""
+    last: int = 0
+    """the timestep whose estimate is the result; first - last >= steps - 1"""
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,8 @@ def _is_digest(text: str) -> bool:
 def _is_schedule(schedule: Curve | Lists | None) -> bool:
     if isinstance(schedule, Curve):
         sizes = 2 <= schedule.steps <= MAX_STEPS and 1 <= schedule.power <= 255 and 0 <= schedule.growth <= 255
-        return sizes and 1 <= schedule.total <= MAX_ATOMS * MAX_STEPS
+        span = 0 <= schedule.last <= schedule.first - schedule.steps + 1 and schedule.first < MAX_STEPS
+        return sizes and span and 1 <= schedule.total <= MAX_ATOMS * MAX_STEPS
     if isinstance(schedule, Lists):
         timesteps, atoms = schedule.timesteps, schedule.atoms
         falling = all(a > b for a, b in pairwise(timesteps)) and timesteps[-1] >= 0 and timesteps[0] < MAX_STEPS
@@ -247,12 +252,13 @@ def varint(value: int) -> bytes:
 
 
 def _pack_curve(curve: Curve) -> bytes:
-    return varint(curve.steps) + bytes([curve.power, curve.growth]) + varint(curve.total)
+    shape = bytes([curve.power, curve.growth])
+    return varint(curve.steps) + shape + b"".join(map(varint, (curve.total, curve.first, curve.last)))
 
 
 def _read_curve(reader: _Reader) -> Curve:
     steps, (power, growth) = reader.varint(), reader.take(2)
-    return Curve(steps, power, growth, reader.varint())
+    return Curve(steps, power, growth, reader.varint(), reader.varint(), reader.varint())
 
 
 def _pack_lists(lists: Lists) -> bytes:

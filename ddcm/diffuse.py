@@ -46,8 +46,16 @@ def quantise(z: torch.Tensor, recipe: Recipe, quantizer: Quantizer) -> torch.Ten
 
 def code_notes(z: torch.Tensor, quantizer: Quantizer) -> dict[str, float]:
     """What the codebook did to a recording: ``usage``, share of atoms met, and ``perplexity`` of their frequencies."""
-    codes = quantizer.encode(z).flatten()
-    counts = torch.bincount(codes, minlength=quantizer.codebook_size).double()
+    return usage_notes(code_counts(z, quantizer))
+
+
+def code_counts(z: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
+    """How often each atom is met: float64 (K,)."""
+    return torch.bincount(quantizer.encode(z).flatten(), minlength=quantizer.codebook_size).double()
+
+
+def usage_notes(counts: torch.Tensor) -> dict[str, float]:
+    """``code_notes`` of counts (K,)."""
     entropy = torch.special.entr(counts / counts.sum()).sum()
     return {"usage": float((counts > 0).double().mean()), "perplexity": float(entropy.exp())}
 
@@ -71,21 +79,27 @@ def timeline_noise(seed: int, frames: int, like: Sequence[int], device) -> torch
     return torch.stack([timeline[:, start : start + length] for start in first]).to(device)
 
 
+def window_shape(backbone: Backbone, frames: int) -> tuple[int, int, int]:
+    """(C, L, F) of the windows over ``frames`` mel frames."""
+    return backbone.latent_channels, min(frames, windows.FRAMES) // 4, backbone.mel_spec.n_mels // 4
+
+
 def diffuse(
     backbone: Backbone, quantizer: Quantizer | None, recipe: Recipe, words: Words, frames: int, batch_size: int,
     z: torch.Tensor | None = None, on_step: OnStep | None = None, trace: Trace | None = None,
+    noise: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, int]:  # fmt: skip
     """The latents (W, C, L, F) of all windows over ``frames`` mel frames, and the number of steps that were taken.
 
     Args:
         z: the input's latents, taken up to the recipe's strength; without them the start is noise alone.
         trace: filled with up to ``TRACED`` estimates.
+        noise: (W, C, L, F) instead of the timeline's own of ``words.seed``: where z is some windows of many.
     """
     timesteps = from_strength(recipe.strength, recipe.steps) if z is not None else from_strength(1.0, recipe.steps)
     if timesteps:
-        bands, channels = backbone.mel_spec.n_mels // 4, backbone.latent_channels
-        shape = (channels, min(frames, windows.FRAMES) // 4, bands)
-        noise = timeline_noise(words.seed, frames, shape, backbone.device)
+        if noise is None:
+            noise = timeline_noise(words.seed, frames, window_shape(backbone, frames), backbone.device)
         start = noise if z is None else add_noise(z, noise, float(backbone.alphas_cumprod[timesteps[0]]))
         z = _down(backbone, quantizer, recipe, words, timesteps, start, batch_size, on_step, trace)
     assert z is not None, "from noise there is at least one step"
@@ -111,4 +125,5 @@ def _down(backbone, quantizer, recipe, words, timesteps, x, batch_size, on_step,
             denoise_loop(denoise, batch, timesteps, backbone.alphas_cumprod,
                          project=project, solver=recipe.solver, on_step=step)
         )  # fmt: skip
+    backbone.check()
     return torch.cat(results)

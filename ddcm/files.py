@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,25 @@ def shipped(name: str | Path) -> Path:
     """``name`` as it is, or in the project's own folder where only that exists: found from any working folder."""
     beside = Path(__file__).parent.parent / name
     return beside if beside.exists() and not Path(name).exists() else Path(name)
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that were killed left of ``path`` under its temporary names."""
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.part{path.suffix}"):
+        pid = left.name.removesuffix(f".part{path.suffix}").rpartition(".")[2]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager

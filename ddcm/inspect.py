@@ -67,55 +67,45 @@ def _codebook(name: str) -> dict[str, Any]:
 
 def _backbone(name: str) -> dict[str, Any]:
     from ddcm.backbone import load
+    from ddcm.backbone.frozen import FrozenBackbone
 
     backbone = load(name)
     spec = backbone.mel_spec
-    facts = {
+    facts: dict[str, Any] = {
         "what": "backbone",
         "name": backbone.name,
         "latent digest": backbone.latent_digest,
         "digest": backbone.digest,
-        "heads": getattr(backbone, "heads", "its own"),
         "scaling factor": backbone.scaling_factor,
         "latent": f"{backbone.latent_channels} channels, {spec.n_mels // 4} bands, "
         f"{spec.sample_rate / spec.hop / 4:g} frames a second",
         "mel": f"{spec.n_mels} bands to {spec.fmax:g} Hz, hop {spec.hop} at {spec.sample_rate} Hz",
         "timesteps": len(backbone.alphas_cumprod),
     }
-    for part in ("vae", "unet", "vocoder"):
-        module = getattr(backbone, part, None)  # one's own backbone need not have them
-        if module is not None:
-            facts[f"{part} parameters"] = f"{sum(p.numel() for p in module.parameters()):,}"
+    if not isinstance(backbone, FrozenBackbone):  # somebody's own
+        return facts
+    hub, original = (backbone.head_counts(name) for name in ("hub", "original"))
+    facts["heads"] = f"{backbone.heads}: {hub}; original: {original}"
+    counts = {part: backbone.parameters_of(part) for part in PARTS}
+    facts |= {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
+    for what, parts in NEEDS.items():
+        count = {part: counts[part] for part in parts}
+        if all(count.values()):
+            # The VAE and the vocoder, and the text encoders while they run, stay in float32 whatever --dtype says.
+            unet = count.pop("unet", 0)
+            full, half = sum(count.values()) * 4 + unet * 4, sum(count.values()) * 4 + unet * 2
+            said = f"{full / 1e9:.2f} GB" + (f", {half / 1e9:.2f} GB with --dtype float16 or bfloat16" if unet else "")
+        else:
+            said = "not here: " + ", ".join(part for part, found in count.items() if not found)
+        facts[what] = said
     return facts
 
 
-def check_heads(name: str, audio_path: str, seed: int = 0) -> dict[str, Any]:
-    """Noise-prediction error of both head layouts on the user's own audio, at five timesteps, null condition.
-
-    The layout that the weights were trained with predicts noise better; which one that is was never measured
-    on the published weights.
-    """
-    from ddcm.audio import level, read_audio
-    from ddcm.backbone import load
-    from ddcm.mel import log_mel
-    from ddcm.noise import latent_noise
-    from ddcm.schedule import add_noise
-
-    errors: dict[str, float] = {}
-    for heads in ("hub", "original"):
-        backbone = load(name, heads=heads)
-        spec = backbone.mel_spec
-        audio = level(read_audio(audio_path, spec.sample_rate))[0][: spec.sample_rate * 10]
-        size = len(audio) // (4 * spec.hop) * 4 * spec.hop
-        if size == 0:
-            raise UserError(f"{audio_path}: shorter than one latent frame (40 ms)")
-        z = backbone.encode(log_mel(audio[None, :size], spec))
-        noise = latent_noise(seed, z.shape[2], z.shape[1], z.shape[3])[None].to(z)
-        null = backbone.null_condition()
-        squares = [
-            (backbone.eps(add_noise(z, noise, float(backbone.alphas_cumprod[t])), t, null) - noise).square().mean()
-            for t in (100, 300, 500, 700, 900)
-        ]
-        errors[heads] = float(sum(squares) / len(squares))
-    better = min(errors, key=errors.__getitem__)
-    return {f"noise error, heads {key}": f"{value:.5f}" for key, value in errors.items()} | {"better": better}
+TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
+PARTS = ("vae", "unet", "vocoder", *TEXT)
+NEEDS = {  # what it can do -> the weights that are in memory at once
+    "reconstruct": ("vae", "vocoder"),
+    "compress, decompress, transform": ("vae", "unet", "vocoder"),
+    "prompts, while they are encoded": TEXT,
+    "candidates by CLAP score": ("vae", "unet", "vocoder", "text_encoder"),
+}

@@ -13,13 +13,14 @@ import torch
 from ddcm import windows
 from ddcm.audio import Level, level, resample
 from ddcm.backbone import Backbone, load
-from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise
+from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise, window_shape
 from ddcm.errors import UserError
 from ddcm.features import extract
 from ddcm.limit import limit_std
 from ddcm.post import HIGH_HZ, energy_above, finish
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 from ddcm.recipes import Recipe, resolve
+from ddcm.recording import Recording
 from ddcm.vocode import lift_high, vocode
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class DDCMPipeline:
             codebook.check(backbone)
             codebook.quantizer.to(backbone.device)
         self.backbone, self.codebook, self.batch_size = backbone, codebook, batch_size
+        self.one_by_one = backbone.device.type == "cpu"
+        """Whether candidates are made one after the other."""
 
     @classmethod
     def from_pretrained(
@@ -132,13 +135,15 @@ class DDCMPipeline:
     def compress(self, audio, sample_rate: int, on_step: OnStep | None = None, **settings) -> bytes:
         """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` if nothing else is said.
 
-        ``settings`` are those of ``ddcm.codec.encode.Settings``.
+        A ``ddcm.recording.Recording`` at the backbone's rate is read window by window. ``settings`` are those of
+        ``ddcm.codec.encode.Settings``.
         """
         from ddcm.codec.encode import Settings, encode
 
         chosen = Settings(**settings)
         lanes = 1 if self.backbone.device.type == "cpu" else self.batch_size
-        return encode(self._mono(audio, sample_rate), self.backbone, chosen, self.codebook, lanes, on_step)
+        given = audio if isinstance(audio, Recording) else self._mono(audio, sample_rate)
+        return encode(given, self.backbone, chosen, self.codebook, lanes, on_step)
 
     def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
         """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level.
@@ -184,7 +189,7 @@ class DDCMPipeline:
         mel, used = extract(recipe.features, whole_cells, spec, extractor, recipe.raw_features)
         return _Input(mel, len(audio), moved, whole_cells, used)
 
-    def _quantizer(self, recipe: Recipe):
+    def quantizer_for(self, recipe: Recipe):
         if recipe.quantizer == "none":
             return None
         if self.codebook is None:
@@ -196,7 +201,7 @@ class DDCMPipeline:
 
     def _encode(self, given: _Input, recipe: Recipe, seed: int = 0) -> torch.Tensor:
         """The latent of each window (W, C, L, F), quantised where the recipe says so; on the backbone's device."""
-        quantizer = self._quantizer(recipe)
+        quantizer = self.quantizer_for(recipe)
         total = given.mel.shape[2]
         size = min(total, windows.FRAMES)
         cut = torch.cat([given.mel[:, :, start : start + size] for start in windows.starts(total)])
@@ -222,21 +227,17 @@ class DDCMPipeline:
 
     def _candidates(self, given, recipe: Recipe, words: Words, z, on_step, trace: bool) -> Output:
         """n results, one for each seed from ``words.seed`` on, ranked by CLAP where there is a prompt."""
-        quantizer, found = self._quantizer(recipe), []
-        for number in range(recipe.n):
-            one = Words(words.prompt, words.negative_prompt, words.seed + number)
-            kept = Trace() if trace else None
-            step = None
-            if on_step is not None:
-                step = lambda done, of, number=number: on_step(number * of + done, recipe.n * of)  # noqa: E731
-            frames = given.mel.shape[2]
-            result, steps = diffuse(self.backbone, quantizer, recipe, one, frames, self.batch_size, z, step, kept)
+        quantizer, found = self.quantizer_for(recipe), []
+        each = [Words(words.prompt, words.negative_prompt, words.seed + number) for number in range(recipe.n)]
+        kept = Trace() if trace else None
+        for one, result, steps in self._diffused(given.mel.shape[2], recipe, each, z, on_step, kept):
             said = {"prompt": one.prompt, "negative_prompt": one.negative_prompt, "seed": one.seed}
             if recipe.quantizer == "hard" and recipe.acts_on != "input":
                 said |= code_notes(result, quantizer)
             out = self._finish(given, result, recipe, said | {"unet_steps": steps})
             if kept is not None:
                 out.trace = [(t, self.backbone.decode(x0).cpu()) for t, x0 in kept.estimates]
+                kept.estimates.clear()
             found.append(out)
         if recipe.n > 1 and words.prompt:
             scores = self.backbone.clap_scores([out.audio for out in found], words.prompt)
@@ -246,6 +247,29 @@ class DDCMPipeline:
         best = found[0]
         best.others = found[1:]
         return best
+
+    def _diffused(self, frames: int, recipe: Recipe, each: list[Words], z, on_step, trace):
+        """(words, latents of all windows, steps) of each of several seeds.
+
+        On a GPU their windows go through the UNet together, ``batch_size`` at a time; on a CPU, which gains nothing by
+        it, one seed after the other, so that a candidate is to the bit what its seed gives alone.
+        """
+        quantizer, count = self.quantizer_for(recipe), len(each)
+        if self.one_by_one or trace is not None:
+            for number, one in enumerate(each):
+                step = None
+                if on_step is not None:
+                    step = lambda done, of, number=number: on_step(number * of + done, count * of)  # noqa: E731
+                yield one, *diffuse(self.backbone, quantizer, recipe, one, frames, self.batch_size, z, step, trace)
+            return
+        shape = window_shape(self.backbone, frames)
+        noise = torch.cat([timeline_noise(one.seed, frames, shape, self.backbone.device) for one in each])
+        start = None if z is None else z.repeat(count, 1, 1, 1)
+        result, steps = diffuse(
+            self.backbone, quantizer, recipe, each[0], frames, self.batch_size, start, on_step, noise=noise
+        )
+        for one, mine in zip(each, result.chunk(count), strict=True):
+            yield one, mine, steps
 
     def _finish(self, given: _Input, z: torch.Tensor, recipe: Recipe, said: dict | None = None) -> Output:
         mels = torch.cat([self.backbone.decode(batch).cpu() for batch in z.split(self.batch_size)])

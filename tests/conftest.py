@@ -13,6 +13,11 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
 
+def sounds(folder: Path) -> list[Path]:
+    """Audio files in an output folder, whose manifest is beside them."""
+    return sorted(path for path in folder.iterdir() if path.suffix in (".wav", ".flac"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     os.environ["DDCM_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -34,6 +34,9 @@ def refuse_others(stream: Stream, backbone: Backbone, codebook: Codebook | None)
     """
     here, mine = said_in_file(backbone), backbone.latent_digest if stream.mode == "vq" else backbone.digest
     if stream.backbone != mine:
+        for heads in ("hub", "original"):
+            if stream.mode != "vq" and stream.backbone == backbone.digest_with(heads):
+                raise UserError(f"made with --heads {heads}: decode it with the same")
         raise UserError(f"made with backbone {stream.backbone}; this is {backbone.name} ({mine}): give --backbone")
     if stream.mel != here["mel"]:
         raise UserError(f"made for another mel spectrogram than that of {backbone.name}")
@@ -51,7 +54,7 @@ def refuse_others(stream: Stream, backbone: Backbone, codebook: Codebook | None)
 
 def sampler_for(stream: Stream, backbone: Backbone) -> Sampler:
     denoise = backbone.denoiser(stream.prompt, "", stream.guidance / 256)
-    return Sampler(denoise, backbone.alphas_cumprod, backbone.device)
+    return Sampler(denoise, backbone.alphas_cumprod, backbone.device, backbone.check)
 
 
 def latents(

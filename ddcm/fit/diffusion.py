@@ -22,4 +22,6 @@ def diffusion_loss(backbone: Backbone, z: torch.Tensor, seed: int) -> torch.Tens
     noise = torch.randn(z.shape, generator=generator).to(z.device)
     abar = backbone.alphas_cumprod.cpu()[t].to(z)[:, None, None, None]
     x = abar.sqrt() * z + (1 - abar).sqrt() * noise
-    return F.mse_loss(backbone.eps(x, t, backbone.null_condition()), noise)
+    estimate = backbone.eps(x, t, backbone.null_condition())
+    backbone.check()
+    return F.mse_loss(estimate, noise)
