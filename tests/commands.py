@@ -1,6 +1,7 @@
 """The commands of the project's pages: found, and given to the parser of the program that they start."""
 
 import argparse
+import os
 import re
 import runpy
 import subprocess
@@ -116,6 +117,18 @@ def _sbatch(words: list[str], scratch: Path) -> None:
     understood(given[given.index("python") :], scratch)
 
 
+def _srun(words: list[str], scratch: Path) -> None:
+    understood(words[next(i for i, word in enumerate(words) if word in ("ddcm", "python")) :], scratch)
+
+
+def _hf(words: list[str], scratch: Path) -> None:
+    """The hub's own tool has every option in its help."""
+    command = [sys.executable, "-m", "huggingface_hub.cli.hf", words[0], "--help"]
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert all(word in said for word in words if word.startswith("--"))
+
+
 def _docker(words: list[str], scratch: Path) -> None:
     if words[0] == "build":
         assert words[1:] == ["-t", "ddcm", "."] and (ROOT / "Dockerfile").is_file()
@@ -146,6 +159,7 @@ def _nothing(words: list[str], scratch: Path) -> None:
 
 
 KNOWN = {
-    "ddcm": _ddcm, "python": _python, "python3": _python, "torchrun": _torchrun, "sbatch": _sbatch, "docker": _docker,
+    "ddcm": _ddcm, "python": _python, "python3": _python, "torchrun": _torchrun, "sbatch": _sbatch, "srun": _srun,
+    "docker": _docker, "hf": _hf,
     "pip": _pip, "tensorboard": _tensorboard, "pytest": _pytest, "git": _nothing, "cd": _nothing, ".": _nothing,
 }  # fmt: skip
