@@ -23,15 +23,16 @@ INLINE = re.compile(r"`(python3? (?:-m \w|\w+/)[^`]*)`")  # a whole command in t
 
 
 def commands(page: Path) -> list[str]:
-    """Every command of a page, those that ``&&`` joins one by one, without comments."""
-    text = page.read_text(encoding="utf-8")
-    lines = [line for block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
-    joined = [*lines, *INLINE.findall(" ".join(text.split()) if page.parent == ROOT else text)]
-    return [part.strip() for line in joined for part in line.split("  #")[0].split(" && ") if part.strip()]
+    """The commands of a page's blocks, those that ``&&`` joins one by one, without comments."""
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [part.strip() for line in lines for part in line.split("  #")[0].split(" && ") if part.strip()]
 
 
 def all_commands() -> list[str]:
-    return sorted({line for page in PAGES for line in commands(page)})
+    """Every command of every page, those in the text too."""
+    inline = {line for page in PAGES for line in INLINE.findall(page.read_text(encoding="utf-8"))}
+    return sorted(inline.union(*map(commands, PAGES)))
 
 
 class Parsed(Exception):
