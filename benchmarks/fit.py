@@ -1,6 +1,6 @@
 """Fitting against vector-quantize-pytorch: the same latents, batches, start and number of steps, in one run.
 
-    pip install vector-quantize-pytorch
+    pip install -e '.[train,bench]'
     python benchmarks/fit.py --root POOL/manifest.csv
 
 Every contender meets the same batches (64 windows of 64 frames: 65536 cells of 8 numbers), starts with its own k-means

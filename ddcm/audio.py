@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ddcm.errors import UserError
+from ddcm.errors import UserError, reason
 from ddcm.files import whole
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64",
             ".m4a", ".aac", ".wma"}  # fmt: skip
-BLOCK = 1 << 20  # frames read at a time: an hour of eight channels is mixed down as it comes
+BLOCK = 1 << 20  # numbers read at a time: a recording is mixed down and resampled as it comes
+LONGEST = 6 * 3600 * 16000  # samples: 1.4 GB. A few kilobytes of FLAC can claim, and hold, days of silence
+RATES = (1000, 1_000_000)  # Hz; a rate of 1 would make hours of every second
 PEAK = 0.5  # AudioLDM's training level
+FULL = "could not be written (is the disk full?)"
 SILENCE = 1e-6  # a peak below this is not brought up: it would be rounding noise
 
 
@@ -52,43 +56,79 @@ def duration_s(path: str | Path) -> float:
         return Path(path).stat().st_size / 16000 if Path(path).is_file() else 0.0
 
 
-def read_audio(path: str | Path, sample_rate: int = 16000) -> torch.Tensor:
+def read_audio(path: str | Path, sample_rate: int = 16000, most_s: float | None = None) -> torch.Tensor:
     """A recording as mono float32 (S,) at ``sample_rate``: channels averaged, resampled, not levelled.
 
-    S is the file's number of frames times the ratio of the rates, rounded, and at least 1.
+    S is the file's number of frames times the ratio of the rates, rounded, and at least 1. It takes little more memory
+    than the result, whatever the file's rate, channels and claims. A recording longer than ``most_s`` seconds is
+    refused before it is decoded.
 
     Raises:
-        UserError: missing, unreadable or truncated, no samples, or NaN or infinite samples.
+        UserError: missing, unreadable or truncated, no samples, NaN or infinite samples, or more than ``LONGEST``.
     """
-    rate, blocks = read_blocks(path)
-    mono = np.concatenate(list(blocks))
-    return torch.from_numpy(resample(mono, rate, sample_rate))
+    pieces = list(read_pieces(path, sample_rate, most_s))
+    return torch.from_numpy(_joined(pieces, sum(map(len, pieces))))
 
 
-def read_blocks(path: str | Path) -> tuple[int, Iterator[np.ndarray]]:
-    """A recording's sample rate, and its samples as mono float32 blocks (n,), at least one sample in all.
-
-    Raises:
-        UserError: as ``read_audio``; of what is inside the file, when its blocks are read.
-    """
+def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None) -> Iterator[np.ndarray]:
+    """As ``read_audio``, in pieces (n,): what is raised for a place in the file is raised when it is reached."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty (0 bytes)")
-    rate, blocks = _mono_blocks(path)
-    return rate, _checked(path, blocks)
-
-
-def _checked(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    read = 0
-    for block in blocks:
-        read += len(block)
-        if not np.isfinite(block).all():
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise UserError(f"{path}: the file is empty (0 bytes)")
+    except OSError as error:
+        raise UserError(f"{path}: {reason(error)}") from error
+    total = 0
+    for piece in _resampled(path, sample_rate, most_s):
+        if not np.isfinite(piece).all():
             raise UserError(f"{path}: NaN or infinite samples; repair or leave out the file")
-        yield block
-    if read == 0:
+        total += len(piece)
+        if total > LONGEST:
+            raise UserError(f"{path}: longer than {LONGEST / sample_rate / 3600:.1f} h; cut it into several files")
+        yield piece
+    if total == 0:
         raise UserError(f"{path}: no samples in it")
+
+
+def _resampled(path: Path, target: int, most_s: float | None) -> Iterator[np.ndarray]:
+    """Pieces (S,) of a recording at ``target`` Hz, as many samples in all as ``resample`` makes of it whole."""
+    stream, rate, read, given = None, target, 0, 0
+    for piece, rate in _mono(path, most_s):
+        if not RATES[0] <= rate <= RATES[1]:
+            raise UserError(f"{path}: a rate of {rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
+        read += len(piece)
+        if rate == target:
+            yield piece
+            continue
+        if stream is None:
+            import soxr
+
+            stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+        made = stream.resample_chunk(piece)
+        given += len(made)
+        yield made
+    if stream is not None:
+        left = _size(read, rate, target) - given
+        rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[: max(left, 0)]
+        yield np.pad(rest, (0, max(left, 0) - len(rest)))
+
+
+def _joined(pieces: list[np.ndarray], total: int) -> np.ndarray:
+    """(total,), letting go of each piece once it is copied: a long recording is not there twice."""
+    whole_one, at = np.empty(total, np.float32), 0
+    while pieces:
+        piece = pieces.pop(0)
+        whole_one[at : at + len(piece)] = piece
+        at += len(piece)
+    return whole_one
+
+
+def _size(samples: int, rate: int, target: int) -> int:
+    """Samples at ``target`` Hz of so many at ``rate`` Hz."""
+    return max(1, round(samples * target / rate))
 
 
 def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
@@ -97,34 +137,39 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
         return audio
     import soxr
 
-    size = max(1, round(len(audio) * target / rate))
+    size = _size(len(audio), rate, target)
     result = soxr.resample(audio, rate, target, quality="HQ")[:size]
     return np.pad(result, (0, size - len(result)))
 
 
-def _mono_blocks(path: Path) -> tuple[int, Iterator[np.ndarray]]:
+def _mono(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Pieces (S,) with the average of the channels, and the file's rate."""
     import soundfile
 
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
-        audio, rate = _read_with_librosa(path, error)
-        return rate, iter([audio])
+        yield _read_with_librosa(path, error, most_s)
+        return
+    with file:
+        _refuse_truncated(path, file.extra_info)
+        _refuse_long(path, file.frames / file.samplerate, most_s)
+        read, size = 0, max(1, BLOCK // file.channels)
+        try:
+            while len(block := file.read(size, dtype="float32", always_2d=True)):
+                read += len(block)
+                with np.errstate(invalid="ignore", over="ignore"):  # refused where it is seen
+                    mono = block.mean(axis=1)
+                yield mono, file.samplerate
+        except soundfile.LibsndfileError as error:
+            raise UserError(f"{path}: damaged or truncated ({str(error).rstrip('.')})") from error
+        if read < file.frames:
+            raise UserError(f"{path}: truncated: {read} of {file.frames} frames are there")
 
-    def blocks() -> Iterator[np.ndarray]:
-        with file:
-            _refuse_truncated(path, file.extra_info)
-            read = 0
-            try:
-                for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
-                    read += len(block)
-                    yield block.mean(axis=1)
-            except soundfile.LibsndfileError as error:
-                raise UserError(f"{path}: damaged or truncated ({str(error).rstrip('.')})") from error
-            if read < file.frames:
-                raise UserError(f"{path}: truncated: {read} of {file.frames} frames are there")
 
-    return file.samplerate, blocks()
+def _refuse_long(path: Path, seconds: float, most_s: float | None) -> None:
+    if most_s is not None and seconds > most_s:
+        raise UserError(f"{path}: longer than {most_s:g} s; give a shorter piece of it")
 
 
 def _refuse_truncated(path: Path, log: str) -> None:
@@ -139,7 +184,7 @@ def _refuse_truncated(path: Path, log: str) -> None:
                 raise UserError(f"{path}: truncated: {there} of {declared.strip()} bytes are there")
 
 
-def _read_with_librosa(path: Path, reason: Exception) -> tuple[np.ndarray, int]:
+def _read_with_librosa(path: Path, reason: Exception, most_s: float | None) -> tuple[np.ndarray, int]:
     """What libsndfile cannot read, through librosa's other decoders (ffmpeg, where it is installed)."""
     import warnings
 
@@ -148,19 +193,23 @@ def _read_with_librosa(path: Path, reason: Exception) -> tuple[np.ndarray, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            audio, rate = librosa.load(path, sr=None, mono=True)
+            # A second more than allowed is enough to see that it is too long.
+            most = LONGEST / 16000 if most_s is None else most_s + 1
+            audio, rate = librosa.load(path, sr=None, mono=True, duration=most)
     except Exception as error:  # audioread raises its backends' own errors
         raise UserError(f"{path}: not readable as audio ({str(reason).rstrip('.')})") from error
+    _refuse_long(path, len(audio) / rate, most_s)
     return audio.astype(np.float32), int(rate)
 
 
 def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None:
-    """Audio (S,) as 16-bit PCM, clipped to [-1, 1]; the suffix of ``path`` says wav or flac. Whole or not at all."""
-    import soundfile
+    """Audio (S,) as 16-bit PCM, clipped to [-1, 1]; the suffix of ``path`` says wav or flac. Whole or not at all.
 
-    samples = audio.detach().float().cpu().clamp(-1, 1).numpy()
-    with whole(Path(path)) as temporary:
-        soundfile.write(temporary, samples, sample_rate, subtype="PCM_16")
+    Raises:
+        OSError: it cannot be written.
+    """
+    with audio_writer(path, sample_rate) as write:
+        write(audio)
 
 
 def encode_wav(audio: torch.Tensor, sample_rate: int) -> bytes:
@@ -180,11 +229,22 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch
     import soundfile
 
     suffix = Path(path).suffix.lower().removeprefix(".")
-    with (
-        whole(Path(path)) as temporary,
-        soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format=suffix.upper()) as file,
-    ):
-        yield lambda audio: file.write(audio.detach().float().cpu().clamp(-1, 1).numpy())
+
+    def write(audio: torch.Tensor) -> None:
+        for piece in audio.detach().split(BLOCK):
+            samples = piece.float().cpu().clamp(-1, 1).numpy()
+            before = file.frames
+            with suppress(AssertionError):  # how soundfile says that less was written than was given
+                file.write(samples)
+            if file.frames - before < len(samples):
+                raise OSError(errno.EIO, FULL)
+
+    with whole(Path(path)) as temporary:
+        try:
+            with soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format=suffix.upper()) as file:
+                yield write
+        except soundfile.LibsndfileError as error:  # it keeps the reason to itself
+            raise OSError(errno.EIO, FULL) from error
 
 
 @dataclass(frozen=True)

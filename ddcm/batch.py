@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,15 @@ from tqdm import tqdm
 
 from ddcm import dist, launch
 from ddcm.audio import audio_writer, duration_s, find_audio, read_audio, write_audio
+from ddcm.ending import MORE_MEMORY, failed, out_of_memory
 from ddcm.errors import UserError
 from ddcm.files import sweep
 from ddcm.pipeline import Output
 from ddcm.record import Record, merge, rows
 from ddcm.recording import Recording, open_recording
 
+NO_USE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the next file would fare no better
+NOT_TRIED = "the rest was not tried"
 OnStep = Callable[[int, int], None]
 Work = Callable[[torch.Tensor, OnStep], Output]
 """(audio (S,), on_step) -> Output"""
@@ -129,17 +133,24 @@ def each(jobs: list[Job], do: Callable[[Job, OnStep], Done], record: Record | No
             def on_step(done: int, total: int, bar=bar) -> None:
                 bar.set_postfix_str(f"step {done}/{total}")
 
-            done, status, begin = Done(), "written", time.perf_counter()
+            done, status, no_use, begin = Done(), "written", False, time.perf_counter()
             try:
                 sweep(job.target)
                 done = do(job, on_step)
             except UserError as error:
                 status = str(error)
                 status = status if str(job.source) in status else f"{job.source}: {status}"
-            except torch.OutOfMemoryError:
-                status = f"{job.source}: out of device memory; use a smaller --batch_size or --dtype float16"
+            except OSError as error:
+                status, no_use = failed(error), error.errno in NO_USE
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                status = f"{job.source}: {MORE_MEMORY}"
             if status != "written":
                 failures.append(status)
+            if no_use:
+                failures.append(f"{job.target.parent}: nothing can be written there; {NOT_TRIED}")
+                return failures
             if record is not None:
                 record.add(job.source, job.target, status, done.seconds, time.perf_counter() - begin, done.notes, of)
                 if dist.world_size() > 1 and not bar.disable:
@@ -167,6 +178,6 @@ def report(verb: str, jobs: list[Job], failures: list[str]) -> int:
     for line in failures:
         print(f"ddcm {verb}: {line}", file=sys.stderr)
     of = sum(not job.done for job in jobs)
-    if failures and not launch.is_child():
+    if failures and not failures[-1].endswith(NOT_TRIED) and not launch.is_child():
         print(f"{len(failures)} of {of} files failed, {of - len(failures)} written", file=sys.stderr)
     return 2 if failures else 0

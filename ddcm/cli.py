@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from ddcm import cli_codec
+from ddcm import cli_codec, cli_serve
 from ddcm.cli_devices import as_processes, compute_options, device_of, devices_options, set_threads, speaks
+from ddcm.ending import ending
 from ddcm.errors import UserError
 
 POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
@@ -34,21 +34,17 @@ FLAGS: dict[str, tuple[type, tuple[str, ...], str]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; the exit code: 0, 2 where the user can mend it (one line on stderr), 130 on Ctrl-C."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    verb = arguments.verb
-    try:
-        code = as_processes(arguments[verb], argv)
-        return VERBS[verb](arguments[verb]) if code is None else code
-    except UserError as error:
-        if speaks():
-            print(f"ddcm {verb}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if speaks():
-            print(f"ddcm {verb}: interrupted; finished files stay, the same command goes on", file=sys.stderr)
-        return 130
+    """Run a verb; the exit code: 0, 2 where the user can mend it (one line on stderr), 130 on Ctrl-C, 143 if ended."""
+    words = ["ddcm"]
+
+    def work() -> int:
+        arguments = _parser().parse_args(argv)
+        words.append(arguments.verb)
+        given = arguments[arguments.verb]
+        code = as_processes(given, argv)
+        return VERBS[arguments.verb](given) if code is None else code
+
+    return ending(lambda: " ".join(words), work, speaks)
 
 
 def reconstruct(arguments: Namespace) -> int:
@@ -117,6 +113,10 @@ def evaluate(arguments: Namespace) -> int:
     return evaluate_folders(arguments.references, arguments.estimates, arguments.out, arguments.overwrite)
 
 
+def serve(arguments: Namespace) -> int:
+    return cli_serve.serve(arguments, lambda: _load(arguments, quantises=True))
+
+
 def inspect(arguments: Namespace) -> int:
     from ddcm.inspect import inspect
 
@@ -146,7 +146,7 @@ def recipes(arguments: Namespace) -> int:
 VERBS = {
     "reconstruct": reconstruct, "transform": transform, "generate": generate, "compress": compress,
     "decompress": decompress, "compare": compare, "evaluate": evaluate, "inspect": inspect,
-    "recipes": recipes,
+    "recipes": recipes, "serve": serve,
 }  # fmt: skip
 
 
@@ -252,6 +252,8 @@ def _parser() -> ArgumentParser:
 
     one = _verb(verbs, "recipes", "the table of recipes")
     one.add_argument("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take")
+
+    cli_serve.add_verb(lambda name, about: _verb(verbs, name, about), _common_options)
     return parser
 
 

@@ -19,14 +19,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ddcm.errors import UserError
+from ddcm.errors import UserError, is_text, reason
 
 MAGIC, VERSION = b"ddcm", 1
 MODES, BOOKS = ("turbo", "classic", "vq"), ("hadamard", "gaussian")
 DTYPES = ("float32", "float16", "bfloat16")
 MEL = (16000, 1024, 160, 64, 0.0, 8000.0, 1e-5)  # AudioLDM2's: sample_rate, n_fft, hop, n_mels, fmin, fmax, floor
 MAX_FILE = 1 << 28  # bytes; a day at 4 kbps is 43 MB
-MAX_SAMPLES, MAX_PROMPT, MAX_STEPS, MAX_ATOMS, MAX_LOG2 = 1 << 36, 2000, 1000, 2048, 20
+MAX_SAMPLES = 1 << 31  # what a 16-bit wav can hold, 37 h
+MAX_PROMPT, MAX_STEPS, MAX_ATOMS, MAX_LOG2 = 2000, 1000, 2048, 20
+MAX_GAIN = 32 * 256  # 1/256 of octaves; beyond it float32 would not hold what is made of it
 _LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Struct("<I")
 
 
@@ -161,10 +163,10 @@ def read(path: Path) -> bytes:
     """
     try:
         if path.stat().st_size > MAX_FILE:
-            raise UserError(f"{path}: {path.stat().st_size} bytes are more than a .ddcm file can have")
+            raise UserError(f"{path.stat().st_size} bytes are more than a .ddcm file can have")
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {(error.strerror or 'not readable').lower()}") from error
+        raise UserError(reason(error)) from error
 
 
 def _read(reader: _Reader) -> Stream:
@@ -203,10 +205,11 @@ def check(stream: Stream) -> None:
     within = [
         ("mode", stream.mode in MODES), ("book", stream.book in BOOKS), ("dtype", stream.dtype in DTYPES),
         ("backbone", _is_digest(stream.backbone)), ("samples", 1 <= stream.samples <= MAX_SAMPLES),
-        ("mean", -65504 <= stream.mean <= 65504), ("gain", -32768 <= stream.gain <= 32767),
+        ("mean", -65504 <= stream.mean <= 65504), ("gain", -MAX_GAIN <= stream.gain <= MAX_GAIN),
         ("lanes", 1 <= stream.lanes <= 64), ("threads", 1 <= stream.threads <= 64),
         ("mel", 1000 <= rate <= 192000 and 16 <= hop <= 4096 and bands == MEL[3] and len(stream.mel) == len(MEL)),
-        ("seed", 0 <= stream.seed < 1 << 32), ("prompt", len(stream.prompt.encode()) <= MAX_PROMPT),
+        ("seed", 0 <= stream.seed < 1 << 32),
+        ("prompt", is_text(stream.prompt) and len(stream.prompt.encode()) <= MAX_PROMPT),
         ("guidance", 0 <= stream.guidance <= 100 * 256),
     ]  # fmt: skip
     if stream.mode == "vq":

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddcm.errors import UserError
+
+if TYPE_CHECKING:
+    from ddcm.backbone.frozen import FrozenBackbone
+
+TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
+PARTS = ("vae", "unet", "vocoder", *TEXT)
+NEEDS = {  # what it can do -> the weights that are in memory at once
+    "reconstruct": ("vae", "vocoder"),
+    "compress, decompress, transform": ("vae", "unet", "vocoder"),
+    "prompts, while they are encoded": TEXT,
+    "candidates by CLAP score": ("vae", "unet", "vocoder", "text_encoder"),
+}
 
 
 def inspect(name: str) -> dict[str, Any]:
@@ -16,13 +28,21 @@ def inspect(name: str) -> dict[str, Any]:
         UserError: it is none of them.
     """
     path = Path(name)
-    if path.is_file() and (path.suffix == ".ddcm" or path.read_bytes()[:4] == b"ddcm"):
-        return _stream(path)
+    if path.is_file() and (path.suffix == ".ddcm" or _start(path) == b"ddcm"):
+        try:
+            return _stream(path)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
     if name.endswith(".ckpt") or (path / "model.safetensors").is_file():
         return _codebook(name)
     if path.exists() and not (path / "model_index.json").is_file():
         raise UserError(f"{name} is neither a codebook (config.json and model.safetensors, or .ckpt) nor a backbone")
     return _backbone(name)
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4)
 
 
 def _stream(path: Path) -> dict[str, Any]:
@@ -71,23 +91,26 @@ def _backbone(name: str) -> dict[str, Any]:
 
     backbone = load(name)
     spec = backbone.mel_spec
-    facts: dict[str, Any] = {
+    facts = {
         "what": "backbone",
         "name": backbone.name,
         "latent digest": backbone.latent_digest,
         "digest": backbone.digest,
+        "heads": getattr(backbone, "heads", "its own"),
         "scaling factor": backbone.scaling_factor,
         "latent": f"{backbone.latent_channels} channels, {spec.n_mels // 4} bands, "
         f"{spec.sample_rate / spec.hop / 4:g} frames a second",
         "mel": f"{spec.n_mels} bands to {spec.fmax:g} Hz, hop {spec.hop} at {spec.sample_rate} Hz",
         "timesteps": len(backbone.alphas_cumprod),
     }
-    if not isinstance(backbone, FrozenBackbone):  # somebody's own
-        return facts
-    hub, original = (backbone.head_counts(name) for name in ("hub", "original"))
-    facts["heads"] = f"{backbone.heads}: {hub}; original: {original}"
+    return facts | (_parts(backbone) if isinstance(backbone, FrozenBackbone) else {})
+
+
+def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
+    """Weights of each component, and the memory that the verbs need for them."""
+    layouts = f"{backbone.heads}: {backbone.head_counts('hub')}; original: {backbone.head_counts('original')}"
     counts = {part: backbone.parameters_of(part) for part in PARTS}
-    facts |= {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
+    facts = {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
     for what, parts in NEEDS.items():
         count = {part: counts[part] for part in parts}
         if all(count.values()):
@@ -99,13 +122,3 @@ def _backbone(name: str) -> dict[str, Any]:
             said = "not here: " + ", ".join(part for part, found in count.items() if not found)
         facts[what] = said
     return facts
-
-
-TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
-PARTS = ("vae", "unet", "vocoder", *TEXT)
-NEEDS = {  # what it can do -> the weights that are in memory at once
-    "reconstruct": ("vae", "vocoder"),
-    "compress, decompress, transform": ("vae", "unet", "vocoder"),
-    "prompts, while they are encoded": TEXT,
-    "candidates by CLAP score": ("vae", "unet", "vocoder", "text_encoder"),
-}

@@ -48,6 +48,14 @@ def filterbank(spec: MelSpec) -> torch.Tensor:
     return torch.from_numpy(bank)
 
 
+def band_centres(spec: MelSpec) -> list[float]:
+    """The middle of each band in Hz, rising, n_mels of them."""
+    import librosa
+
+    edges = librosa.mel_frequencies(spec.n_mels + 2, fmin=spec.fmin, fmax=spec.fmax, htk=False)
+    return edges[1:-1].tolist()
+
+
 @functools.lru_cache(maxsize=8)
 def _on_device(spec: MelSpec, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.hann_window(spec.n_fft).to(device), filterbank(spec).to(device)

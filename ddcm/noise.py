@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ddcm.errors import UserError
+
 
 class NoiseTimeline:
     """``latent_noise`` of any length, drawn as it is read; reads must not go back behind the start of the last one."""
@@ -31,4 +33,6 @@ def latent_noise(seed: int, frames: int, channels: int, bands: int) -> torch.Ten
     """
     if channels * bands % 16:  # torch draws in groups of 16; a last partial group would change the ones before
         raise ValueError(f"channels x bands must be a multiple of 16, not {channels} x {bands}")
+    if not -(1 << 63) <= seed < 1 << 63:
+        raise UserError(f"seed {seed} has more than 64 bits")
     return NoiseTimeline(seed, channels, bands).read(0, frames)

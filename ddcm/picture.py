@@ -11,7 +11,7 @@ import torch
 from ddcm.audio import level
 from ddcm.errors import UserError
 from ddcm.files import whole
-from ddcm.mel import MelSpec, log_mel
+from ddcm.mel import LN_TO_DB, MelSpec, band_centres, log_mel
 
 RANGE = (-11.0, 1.0)  # nats of log-mel, black to white: the floor, and a loud band at peak 0.5
 COLOURS = "magma"
@@ -52,6 +52,35 @@ def sheet(path: Path, panels: list[tuple[str, torch.Tensor]], columns: int = 4, 
     for number in range(max(0, len(panels) - columns), len(panels)):  # the lowest panel of each column
         axes.flat[number].set_xlabel("seconds", fontsize=8)
         axes.flat[number].tick_params(labelbottom=True)
+    with whole(Path(path)) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def side_by_side(path: Path, panels: list[tuple[str, torch.Tensor]], spec: MelSpec) -> None:
+    """One or two titled log-mels (T, M) beside each other on one wide PNG, with seconds and kHz; for a page."""
+    figures, _ = _matplotlib()
+    figure = figures.Figure(figsize=(10, 3.1), layout="constrained", dpi=160)
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    bands = torch.tensor(band_centres(spec))
+    for axis, (title, mel) in zip(axes, panels, strict=True):
+        extent = (0, len(mel) * spec.hop / spec.sample_rate, 0, mel.shape[1])
+        drawn = axis.imshow(
+            mel.T, origin="lower", aspect="auto", cmap=COLOURS, vmin=RANGE[0], vmax=RANGE[1], extent=extent
+        )
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set_xlabel("seconds", fontsize=9)
+        axis.tick_params(labelsize=8)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    ticks = [khz for khz in (0.25, 0.5, 1, 2, 4, 8) if khz * 1000 <= spec.fmax]
+    axes[0].set_yticks([float(torch.searchsorted(bands, khz * 1000)) for khz in ticks], [f"{khz:g}" for khz in ticks])
+    axes[0].set_ylabel("kHz", fontsize=9)
+    scale = figure.colorbar(drawn, ax=list(axes), pad=0.01, aspect=30)
+    scale.set_label("dB", fontsize=9)
+    marks = (0, -30, -60, -90)
+    scale.set_ticks([RANGE[1] + mark / LN_TO_DB for mark in marks], labels=marks)
+    scale.ax.tick_params(labelsize=8)
+    scale.outline.set_visible(False)
     with whole(Path(path)) as temporary:
         figure.savefig(temporary, format="png")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ddcm import windows
-from ddcm.audio import Level, level, resample
+from ddcm.audio import RATES, Level, level, resample
 from ddcm.backbone import Backbone, load
 from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise, window_shape
 from ddcm.errors import UserError
@@ -26,6 +26,7 @@ from ddcm.vocode import lift_high, vocode
 if TYPE_CHECKING:
     from pathlib import Path
 
+LONGEST_S = 3600  # of generated audio
 POSTERIOR_STREAM = 1 << 40  # added to the seed, so that a sampled latent and the noise on it are not the same numbers
 
 
@@ -58,6 +59,7 @@ class _Input:
     audio: torch.Tensor | None = None  # (160 T,) levelled, at the mel's rate; None where there is no recording
     features: str = "matched"  # the front end that made the mel
     noticed: dict[str, Any] = field(default_factory=dict)  # while it was encoded
+    on_batch: Callable[[], None] = lambda: None  # called when a batch of windows went through the VAE
 
 
 class DDCMPipeline:
@@ -68,6 +70,8 @@ class DDCMPipeline:
     """
 
     def __init__(self, backbone: Backbone, codebook: Codebook | None = None, batch_size: int = 4):
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size} is less than 1")
         if codebook is not None:
             codebook.check(backbone)
             codebook.quantizer.to(backbone.device)
@@ -86,10 +90,14 @@ class DDCMPipeline:
         """
         return cls(load(backbone, **options), None if codebook is None else load_codebook(codebook), batch_size)
 
-    def reconstruct(self, audio, sample_rate: int, recipe: str | None = None, seed: int = 0, **settings) -> Output:
+    def reconstruct(
+        self, audio, sample_rate: int, recipe: str | None = None, seed: int = 0, on_step: OnStep | None = None,
+        **settings,
+    ) -> Output:  # fmt: skip
         """Audio (S,) or (channels, S) -> the same through mel, VAE (and codebook) and vocoder.
 
-        ``seed`` is of the latent's sample, where the recipe draws one. ``settings`` override the recipe's: see
+        ``seed`` is of the latent's sample, where the recipe draws one. ``on_step`` counts batches of windows, once
+        encoded and once decoded. ``settings`` override the recipe's: see
         ``ddcm.recipes.Recipe``.
 
         Raises:
@@ -97,6 +105,10 @@ class DDCMPipeline:
         """
         chosen = resolve("reconstruct", recipe, **settings)
         given = self._prepare(audio, sample_rate, chosen)
+        if on_step is not None:
+            batches = -(-len(windows.starts(given.mel.shape[2])) // self.batch_size)
+            done = itertools.count(1)
+            given.on_batch = lambda: on_step(next(done), 2 * batches)
         return self._finish(given, self._encode(given, chosen, seed), chosen)
 
     def transform(
@@ -124,8 +136,8 @@ class DDCMPipeline:
         text encoder is loaded, nothing is scored, and candidates come by seed.
         """
         chosen = resolve("generate", recipe, **settings)
-        if not 0 < duration_s < math.inf:
-            raise UserError(f"duration_s {duration_s} must be above 0; 10.24 is what AudioLDM2 was trained on")
+        if not 0 < duration_s <= LONGEST_S:
+            raise UserError(f"duration_s {duration_s} is outside (0, {LONGEST_S}]; AudioLDM2 was trained on 10.24")
         spec = self.backbone.mel_spec
         samples = max(1, round(duration_s * spec.sample_rate))
         frames = -(-samples // (4 * spec.hop)) * 4
@@ -175,9 +187,12 @@ class DDCMPipeline:
             audio = audio.mean(dim=0)
         if audio.ndim != 1 or audio.numel() == 0:
             raise UserError(f"audio must be (S,) or (channels, S) with samples in it, not {tuple(audio.shape)}")
+        if not RATES[0] <= sample_rate <= RATES[1]:
+            raise UserError(f"a rate of {sample_rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
+        audio = torch.from_numpy(resample(audio.numpy(), sample_rate, self.backbone.mel_spec.sample_rate))
         if not torch.isfinite(audio).all():
             raise UserError("audio has NaN or infinite samples")
-        return torch.from_numpy(resample(audio.numpy(), sample_rate, self.backbone.mel_spec.sample_rate))
+        return audio
 
     def _prepare(self, audio, sample_rate: int, recipe: Recipe) -> _Input:
         """As the backbone takes it, by the front end of the recipe."""
@@ -205,7 +220,10 @@ class DDCMPipeline:
         total = given.mel.shape[2]
         size = min(total, windows.FRAMES)
         cut = torch.cat([given.mel[:, :, start : start + size] for start in windows.starts(total)])
-        latents = [self._sampled(batch, recipe) for batch in cut.split(self.batch_size)]
+        latents = []
+        for batch in cut.split(self.batch_size):
+            latents.append(self._sampled(batch, recipe))
+            given.on_batch()
         z = torch.cat([z for z, _ in latents])
         if recipe.mode_share < 1:
             noise = timeline_noise(seed + POSTERIOR_STREAM, total, z.shape[1:], z.device)
@@ -272,7 +290,11 @@ class DDCMPipeline:
             yield one, mine, steps
 
     def _finish(self, given: _Input, z: torch.Tensor, recipe: Recipe, said: dict | None = None) -> Output:
-        mels = torch.cat([self.backbone.decode(batch).cpu() for batch in z.split(self.batch_size)])
+        decoded = []
+        for batch in z.split(self.batch_size):
+            decoded.append(self.backbone.decode(batch).cpu())
+            given.on_batch()
+        mels = torch.cat(decoded)
         total, rate = given.mel.shape[2], self.backbone.mel_spec.sample_rate
         mel = windows.join(mels, windows.starts(total), total)
         notes: dict[str, Any] = {"recipe": recipe}

@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 import torch
 
-from ddcm.audio import PEAK, SILENCE, Level, read_blocks
+from ddcm.audio import PEAK, SILENCE, Level, read_pieces
 
 BYTES = 4  # of a float32 sample
 
@@ -42,33 +42,13 @@ def open_recording(path: str | Path, sample_rate: int) -> Iterator[Recording]:
     Raises:
         UserError: as ``read_audio``.
     """
-    rate, blocks = read_blocks(path)
     with tempfile.TemporaryFile(prefix="ddcm-") as file:
-        given = written = 0
-        total, least, most = 0.0, np.inf, -np.inf
-        for block, taken in _resampled(blocks, rate, sample_rate):
-            given += taken
-            file.write(np.ascontiguousarray(block, np.float32).tobytes())
-            written += len(block)
-            total += float(block.sum(dtype=np.float64))
-            least, most = min(least, float(block.min(initial=np.inf))), max(most, float(block.max(initial=-np.inf)))
-        samples = max(1, round(given * sample_rate / rate))
-        if written < samples:  # the resampler's last sample, or audio shorter than one
-            file.write(bytes((samples - written) * BYTES))
+        samples, total, least, most = 0, 0.0, np.inf, -np.inf
+        for piece in read_pieces(path, sample_rate):
+            file.write(np.ascontiguousarray(piece, np.float32).tobytes())
+            samples += len(piece)
+            total += float(piece.sum(dtype=np.float64))
+            least, most = min(least, float(piece.min(initial=np.inf))), max(most, float(piece.max(initial=-np.inf)))
         mean = total / samples
         peak = max(most - mean, mean - least)
         yield Recording(file, samples, Level(mean, PEAK / peak if peak > SILENCE else 1.0))
-
-
-def _resampled(blocks: Iterator[np.ndarray], rate: int, target: int) -> Iterator[tuple[np.ndarray, int]]:
-    """(block at the new rate, samples at the old one that were taken in for it)"""
-    if rate == target:
-        for block in blocks:
-            yield block, len(block)
-        return
-    import soxr
-
-    stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(block), len(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True), 0

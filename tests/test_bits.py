@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ddcm.bits import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
 from ddcm.codec.curve import lists
 from ddcm.codec.layout import layout, verified, window_bits
-from ddcm.container import Curve, Lists, Stream, pack, unpack
+from ddcm.container import MAX_GAIN, MAX_SAMPLES, Curve, Lists, Stream, pack, unpack
 from ddcm.errors import UserError
 from ddcm.philox import GRID, normals, philox, words
 
@@ -86,8 +86,9 @@ explicit = st.sets(st.integers(0, 999), min_size=2, max_size=40).flatmap(
     )
 )
 common = dict(
-    backbone=digests, samples=st.integers(1, 2**36), gain=st.integers(-32768, 32767), lanes=st.integers(1, 64),
-    mean=st.floats(-60000, 60000, width=16), threads=st.integers(1, 64), stock_null=st.booleans(),
+    backbone=digests, samples=st.integers(1, MAX_SAMPLES), gain=st.integers(-MAX_GAIN, MAX_GAIN),
+    lanes=st.integers(1, 64), mean=st.floats(-60000, 60000, width=16), threads=st.integers(1, 64),
+    stock_null=st.booleans(),
     dtype=st.sampled_from(["float32", "float16", "bfloat16"]), payload=st.binary(max_size=64),
 )  # fmt: skip
 streams = st.builds(

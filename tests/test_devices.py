@@ -164,7 +164,7 @@ def test_what_a_kill_tears_is_left_out(tmp_path):
 
 
 def test_only_what_dead_processes_left_is_swept(tmp_path):
-    mine, dead = (tmp_path / f".a.{pid}.part.wav" for pid in (os.getpid(), 2**22 + 1))
+    mine, dead = (tmp_path / f".a.{pid}-00ab.part.wav" for pid in (os.getpid(), 2**22 + 1))
     for path in (mine, dead):
         path.touch()
     sweep(tmp_path / "a.wav")

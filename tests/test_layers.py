@@ -13,6 +13,7 @@ LAYERS = [
     {"errors", "page"},
     {"launch"},
     {
+        "ending",
         "files",
         "mel",
         "noise",
@@ -34,7 +35,8 @@ LAYERS = [
     {"codec"},
     {"pipeline", "fit", "inspect", "report"},
     {"batch", "compare", "cli_devices", "stream"},
-    {"door", "cli_codec"},
+    {"door", "cli_codec", "app"},
+    {"cli_serve"},
     {"cli"},
 ]
 CLOSED = {  # library -> the only places that may import it
@@ -50,6 +52,8 @@ CLOSED = {  # library -> the only places that may import it
     "argparse": set(),
     "jsonargparse": {"cli.py", "fit"},
     "constriction": {"codec/vq.py"},
+    "gradio": {"app"},
+    "starlette": {"app"},
 }
 NEVER = {  # ours -> ours that it must not know, even further down
     "quantize": {"backbone"},
@@ -63,6 +67,7 @@ NEVER = {  # ours -> ours that it must not know, even further down
     "launch": {"torch"},
     "record": {"torch"},
     "page": {"torch"},
+    "app": {"backbone", "quantize", "codec", "fit"},
     "bits": {"torch", "numpy"},
     "container": {"torch", "numpy"},
     "philox": {"torch"},
@@ -141,6 +146,7 @@ def loaded_after(statement: str) -> set[str]:
         ("import ddcm, ddcm.recipes, ddcm.advice, ddcm.cli", {"torch", "numpy", "librosa", "transformers"}),
         ("import ddcm.container, ddcm.codec.layout, ddcm.inspect", {"torch", "numpy"}),
         ("import ddcm.pipeline", {"constriction", "diffusers", "transformers", "lightning", "librosa", "matplotlib"}),
+        ("import ddcm.app.serve", {"gradio", "diffusers", "transformers", "lightning", "matplotlib"}),
         ("import ddcm.door, ddcm.compare", {"diffusers", "transformers", "lightning", "matplotlib", "pesq", "pystoi"}),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 
 from ddcm.backbone.base import Backbone, Condition
 from ddcm.backbone.hifigan import HifiGan2d
-from ddcm.errors import UserError
+from ddcm.errors import UserError, is_text
 from ddcm.files import cache_dir, whole
 from ddcm.mel import MelSpec
 
@@ -78,7 +78,7 @@ class FrozenBackbone(Backbone):
             if value not in known:
                 raise UserError(f"{flag} {value!r} is not known; use one of: {', '.join(known)}")
         self.name, self.heads, self.null = name, heads, null
-        self.device, self.dtype, self.vae_dtype = torch.device(device), DTYPES[dtype], DTYPES[vae_dtype]
+        self.device, self.dtype, self.vae_dtype = _usable(device), DTYPES[dtype], DTYPES[vae_dtype]
         self._parts, self._compiled = parts, compiled
         self._finite_so_far: torch.Tensor | None = None  # of eps, on the device
         self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
@@ -198,6 +198,8 @@ class FrozenBackbone(Backbone):
             raise UserError(_not_finite("UNet", self.dtype))
 
     def condition(self, prompt: str) -> Condition:
+        if not is_text(prompt):
+            raise UserError(f"prompt {prompt!r} is not text")
         if prompt not in self._conditions:
             self._conditions[prompt] = self._here(self._parts.encode(prompt, self.device))
         return self._conditions[prompt]
@@ -236,6 +238,17 @@ class FrozenBackbone(Backbone):
         bands = self.mel_spec.n_mels
         if mel.ndim != 4 or mel.shape[1] != 1 or mel.shape[3] != bands or mel.shape[2] % 4:
             raise ValueError(f"mel must be (B, 1, T, {bands}) with T a multiple of 4, not {tuple(mel.shape)}")
+
+
+def _usable(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the second: torch without CUDA
+        raise UserError(f"device {name} cannot be used ({str(error).splitlines()[0]}); cpu always can") from error
+    return device
 
 
 def digest_of(*values: Any) -> str:

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from ddcm.errors import UserError
+from ddcm.fit.bounded import guard_yaml
 from ddcm.fit.data import LatentData
 from ddcm.fit.export import BEST, ExportCodebook
 from ddcm.fit.module import CodebookModule
@@ -50,12 +51,19 @@ class FitCLI(LightningCLI):
         every = LightningCLI.subcommands()
         return {name: every[name] for name in ("fit", "validate", "test")}
 
+    def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise UserError(f"a configuration file is not text in UTF-8 ({error})") from error
+
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint to resume from is never unpickled
 
 
 def main(args: list[str] | None = None) -> None:
     """Run a subcommand; what the user can mend is one line on stderr and exit code 2."""
+    guard_yaml()
     try:
         FitCLI(
             CodebookModule,

@@ -12,11 +12,12 @@ from ddcm.fit.module import CodebookModule
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 
 BEST = "val/quantisation_error"
-FIGURES = ("quantisation_error", "usage", "perplexity", "bits_per_cell", "kbps")
+FIGURES = ("quantisation_error", "denoising_error", "usage", "perplexity", "bits_per_cell", "kbps")
 
 
 class ExportCodebook(L.Callback):
-    """Exports the checkpoint with the smallest ``val/quantisation_error`` to ``<default_root_dir>/codebook``."""
+    """Exports the best checkpoint to ``<default_root_dir>/codebook``: that with the smallest ``--best.monitor``, by
+    default ``val/quantisation_error``."""
 
     def __init__(self) -> None:
         self._measured: dict[int, dict[str, float]] = {}
@@ -49,7 +50,7 @@ class ExportCodebook(L.Callback):
 def _best(trainer: L.Trainer, module: CodebookModule) -> tuple[Codebook, int]:
     """The best checkpoint's codebook and its step; this moment's where none was validated."""
     for callback in trainer.checkpoint_callbacks:
-        if not isinstance(callback, ModelCheckpoint) or callback.monitor != BEST:
+        if not isinstance(callback, ModelCheckpoint) or not callback.monitor:
             continue
         path = callback.best_model_path
         if Path(path).is_file():
@@ -60,7 +61,7 @@ def _best(trainer: L.Trainer, module: CodebookModule) -> tuple[Codebook, int]:
 
 def _table(start: dict[str, float], end: dict[str, float], step: int) -> str:
     rows = [f"{'validation':20} {'k-means start':>14} {f'step {step}':>14}"]
-    for name in FIGURES:
+    for name in (name for name in FIGURES if name in start or name in end):
         cells = [f"{figures[name]:14.5g}" if name in figures else f"{'-':>14}" for figures in (start, end)]
         rows.append(f"{name:20} {cells[0]} {cells[1]}")
     return "\n".join(rows)

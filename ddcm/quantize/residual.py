@@ -17,6 +17,8 @@ from ddcm.quantize.gradient import GRADIENTS
 from ddcm.quantize.hard import HardQuantizer
 from ddcm.quantize.single import SingleCodebook
 
+MOST = 64  # levels; a .ddcm file has no more either
+
 
 class ResidualQuantizer(Quantizer):
     """Several codebooks in a row, as in SoundStream (arXiv 2107.03312): codes (B, levels, *spatial).
@@ -37,8 +39,8 @@ class ResidualQuantizer(Quantizer):
 
     def __init__(self, levels: int = 4, level: SingleCodebook | None = None):
         super().__init__()
-        if levels < 1:
-            raise ValueError(f"levels is at least 1, not {levels}")
+        if not 1 <= levels <= MOST:
+            raise ValueError(f"levels is from 1 to {MOST}, not {levels}")
         level = HardQuantizer() if level is None else level
         self.levels, self.codebook_size, self.embedding_dim = levels, level.codebook_size, level.embedding_dim
         self.stack = nn.ModuleList(copy.deepcopy(level) for _ in range(levels))
