@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddcm.errors import UserError
+from ddcm.errors import UserError, reason
 from ddcm.files import whole
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64",
@@ -80,7 +80,7 @@ def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None)
             if not file.read(1):
                 raise UserError(f"{path}: the file is empty (0 bytes)")
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror.lower()}") from error
+        raise UserError(f"{path}: {reason(error)}") from error
     total = 0
     for piece in _resampled(path, sample_rate, most_s):
         if not np.isfinite(piece).all():

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ddcm.errors import UserError, is_text
+from ddcm.errors import UserError, is_text, reason
 
 MAGIC, VERSION = b"ddcm", 1
 MODES, BOOKS = ("turbo", "classic", "vq"), ("hadamard", "gaussian")
@@ -166,7 +166,7 @@ def read(path: Path) -> bytes:
             raise UserError(f"{path.stat().st_size} bytes are more than a .ddcm file can have")
         return path.read_bytes()
     except OSError as error:
-        raise UserError((error.strerror or "not readable").lower()) from error
+        raise UserError(reason(error)) from error
 
 
 def _read(reader: _Reader) -> Stream:

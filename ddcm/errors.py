@@ -17,6 +17,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def reason(error: OSError) -> str:
+    """What the operating system says, as the end of a line; not every such error has words of its own."""
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
 def is_text(words: str) -> bool:
     """Not so of what a terminal, or a file system, makes of bytes that are not UTF-8."""
     try:

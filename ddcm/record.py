@@ -33,7 +33,7 @@ class Record:
     ) -> None:
         """One of ``of`` files is done or has failed: ``status`` is ``written`` or what went wrong."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        row = {"file": str(source), "output": str(target.relative_to(self.folder)), "status": status}
+        row: dict[str, Any] = {"file": str(source), "output": str(target.relative_to(self.folder)), "status": status}
         row |= {"seconds": seconds, "time_s": round(time_s, 3)} | self._common
         row |= {"notes": notes, "finished": time.time(), "of": of}
         line = json.dumps(row, default=str) + "\n"

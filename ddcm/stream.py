@@ -54,7 +54,7 @@ def _mels(pipe, recording, placed: Layout, recipe: Recipe, words, notes, on_step
     channels, bands = backbone.latent_channels, backbone.mel_spec.n_mels // 4
     timeline = NoiseTimeline(words.seed if words else 0, channels, bands)
     groups = torch.arange(len(placed.starts)).split(pipe.batch_size)
-    counts = 0
+    counts: torch.Tensor | None = None
     for number, group in enumerate(groups):
         mel = torch.cat([_mel(recording, placed, int(window), backbone.mel_spec) for window in group])
         z = backbone.encode(mel)
@@ -70,7 +70,8 @@ def _mels(pipe, recording, placed: Layout, recipe: Recipe, words, notes, on_step
                 backbone, quantizer, recipe, words, placed.size, pipe.batch_size, z, step, noise=noise.to(z.device)
             )
         if recipe.quantizer == "hard":
-            counts = counts + code_counts(z, quantizer)
+            found = code_counts(z, quantizer)
+            counts = found if counts is None else counts + found
             notes |= usage_notes(counts)
         yield from backbone.decode(z).cpu().split(1)
 

@@ -99,7 +99,8 @@ def streamed(mels: Iterable[torch.Tensor], name: str, backbone: Backbone) -> Ite
 
 def _cuts(mels: Iterable[torch.Tensor], hop: int):
     """Pieces of the mel with context on both sides, and which of a piece's samples are its own."""
-    held, left, start = None, 0, 0  # mel that is held, its first frame, the first frame that was not given yet
+    held: torch.Tensor | None = None
+    left, start = 0, 0  # the first frame that is held, the first that was not given yet
     for mel in mels:
         held = mel if held is None else torch.cat([held, mel], dim=2)
         while left + held.shape[2] >= start + FRAMES + CONTEXT:
@@ -110,7 +111,7 @@ def _cuts(mels: Iterable[torch.Tensor], hop: int):
             start += FRAMES
             held, left = held[:, :, start - CONTEXT - left :], start - CONTEXT
     total = left + (0 if held is None else held.shape[2])
-    while start < total:
+    while held is not None and start < total:
         stop = min(total, start + FRAMES)
         yield held[:, :, : stop + CONTEXT - left], slice((start - left) * hop, (stop - left) * hop)
         start = stop

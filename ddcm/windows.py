@@ -30,7 +30,7 @@ def joined(windows: Iterable[torch.Tensor], first: list[int], overlap: int = OVE
 
     What no later window reaches is given at once, so that little more than a window is held.
     """
-    out = weight = None
+    before: tuple[torch.Tensor, torch.Tensor] | None = None  # what the windows before have in the present one, weighed
     for window, start, following in zip(windows, first, [*first[1:], None], strict=True):
         frames = window.shape[2]
         if len(first) == 1:
@@ -39,11 +39,11 @@ def joined(windows: Iterable[torch.Tensor], first: list[int], overlap: int = OVE
         index = torch.arange(frames, dtype=torch.float32)
         ramp = torch.minimum(index + 1, frames - index).clamp(max=overlap + 1) / (overlap + 1)
         ramp = ramp[:, None].to(window)
-        held = 0 if out is None else out.shape[2]  # the windows before reach this far into the present one
         faded, ramps = window * ramp, ramp.clone()
-        if held:
-            faded[:, :, :held] += out
-            ramps[:held] += weight
+        if before is not None:
+            out, weight = before
+            faded[:, :, : len(weight)] += out
+            ramps[: len(weight)] += weight
         final = frames if following is None else following - start
         yield faded[:, :, :final] / ramps[:final]
-        out, weight = faded[:, :, final:], ramps[final:]
+        before = faded[:, :, final:], ramps[final:]

@@ -1,6 +1,7 @@
 """The commands of the project's pages: found, and given to the parser of the program that they start."""
 
 import argparse
+import os
 import re
 import runpy
 import subprocess
@@ -22,15 +23,16 @@ INLINE = re.compile(r"`(python3? (?:-m \w|\w+/)[^`]*)`")  # a whole command in t
 
 
 def commands(page: Path) -> list[str]:
-    """Every command of a page, those that ``&&`` joins one by one, without comments."""
-    text = page.read_text(encoding="utf-8")
-    lines = [line for block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
-    joined = [*lines, *INLINE.findall(" ".join(text.split()) if page.parent == ROOT else text)]
-    return [part.strip() for line in joined for part in line.split("  #")[0].split(" && ") if part.strip()]
+    """The commands of a page's blocks, those that ``&&`` joins one by one, without comments."""
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [part.strip() for line in lines for part in line.split("  #")[0].split(" && ") if part.strip()]
 
 
 def all_commands() -> list[str]:
-    return sorted({line for page in PAGES for line in commands(page)})
+    """Every command of every page, those in the text too."""
+    inline = {line for page in PAGES for line in INLINE.findall(page.read_text(encoding="utf-8"))}
+    return sorted(inline.union(*map(commands, PAGES)))
 
 
 class Parsed(Exception):
@@ -116,6 +118,18 @@ def _sbatch(words: list[str], scratch: Path) -> None:
     understood(given[given.index("python") :], scratch)
 
 
+def _srun(words: list[str], scratch: Path) -> None:
+    understood(words[next(i for i, word in enumerate(words) if word in ("ddcm", "python")) :], scratch)
+
+
+def _hf(words: list[str], scratch: Path) -> None:
+    """The hub's own tool has every option in its help."""
+    command = [sys.executable, "-m", "huggingface_hub.cli.hf", words[0], "--help"]
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert all(word in said for word in words if word.startswith("--"))
+
+
 def _docker(words: list[str], scratch: Path) -> None:
     if words[0] == "build":
         assert words[1:] == ["-t", "ddcm", "."] and (ROOT / "Dockerfile").is_file()
@@ -125,9 +139,10 @@ def _docker(words: list[str], scratch: Path) -> None:
 
 
 def _pip(words: list[str], scratch: Path) -> None:
-    assert words[:4] == ["install", "-q", "-c", "requirements.lock"]
+    assert words[0] == "install" and ("-e" not in words or words[1:4] == ["-q", "-c", "requirements.lock"])
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(re.findall(r"\w+", words[-1])) <= set(extras)
+    asked = re.search(r"\[(.*)\]", words[-1])
+    assert asked is None or set(asked[1].split(",")) <= set(extras)
 
 
 def _tensorboard(words: list[str], scratch: Path) -> None:
@@ -146,6 +161,7 @@ def _nothing(words: list[str], scratch: Path) -> None:
 
 
 KNOWN = {
-    "ddcm": _ddcm, "python": _python, "python3": _python, "torchrun": _torchrun, "sbatch": _sbatch, "docker": _docker,
+    "ddcm": _ddcm, "python": _python, "python3": _python, "torchrun": _torchrun, "sbatch": _sbatch, "srun": _srun,
+    "docker": _docker, "hf": _hf,
     "pip": _pip, "tensorboard": _tensorboard, "pytest": _pytest, "git": _nothing, "cd": _nothing, ".": _nothing,
 }  # fmt: skip

@@ -119,6 +119,12 @@ def test_links_lead_somewhere(page):
             assert anchor in {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}, anchor
 
 
+def test_the_index_has_every_page():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert {name for name in pages if f"]({name})" not in index} == set()
+
+
 @pytest.mark.slow
 def test_the_tutorial_from_clone_to_decoded_file():
     """Literally: clones what is committed, makes an environment, installs, fits, compresses."""

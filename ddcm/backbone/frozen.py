@@ -109,7 +109,7 @@ class FrozenBackbone(Backbone):
         if part == "vocoder":
             return HifiGan2d(module) if on_cpu or half else module
         if (half and not on_cpu) or (part == "vae" and on_cpu):
-            module = torch.nn.Module.to(module, memory_format=torch.channels_last)
+            module = torch.nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
 
     @cached_property

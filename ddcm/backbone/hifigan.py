@@ -6,6 +6,9 @@ rearranged before and after every layer; measured by ``python -m benchmarks.part
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, cast
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -17,7 +20,10 @@ class HifiGan2d(nn.Module):
     mel (B, T, M) -> audio (B, samples): hop T and a tail, as the original gives it.
     """
 
-    def __init__(self, vocoder: nn.Module):
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, vocoder: Any):
         super().__init__()
         self.slope, self.kernels = vocoder.config.leaky_relu_slope, vocoder.num_kernels
         self.normalise = vocoder.config.normalize_before
@@ -37,15 +43,17 @@ class HifiGan2d(nn.Module):
         x = self.pre(x)
         for number, up in enumerate(self.ups):
             x = up(functional.leaky_relu(x, self.slope))
-            total = None
-            for block in self.blocks[number * self.kernels : (number + 1) * self.kernels]:
+            blocks = self.blocks[number * self.kernels : (number + 1) * self.kernels]
+            total: torch.Tensor | None = None
+            for block in cast(Iterable[nn.ModuleList], blocks):
                 y = self._residual(block, x)
                 total = y if total is None else total.add_(y)
+            assert total is not None, "kernels is at least 1"
             x = total.div_(self.kernels)
         return torch.tanh(self.post(functional.leaky_relu(x)))[:, 0, 0]  # the last slope is torch's own, as there
 
     def _residual(self, block: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
-        for first, second in block:
+        for first, second in cast(Iterable[tuple[nn.Module, nn.Module]], block):
             y = first(functional.leaky_relu(x, self.slope))
             x = second(functional.leaky_relu_(y, self.slope)).add_(x)
         return x
@@ -53,7 +61,7 @@ class HifiGan2d(nn.Module):
 
 def _flat(conv: nn.Conv1d | nn.ConvTranspose1d) -> nn.Conv2d | nn.ConvTranspose2d:
     """A 1-D convolution as one over (1, T), on the same weights in channels-last order."""
-    kind = nn.ConvTranspose2d if isinstance(conv, nn.ConvTranspose1d) else nn.Conv2d
+    kind: Any = nn.ConvTranspose2d if isinstance(conv, nn.ConvTranspose1d) else nn.Conv2d
     flat = kind(
         conv.in_channels, conv.out_channels, (1, *conv.kernel_size), stride=(1, *conv.stride),
         padding=(0, *conv.padding), dilation=(1, *conv.dilation), device="meta",

@@ -187,7 +187,9 @@ def _code(stream, placed, backbone, codebook, targets, keep, on_step) -> bytes:
             on_step(calls, in_all)
 
     for windows in groups:
-        z = encode_windows(stream, placed, sampler, *targets(windows), windows, [out] * len(windows), on_call)
+        wanted, weights = targets(windows)
+        outs = [out] * len(windows)
+        z = encode_windows(stream, placed, sampler, wanted, weights, windows, outs, on_call)
         for row in z.split(1):
             keep(row)
     return out.getvalue()

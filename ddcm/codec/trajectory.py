@@ -7,7 +7,7 @@ input: the number of windows in a call (``lanes``) and the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +96,7 @@ def choose(book: Book, stream: Stream, windows: Sequence[int], step: int, residu
             yield stages, classic.weights(stages, stream.coefficient_bits)
         return
     if len(set(windows)) == 1:
-        found = book.correlate(windows[0], step, residuals)
+        found: Iterable[torch.Tensor] = book.correlate(windows[0], step, residuals)
     else:
         found = (book.correlate(window, step, row) for window, row in zip(windows, residuals, strict=True))
     for correlations in found:

@@ -50,8 +50,10 @@ class ExportCodebook(L.Callback):
 def _best(trainer: L.Trainer, module: CodebookModule) -> tuple[Codebook, int]:
     """The best checkpoint's codebook and its step; this moment's where none was validated."""
     for callback in trainer.checkpoint_callbacks:
-        path = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
-        if callback.monitor and Path(path).is_file():
+        if not isinstance(callback, ModelCheckpoint) or not callback.monitor:
+            continue
+        path = callback.best_model_path
+        if Path(path).is_file():
             return load_codebook(path), torch.load(path, map_location="cpu", weights_only=True)["global_step"]
     config = {**module.description, "fit": {}}
     return Codebook(module.quantizer, config["backbone"], config["latent_digest"], config), trainer.global_step

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ddcm.errors import UserError
+from ddcm.errors import UserError, reason
 from ddcm.files import shipped, whole
 from ddcm.quantize.base import Quantizer
 from ddcm.quantize.spec import from_spec, to_spec
@@ -158,7 +158,7 @@ def _from_folder(folder: Path) -> Codebook:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is not JSON") from error
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror.lower()}") from error
+        raise UserError(f"{folder}: {reason(error)}") from error
     return _build(folder, config, tensors)
 
 
