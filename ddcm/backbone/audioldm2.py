@@ -150,9 +150,13 @@ def _check(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
 
 def _text_pipeline(folder: Path, fetch: Callable[[str], None]) -> Any:
     """The stock pipeline with only its text side. Not kept: prompts' conditions are cached, encoders are not."""
+    import diffusers
+    import transformers
     from diffusers import AudioLDM2Pipeline
     from transformers import GPT2LMHeadModel
 
+    for library in (diffusers, transformers):  # bars for seconds of loading
+        library.utils.logging.disable_progress_bar()
     for part in TEXT:
         fetch(part)
     language_model = GPT2LMHeadModel.from_pretrained(folder / "language_model", dtype=torch.float32)
