@@ -5,10 +5,11 @@
     python -m benchmarks.stock runs/audioldm2 --device cuda --steps 50 --batch 1 4 16 --seconds 10 60 --dtypes bfloat16
 
 "Ours" is with what changes nothing; "fastest" has everything switched on: all of it in bfloat16, and --compile if it is
-given. Both are held against the stock pipeline in the row's dtype above them. Each system runs in a process of its own, so that peaks do not mix; nothing is warmed up but what ``--warm`` says.
-On the CPU the clock is the process's own (seconds of processor time on ``--threads`` threads), because other work on
-the machine would otherwise be measured too. "First" is a prompt that was never seen, "second" another one in the same
-process; loading of weights is a column of its own, whenever it happens. The table goes into docs/audioldm2.md.
+given. Both are held against the stock pipeline in the row above them. Each system runs in a process of its own, so that
+peaks do not mix; nothing is warmed up but what ``--warm`` says. On the CPU the clock is the process's own (seconds of
+processor time on ``--threads`` threads), because other work on the machine would otherwise be measured too. "First" is
+a prompt that was never seen, without the loading of weights, which is a column of its own whenever it happens; "second"
+is another one in the same process with everything that it costs. The table goes into docs/audioldm2.md, row by row.
 """
 
 from __future__ import annotations
