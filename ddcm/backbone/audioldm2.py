@@ -8,6 +8,7 @@ and CLAP declares float64 (so the dtype is always said).
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
 import math
@@ -67,7 +68,9 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
         return _count(file) if file.suffix == ".safetensors" else 0
 
     def encode(prompt: str, device: torch.device) -> Condition:
-        return _encode(_text_pipeline(folder, fetch), prompt, device)
+        condition = _encode(_text_pipeline(folder, fetch), prompt, device)
+        gc.collect()  # the encoders, at once: they are larger than everything that comes after them
+        return condition
 
     def encode_empty() -> tuple[torch.Tensor, torch.Tensor]:
         from transformers import AutoTokenizer, T5EncoderModel
