@@ -58,8 +58,9 @@ def _mels(pipe, recording, placed: Layout, recipe: Recipe, words, notes, on_step
     for number, group in enumerate(groups):
         mel = torch.cat([_mel(recording, placed, int(window), backbone.mel_spec) for window in group])
         z = backbone.encode(mel)
+        coded = None  # what the notes on the codebook are of
         if quantizer is not None and recipe.acts_on == "input":
-            z = quantise(z, recipe, quantizer)
+            z = coded = quantise(z, recipe, quantizer)
         if words is not None:
             begins = [placed.starts[window] // 4 for window in group]
             noise = torch.stack([timeline.read(begin, begin + placed.latent_frames) for begin in begins])
@@ -70,7 +71,7 @@ def _mels(pipe, recording, placed: Layout, recipe: Recipe, words, notes, on_step
                 backbone, quantizer, recipe, words, placed.size, pipe.batch_size, z, step, noise=noise.to(z.device)
             )
         if recipe.quantizer == "hard":
-            found = code_counts(z, quantizer)
+            found = code_counts(z if coded is None else coded, quantizer)
             counts = found if counts is None else counts + found
             notes |= usage_notes(counts)
         yield from backbone.decode(z).cpu().split(1)

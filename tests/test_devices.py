@@ -3,6 +3,9 @@
 import csv
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import pytest
 import soundfile
 
 from ddcm import dist, launch, record
-from ddcm.cli import main
+from ddcm.cli import _parser, main
 from ddcm.files import sweep
 from tests.conftest import ROOT
 
@@ -169,3 +172,24 @@ def test_only_what_dead_processes_left_is_swept(tmp_path):
         path.touch()
     sweep(tmp_path / "a.wav")
     assert mine.exists() and not dead.exists()
+
+
+GUIDE = (ROOT / "docs" / "audioldm2.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^(?:srun .*?|torchrun .*?)?(?:ddcm|infer\.py) (.+)$", GUIDE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_guides_commands_are_understood(line):
+    words = shlex.split(line)
+    assert _parser().parse_args(words).verb == words[0]
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+def test_the_slurm_script_starts_a_folder(tmp_path):
+    (tmp_path / "srun").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "docs/folder.slurm", "transform", "my audio", "-o", "out"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["python", "infer.py", "transform", "my audio", "-o", "out"]

@@ -1,6 +1,7 @@
 """The published repositories' layout at a small size: stock saves it, both load it, and both compute the same."""
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,23 @@ def test_a_text_to_speech_checkpoint_is_refused(hub, tmp_path):
             (tmp_path / part / file.name).write_text(json.dumps(config))
     with pytest.raises(UserError, match="number of text conditions is 1, expected 2"):
         load(tmp_path)
+
+
+def test_encoders_are_gone_once_a_prompt_is_encoded(hub, monkeypatch):
+    from ddcm.backbone import audioldm2
+
+    made, real = [], audioldm2._text_pipeline
+
+    def kept_an_eye_on(*arguments):
+        pipeline = real(*arguments)
+        made.extend(weakref.ref(part) for part in (pipeline.text_encoder, pipeline.text_encoder_2))
+        return pipeline
+
+    monkeypatch.setattr(audioldm2, "_text_pipeline", kept_an_eye_on)
+    fresh = load(hub)
+    first = fresh.condition("rain")
+    assert len(made) == 2 and not any(ref() for ref in made)
+    assert fresh.condition("rain") is first and len(made) == 2  # cached
 
 
 def stock_latents(folder, prompt: Condition, null: Condition, start: torch.Tensor, steps: int, scale: float):

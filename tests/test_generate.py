@@ -176,4 +176,4 @@ def test_candidates_together_are_those_made_one_by_one(pipe, speech, start):
     pipe.one_by_one = True
     for alone, together in zip(*made, strict=True):
         assert alone.notes["seed"] == together.notes["seed"]
-        assert torch.allclose(alone.latent, together.latent, atol=1e-3)
+        assert (alone.latent - together.latent).norm() < 1e-3 * alone.latent.norm()

@@ -8,6 +8,7 @@ and CLAP declares float64 (so the dtype is always said).
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
 import math
@@ -67,7 +68,9 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
         return _count(file) if file.suffix == ".safetensors" else 0
 
     def encode(prompt: str, device: torch.device) -> Condition:
-        return _encode(_text_pipeline(folder, fetch), prompt, device)
+        condition = _encode(_text_pipeline(folder, fetch), prompt, device)
+        gc.collect()  # the encoders, at once: they are larger than everything that comes after them
+        return condition
 
     def encode_empty() -> tuple[torch.Tensor, torch.Tensor]:
         from transformers import AutoTokenizer, T5EncoderModel
@@ -150,9 +153,13 @@ def _check(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
 
 def _text_pipeline(folder: Path, fetch: Callable[[str], None]) -> Any:
     """The stock pipeline with only its text side. Not kept: prompts' conditions are cached, encoders are not."""
+    import diffusers
+    import transformers
     from diffusers import AudioLDM2Pipeline
     from transformers import GPT2LMHeadModel
 
+    for library in (diffusers, transformers):  # bars for seconds of loading
+        library.utils.logging.disable_progress_bar()
     for part in TEXT:
         fetch(part)
     language_model = GPT2LMHeadModel.from_pretrained(folder / "language_model", dtype=torch.float32)
