@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ddcm import dist
 from ddcm.audio import find_audio, read_audio, write_audio
 from ddcm.ending import MORE_MEMORY, failed, out_of_memory
-from ddcm.errors import UserError
+from ddcm.errors import UserError, one_line
 from ddcm.pipeline import Output
 
 NO_USE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the next file would fare no better
@@ -82,7 +82,8 @@ def each(jobs: list[Job], do: Callable[[Job, Callable[[int, int], None]], None])
     failures: list[str] = []
     with tqdm(mine, unit="file", disable=None) as bar:
         for job in bar:
-            bar.set_description(job.source.name)
+            name = one_line(str(job.source))
+            bar.set_description(one_line(job.source.name))
 
             def on_step(done: int, total: int, bar=bar) -> None:
                 bar.set_postfix_str(f"step {done}/{total}")
@@ -91,14 +92,16 @@ def each(jobs: list[Job], do: Callable[[Job, Callable[[int, int], None]], None])
                 do(job, on_step)
             except UserError as error:
                 line = str(error)
-                failures.append(line if str(job.source) in line else f"{job.source}: {line}")
+                failures.append(line if name in line else f"{name}: {line}")
             except OSError as error:
-                failures.append(failed(error))
+                failures.append(one_line(failed(error)))
                 if error.errno in NO_USE:
-                    failures.append(f"{job.target.parent}: nothing can be written there; the rest was not tried")
+                    failures.append(
+                        f"{one_line(str(job.target.parent))}: nothing can be written there; the rest was not tried"
+                    )
                     break
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                failures.append(f"{job.source}: {MORE_MEMORY}")
+                failures.append(f"{name}: {MORE_MEMORY}")
     return failures

@@ -188,7 +188,8 @@ CELLS = (b"path", b"split", b"train", b"val", b"test", b"dev", b",", b",,,,", b'
          b"a.wav\n" * 2000, b" ", b"/dev/zero", b"-", b"x" * 200_000)  # fmt: skip
 VALUES = (b"null", b"~", b"-1", b"0", b"1e999", b".nan", b"true", b"[]", b"{}", b"[1, 2]", b"*a", b"&a [*a]", b"&a x",
           b"<<: *a", b"!!python/object/apply:os.system ['true']", b"!!binary x", b"? [a, b]", b"|", b">", b"---",
-          b"...", b"'", b'"\\ud800"', b"\t", b"\x00", b"\xff", b"[" * 3000, b"{a: " * 60, b"- " * 300, b"'[[[[[[[[[[[[[['",
+          b"...", b"'", b'"\\ud800"', b"\t", b"\x00", b"\xff", b"[" * 3000, b"{a: " * 60, b"- " * 300,
+          b"'[[[[[[[[[[[[[['",
           b"model:", b"data:", b"trainer:", b"  quantizer:", b"    init_args:", b"    class_path: os.system",
           b"    class_path: ddcm.quantize.SoftQuantizer", b"    class_path: ddcm.quantize.ResidualQuantizer",
           b"  max_steps: -5", b"  seed: 1e30", b"  callbacks: [{class_path: os.system}]", b"  backbone: [tiny]",
