@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from ddcm.errors import UserError, one_line
 
@@ -19,10 +19,13 @@ class Terminated(BaseException):
     """SIGTERM, as an exception: temporary files are cleared on its way."""
 
 
-def ending(name: Callable[[], str], work: Callable[[], int]) -> int:
-    """``work()``, and its exit code or the one of what stopped it; ``name()`` is what the line starts with."""
+def ending(name: Callable[[], str], work: Callable[[], int], terminable: bool = True) -> int:
+    """``work()``, and its exit code or the one of what stopped it; ``name()`` is what the line starts with.
+
+    Without ``terminable``, SIGTERM is left to whoever else minds it.
+    """
     try:
-        with _terminable():
+        with _terminable() if terminable else nullcontext():
             return work()
     except UserError as error:
         return _say(name(), str(error), MENDABLE)

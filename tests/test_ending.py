@@ -30,7 +30,7 @@ def test_a_stopped_run_goes_on(tmp_path, number, code):
 
     def work():
         one_thread()
-        sys.stderr = open(said, "w", buffering=1)
+        sys.stderr = open(said, "w", buffering=1)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(main([*COMMAND, str(tmp_path / "out")]))
 
