@@ -69,7 +69,8 @@ class FitCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (MisconfigurationException, ValueError) as error:  # how values that fit their type are refused
-            raise UserError(str(error)) from error
+            lines = str(error).splitlines()  # of jsonargparse: what it tried, and below it why it failed
+            raise UserError(next((x[4:] for x in lines if x.startswith("  - ")), lines[0])) from error
 
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint to resume from is never unpickled
