@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ LONGEST = 6 * 3600 * 16000  # samples: 1.4 GB. A few kilobytes of FLAC can claim
 RATES = (1000, 1_000_000)  # Hz; a rate of 1 would make hours of every second
 PEAK = 0.5  # AudioLDM's training level
 FULL = "could not be written (is the disk full?)"
+NUMBER = r"(0x[0-9A-Fa-f]+|[1-9]\d*|0)"
+SHORTENED = re.compile(rf"^\s*data\s*:\s*{NUMBER}\s*\(should be\s+{NUMBER}\)", re.MULTILINE)
 SILENCE = 1e-6  # a peak below this is not brought up: it would be rounding noise
 
 
@@ -147,7 +151,7 @@ def _mono(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
     import soundfile
 
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(os.fsencode(path))  # whatever bytes the name is made of
     except soundfile.LibsndfileError as error:
         yield _read_with_librosa(path, error, most_s)
         return
@@ -162,7 +166,7 @@ def _mono(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
                     mono = block.mean(axis=1)
                 yield mono, file.samplerate
         except soundfile.LibsndfileError as error:
-            raise UserError(f"{path}: damaged or truncated ({str(error).rstrip('.')})") from error
+            raise UserError(f"{path}: damaged or truncated ({error.error_string.rstrip('.')})") from error
         if read < file.frames:
             raise UserError(f"{path}: truncated: {read} of {file.frames} frames are there")
 
@@ -174,14 +178,10 @@ def _refuse_long(path: Path, seconds: float, most_s: float | None) -> None:
 
 def _refuse_truncated(path: Path, log: str) -> None:
     """libsndfile shortens a file whose data chunk is cut off and says so only in its log."""
-    for line in log.splitlines():
-        name, _, rest = line.partition(":")
-        if name.strip() == "data" and "(should be" in rest:
-            declared, actual = rest.split("(should be")
-            # Recorders that stream write 0 or the largest number, because they cannot know.
-            if int(declared) not in (0, 0xFFFFFFFF) and int(declared) > int(actual.rstrip(" )")):
-                there = actual.rstrip(" )").strip()
-                raise UserError(f"{path}: truncated: {there} of {declared.strip()} bytes are there")
+    for declared, actual in SHORTENED.findall(log):
+        # Recorders that stream write 0 or the largest number, because they cannot know.
+        if int(declared, 0) not in (0, 0xFFFFFFFF) and int(declared, 0) > int(actual, 0):
+            raise UserError(f"{path}: truncated: {int(actual, 0)} of {int(declared, 0)} bytes are there")
 
 
 def _read_with_librosa(path: Path, reason: Exception, most_s: float | None) -> tuple[np.ndarray, int]:
@@ -197,7 +197,7 @@ def _read_with_librosa(path: Path, reason: Exception, most_s: float | None) -> t
             most = LONGEST / 16000 if most_s is None else most_s + 1
             audio, rate = librosa.load(path, sr=None, mono=True, duration=most)
     except Exception as error:  # audioread raises its backends' own errors
-        raise UserError(f"{path}: not readable as audio ({str(reason).rstrip('.')})") from error
+        raise UserError(f"{path}: not readable as audio ({reason.error_string.rstrip('.')})") from error
     _refuse_long(path, len(audio) / rate, most_s)
     return audio.astype(np.float32), int(rate)
 
@@ -241,7 +241,9 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch
 
     with whole(Path(path)) as temporary:
         try:
-            with soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format=suffix.upper()) as file:
+            with soundfile.SoundFile(
+                os.fsencode(temporary), "w", sample_rate, 1, "PCM_16", format=suffix.upper()
+            ) as file:
                 yield write
         except soundfile.LibsndfileError as error:  # it keeps the reason to itself
             raise OSError(errno.EIO, FULL) from error

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ddcm import dist, launch
 from ddcm.audio import audio_writer, duration_s, find_audio, read_audio, write_audio
 from ddcm.ending import MORE_MEMORY, failed, out_of_memory
-from ddcm.errors import UserError
+from ddcm.errors import UserError, one_line
 from ddcm.files import sweep
 from ddcm.pipeline import Output
 from ddcm.record import Record, merge, rows
@@ -128,7 +128,8 @@ def each(jobs: list[Job], do: Callable[[Job, OnStep], Done], record: Record | No
     quiet = True if launch.is_child() or dist.rank() else None  # one bar for all: the parent's, or that of rank 0
     with tqdm(mine, total=of, unit="file", disable=quiet) as bar:
         for job in bar:
-            bar.set_description(job.source.name)
+            name = one_line(str(job.source))
+            bar.set_description(one_line(job.source.name))
 
             def on_step(done: int, total: int, bar=bar) -> None:
                 bar.set_postfix_str(f"step {done}/{total}")
@@ -139,17 +140,17 @@ def each(jobs: list[Job], do: Callable[[Job, OnStep], Done], record: Record | No
                 done = do(job, on_step)
             except UserError as error:
                 status = str(error)
-                status = status if str(job.source) in status else f"{job.source}: {status}"
+                status = status if name in status else f"{name}: {status}"
             except OSError as error:
-                status, no_use = failed(error), error.errno in NO_USE
+                status, no_use = one_line(failed(error)), error.errno in NO_USE
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                status = f"{job.source}: {MORE_MEMORY}"
+                status = f"{name}: {MORE_MEMORY}"
             if status != "written":
                 failures.append(status)
             if no_use:
-                failures.append(f"{job.target.parent}: nothing can be written there; {NOT_TRIED}")
+                failures.append(f"{one_line(str(job.target.parent))}: nothing can be written there; {NOT_TRIED}")
                 return failures
             if record is not None:
                 record.add(job.source, job.target, status, done.seconds, time.perf_counter() - begin, done.notes, of)

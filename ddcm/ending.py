@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from ddcm.errors import UserError, one_line
 
@@ -19,10 +19,13 @@ class Terminated(BaseException):
     """SIGTERM, as an exception: temporary files are cleared on its way."""
 
 
-def ending(name: Callable[[], str], work: Callable[[], int], speaks: Callable[[], bool] = lambda: True) -> int:
+def ending(
+    name: Callable[[], str], work: Callable[[], int], speaks: Callable[[], bool] = lambda: True, terminable: bool = True
+) -> int:
     """``work()``, and its exit code or the one of what stopped it; ``name()`` is what the line starts with.
 
-    Where ``speaks()`` is false another process says the line.
+    Where ``speaks()`` is false another process says the line. Without ``terminable``, SIGTERM is left to whoever else
+    minds it.
     """
 
     def said(line: str, code: int) -> int:
@@ -31,7 +34,7 @@ def ending(name: Callable[[], str], work: Callable[[], int], speaks: Callable[[]
         return code
 
     try:
-        with _terminable():
+        with _terminable() if terminable else nullcontext():
             return work()
     except UserError as error:
         return said(str(error), MENDABLE)

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ddcm.audio import find_audio, read_audio
-from ddcm.errors import UserError
+from ddcm.errors import UserError, one_line
 from ddcm.files import whole
 from ddcm.listeners import installed
 from ddcm.metrics import METRICS, SAMPLE_RATE, badness
@@ -94,13 +94,13 @@ def summary(rows: list[Row]) -> list[tuple[str, float, float, str]]:
         if told:
             values = [value for value, _ in told]
             worst = max(((badness(name, value), file) for value, file in told), key=lambda pair: pair[0])[1]
-            lines.append((name, statistics.mean(values), statistics.median(values), worst))
+            lines.append((name, statistics.mean(values), statistics.median(values), one_line(worst)))
     return lines
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:
     """Rows with one set of keys, whole or not at all; numbers to six digits, NaN as an empty cell."""
-    with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["file"])
         writer.writeheader()
         for row in rows:

@@ -175,7 +175,7 @@ def _yaml() -> Read:
         try:
             with contextlib.redirect_stderr(said), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                parse(made, parser, ["fit", "-c", str(_only(folder))])
+                parse(made, parser, ["fit", "--model.backbone=tiny", "-c", str(_only(folder)), "--data.root=x"])
         except SystemExit as error:
             require(error.code == 2 and "error" in said.getvalue(), f"exit code {error.code}")
             raise UserError(said.getvalue()) from error

@@ -50,7 +50,7 @@ def used(pid: int, what: str) -> int:
 def watched(kind: str, seed: int, numbers: range, out: Path) -> tuple[Report, int]:
     """Run cases in a child; whatever ends it is found, and the next child goes on behind it. (report, peak bytes)"""
     context = multiprocessing.get_context("spawn")
-    total, peak, first = Report(), 0, numbers.start
+    total, peak, first, places = Report(), 0, numbers.start, set()
     while first < numbers.stop:
         at, (here, there) = context.Value("q", -1), context.Pipe(duplex=False)
         process = context.Process(target=child, args=(kind, seed, range(first, numbers.stop), at, there))
@@ -70,7 +70,10 @@ def watched(kind: str, seed: int, numbers: range, out: Path) -> tuple[Report, in
                 if isinstance(told, Report):
                     report = told
                 else:
-                    print(f"{kind}: {told.what}\n{told.trace}  kept in {keep(out, told)}", flush=True)
+                    place = told.trace.rpartition("\n  File")[2].split("\n")[0]  # where it was raised
+                    trace = told.trace if place not in places else ""
+                    places.add(place)
+                    print(f"{kind}: {told.what}; kept in {keep(out, told)}\n{trace}", end="", flush=True)
             peak = max(peak, used(process.pid, "VmHWM"))
             if at.value != seen:
                 seen, since, computed = at.value, time.monotonic(), busy_s(process.pid)

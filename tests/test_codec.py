@@ -182,13 +182,6 @@ def test_damaged_files_are_refused(pipe, files, data):
     refused_or_bounded(pipe, files, data)
 
 
-@pytest.mark.slow
-@settings(max_examples=10_000, **FUZZ)
-@given(data=st.data())
-def test_ten_thousand_damaged_files_are_refused(pipe, files, data):
-    refused_or_bounded(pipe, files, data)
-
-
 @pytest.mark.parametrize("mode", [0, 1, 2])
 def test_forged_payloads_decode_to_something_or_are_refused(pipe, files, mode):
     stream = unpack(files[mode])

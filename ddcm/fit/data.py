@@ -109,6 +109,13 @@ class LatentData(L.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("window_frames", window_frames, 1),
+            ("workers", workers, 0),
+        ):
+            if value < least:
+                raise UserError(f"--data.{name} {value} is less than {least}")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no val windows
         self.root, self.backbone, self.batch_size, self.window_frames = root, backbone, batch_size, window_frames
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
