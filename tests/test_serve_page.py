@@ -81,11 +81,11 @@ class Page:
 
     def told(self):
         """The line of the message that came up; it is closed again."""
-        toast = self.tab.locator(".toast-body").first
-        toast.wait_for()
-        line = toast.locator(".toast-text").inner_text()
-        toast.locator(".toast-close").click()
-        toast.wait_for(state="detached")
+        text = self.tab.locator(".toast-message-text").last
+        text.wait_for()
+        line = text.inner_text()
+        self.tab.locator(".toast-close").first.click()
+        text.wait_for(state="detached")
         return line.strip()
 
 
