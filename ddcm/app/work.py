@@ -13,8 +13,8 @@ from typing import Any
 import gradio as gr
 import torch
 
-from ddcm.app.studio import OnStep
 from ddcm.app.visits import Visits
+from ddcm.diffuse import OnStep
 from ddcm.errors import UserError
 
 Work = Callable[[Path, OnStep], Any]
