@@ -1,5 +1,8 @@
 """Reading, levelling and writing; every kind of bad input gets its line."""
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 import soundfile
@@ -114,3 +117,19 @@ def test_resample_keeps_what_needs_no_change():
     audio = np.random.default_rng(0).normal(size=100).astype(np.float32)
     assert resample(audio, 16000, 16000) is audio
     assert len(list(EXAMPLES.glob("*.flac"))) == 6
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_what_is_too_long_is_refused(tmp_path, suffix):
+    path = tmp_path / f"long{suffix}"
+    if suffix == ".m4a":
+        if shutil.which("ffmpeg") is None:
+            pytest.skip("no ffmpeg installed")
+        source = tmp_path / "long.wav"
+        write_audio(source, torch.zeros(48000), 16000)
+        subprocess.run(["ffmpeg", "-loglevel", "quiet", "-i", source, path], check=True)
+    else:
+        write_audio(path, torch.zeros(48000), 16000)
+    assert len(read_audio(path, most_s=3.5)) >= 48000
+    with pytest.raises(UserError, match="longer than 2 s"):
+        read_audio(path, most_s=2)

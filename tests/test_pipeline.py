@@ -126,3 +126,10 @@ def test_flags_win_over_recipes_over_defaults():
     assert resolve("transform", solver="ddim").steps == RECIPES["input-based"].steps
     with pytest.raises(TypeError, match="tempo"):
         resolve("transform", tempo=3)
+
+
+def test_reconstruction_tells_how_far_it_is(tiny):
+    seen = []
+    pipe = DDCMPipeline(tiny, batch_size=1)
+    pipe.reconstruct(torch.randn(16000 * 15), 16000, on_step=lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -10,8 +10,8 @@ import gradio as gr
 LABELS = {
     "log_mel_mae_db": ("Mel error", "dB", "Mean difference of the log-mel spectrograms. 0 is best."),
     "log_mel_corr": ("Mel correlation", "", "Of the log-mel spectrograms. 1 is best."),
-    "lsd_db": ("Log-spectral distance", "dB", "0 is best."),
-    "mrstft": ("Multi-resolution STFT", "", "Distance at three resolutions. 0 is best."),
+    "lsd_db": ("Spectral distance", "dB", "Of log spectra, root mean square. 0 is best."),
+    "mrstft": ("STFT distance", "", "At three resolutions. 0 is best."),
     "si_sdr_db": ("SI-SDR", "dB", "Compares waveforms; a vocoder invents its phases, so low is usual."),
     "hf_ratio_db": ("Above 4 kHz", "dB", "Energy after over energy before. 0 is best."),
     "clap_score": ("CLAP score", "", "How well the sound fits the prompt. 1 is best."),
@@ -52,9 +52,11 @@ STYLE = """
              overflow: hidden; text-overflow: ellipsis; }
 .tile b { font-size: 18px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tile small { font-size: 11.5px; font-weight: 400; margin-left: 4px; color: var(--body-text-color-subdued); }
-.picture img { object-fit: contain; background: #fff; }
 .picture { min-height: 180px; }
-.report iframe { width: 100%; height: 860px; border: 1px solid var(--border-color-primary); border-radius: 8px; }
+.picture img { object-fit: contain; background: #fff; padding-top: 24px; }
+.report { min-height: 260px !important; border: 1px solid var(--border-color-primary); border-radius: 8px;
+          background: var(--block-background-fill); }
+.report iframe { width: 100%; height: 860px; border: 0; border-radius: 8px; display: block; }
 """
 
 

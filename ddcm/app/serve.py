@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ddcm.app.studio import Limits, Studio
@@ -39,10 +40,10 @@ def serving(pipe: DDCMPipeline, door: Door, limits: Limits) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="ddcm-serve-", ignore_cleanup_errors=True) as root:
         # Gradio reads from the environment where files go, and that nobody is to be told of anything.
         os.environ |= {"GRADIO_TEMP_DIR": root, "GRADIO_EXAMPLES_CACHE": root, "GRADIO_ANALYTICS_ENABLED": "False"}
-        try:
-            from ddcm.app.page import options, page
-        except ImportError as error:
-            raise UserError("the page needs Gradio: pip install 'ddcm[app]'") from error
+        if find_spec("gradio") is None:
+            raise UserError("the page needs Gradio: pip install 'ddcm[app]'")
+        from ddcm.app.page import options, page
+
         visits = Visits(Path(root))
         demo = page(Studio(pipe, limits), visits)
         visits.keep_what_is_there()
@@ -59,6 +60,7 @@ def serving(pipe: DDCMPipeline, door: Door, limits: Limits) -> Iterator[str]:
             yield address
         finally:
             over.set()
+            visits.end_all()
             demo.close(verbose=False)
             sweeper.join()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from ddcm.audio import read_audio, write_audio
 from ddcm.compare import compare, noticed
 from ddcm.container import read, unpack
+from ddcm.diffuse import OnStep
 from ddcm.errors import UserError
 from ddcm.inspect import inspect
 from ddcm.metrics import METRICS
@@ -20,8 +20,6 @@ from ddcm.picture import mel_of, side_by_side
 from ddcm.pipeline import DDCMPipeline, Output
 from ddcm.recipes import RECIPES, RUNS, Recipe, resolve, settings
 from ddcm.report import page, slug
-
-OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

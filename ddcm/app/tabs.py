@@ -171,7 +171,7 @@ class Tabs:
             run, cancel = controls.buttons("Compare")
             file = gr.File(label="Report (one page that opens anywhere)", interactive=False)
         with right():
-            report = gr.HTML(elem_classes="report", min_height=300)
+            report = gr.HTML(elem_classes="report")
             with gr.Accordion("All numbers", open=False):
                 metrics = gr.JSON(show_label=False)
 

@@ -55,6 +55,8 @@ class Visits:
         finally:
             with self._lock:
                 self._stops[visit].discard(stop)
+                if not self._stops[visit]:
+                    del self._stops[visit]
 
     def end(self, visit: str) -> None:
         """Stop the visitor's work and delete the visitor's files."""
@@ -67,6 +69,10 @@ class Visits:
             shutil.rmtree(folder, ignore_errors=True)
         for upload in uploads:
             upload.unlink(missing_ok=True)
+
+    def end_all(self) -> None:
+        for visit in {*self._stops, *self._folders, *self._uploads}:
+            self.end(visit)
 
     def sweep(self, older_than_s: float) -> None:
         """Delete what has not changed for so long, whoever's it is: uploads that were never used, visits that

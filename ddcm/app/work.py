@@ -13,8 +13,8 @@ from typing import Any
 import gradio as gr
 import torch
 
-from ddcm.app.studio import OnStep
 from ddcm.app.visits import Visits
+from ddcm.diffuse import OnStep
 from ddcm.errors import UserError
 
 Work = Callable[[Path, OnStep], Any]
@@ -38,7 +38,7 @@ class Desk:
     async def do_with(self, request: gr.Request, progress: gr.Progress, source: str | None, work: Work) -> Any:
         """``do`` on what the visitor brought."""
         if source is None:
-            raise gr.Error("bring a file first: upload or record one", print_exception=False)
+            raise told("bring a file first: upload or record one")
         self.visits.brought(request.session_hash or "", Path(source))
         return await self.do(request, progress, work, source)
 
@@ -84,8 +84,12 @@ def _in_one_line(source: str | None, work: Work, folder: Path, on_step: OnStep) 
         line = f"the server cannot write its files ({(error.strerror or 'error').lower()})"
     if source is not None:
         line = line.replace(source, Path(source).name)
-    # The page shows messages as HTML.
-    raise gr.Error(html.escape(line, quote=False), print_exception=False)
+    raise told(line)
+
+
+def told(line: str) -> gr.Error:
+    """What the visitor reads; the page shows it as HTML."""
+    return gr.Error(html.escape(line, quote=False), title="That did not work", print_exception=False)
 
 
 def sends_itself(component: gr.Audio | gr.File) -> None:
@@ -97,7 +101,7 @@ def sends_itself(component: gr.Audio | gr.File) -> None:
 
     async def checked(name: str | Path | None) -> str | None:
         if str(name).lower().startswith(("http:", "https:")):
-            raise gr.Error("send the file itself; addresses are not fetched", print_exception=False)
+            raise told("send the file itself; addresses are not fetched")
         return await move(name)
 
     component.async_move_resource_to_block_cache = checked
