@@ -197,7 +197,7 @@ def _read_with_librosa(path: Path, reason: Exception, most_s: float | None) -> t
             most = LONGEST / 16000 if most_s is None else most_s + 1
             audio, rate = librosa.load(path, sr=None, mono=True, duration=most)
     except Exception as error:  # audioread raises its backends' own errors
-        raise UserError(f"{path}: not readable as audio ({reason.error_string.rstrip('.')})") from error
+        raise UserError(f"{path}: not readable as audio ({str(getattr(reason, "error_string", reason)).rstrip('.')})") from error
     _refuse_long(path, len(audio) / rate, most_s)
     return audio.astype(np.float32), int(rate)
 
