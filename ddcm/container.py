@@ -6,8 +6,7 @@
     | else: log2 of the atoms, coefficient bits, then the schedule: a curve (8 bytes or so) or explicit lists
     | payload | CRC-32 of everything before it
 
-Numbers are little-endian; "varint" is base 128, the low seven bits first. Sizes are checked against bounds before
-anything is made of them. A change of meaning raises ``VERSION``.
+Little-endian; "varint" is base 128, low bits first. Sizes are checked first. A change of meaning raises ``VERSION``.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Stream:
     gain: int = 0
     """log2 of the gain that brought the recording to AudioLDM2's level, in 1/256"""
     lanes: int = 1
-    """windows in a UNet call: part of the arithmetic, because a batch rounds otherwise than its rows alone"""
+    """windows in a UNet call: a batch rounds otherwise than its rows alone"""
     threads: int = 1
     """CPU threads of the encoder, for the same reason"""
     dtype: str = "float32"

@@ -27,6 +27,7 @@ LAYERS = [
         "peak",
         "bits",
         "philox",
+        "output",
     },
     {"audio", "sample", "refine", "container", "record"},
     {"recording"},
