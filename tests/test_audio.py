@@ -2,13 +2,14 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from ddcm.audio import find_audio, level, read_audio, resample, write_audio
+from ddcm.audio import _refuse_truncated, find_audio, level, read_audio, resample, write_audio
 from ddcm.errors import UserError
 from tests.conftest import EXAMPLES
 
@@ -75,6 +76,17 @@ def test_streamed_wavs_without_a_length_are_read(tmp_path):
     data[at : at + 4] = b"\xff\xff\xff\xff"
     (tmp_path / "a.wav").write_bytes(data)
     assert len(read_audio(tmp_path / "a.wav")) == 8000
+
+
+@pytest.mark.parametrize("size, cut", [("0xFFFF", True), ("9000", True), ("0x10", False), ("0", False), ("?", False)])
+def test_what_libsndfile_says_of_a_length(size, cut):
+    """In its log, in one base or the other, and at times not as a number."""
+    said = []
+    try:
+        _refuse_truncated(Path("a.wav"), f"File : a.wav\n data : {size} (should be 1400)\n")
+    except UserError as error:
+        said.append(str(error))
+    assert bool(said) == cut and all("1400 of" in line for line in said)
 
 
 def test_level_and_back():

@@ -43,6 +43,7 @@ def test_manifest_with_splits(tmp_path):
         (b"", "has no column path"),
         (b"path\n", "lists no files"),
         (b"path\n\xff\xfe.wav\n", "is not a CSV in UTF-8"),
+        (b"path" + b",x" * 1_000_000 + b"\n", "a line of more than 1048576 characters"),
     ],
 )
 def test_bad_manifests_are_one_line(tmp_path, content, message):
