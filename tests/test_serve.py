@@ -269,11 +269,12 @@ def test_the_command_opens_and_closes_the_page(monkeypatch, tmp_path, capsys):
     assert not list(tmp_path.glob("ddcm-serve-*")) and signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_taken_port_and_a_silly_limit(capsys):
+def test_a_taken_port_and_silly_flags(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert main(["serve", "--port", str(taken.getsockname()[1]), "--backbone", "tiny"]) == 2
-    assert main(["serve", "--max_seconds", "0", "--backbone", "tiny"]) == 2
-    first, second = capsys.readouterr().err.splitlines()[-2:]
-    assert "--port" in first and "--max_seconds 0" in second
+    for flag, value in (("--max_seconds", "0"), ("--port", "70000"), ("--password", "")):
+        assert main(["serve", flag, value, "--backbone", "tiny"]) == 2
+    lines = capsys.readouterr().err.splitlines()[-4:]
+    assert all(flag in line for flag, line in zip(("--port", "--max_sec", "--port", "--password"), lines, strict=True))

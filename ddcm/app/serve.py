@@ -30,6 +30,12 @@ class Door:
     port: int = 7860
     password: str | None = None
 
+    def __post_init__(self):
+        if not 0 < self.port < 65536:
+            raise UserError(f"--port {self.port} is outside [1, 65535]")
+        if self.password == "":
+            raise UserError("--password is empty; leave it out to let everybody in")
+
 
 @contextmanager
 def serving(pipe: DDCMPipeline, door: Door, limits: Limits) -> Iterator[str]:
