@@ -1,6 +1,6 @@
 """What a fit on 100,000 clips needs before its first step, when their latents are in the cache.
 
-    python benchmarks/cache.py [CLIPS]
+    python -m benchmarks.cache [CLIPS]
 
 Sparse files stand for clips of 10 s (320 kB of audio, 64 kB of latents each), so nothing is decoded or encoded and
 the disk needs little; everything else is what ``python train.py fit`` does: list and stat the folder, plan the

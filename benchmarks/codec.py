@@ -1,212 +1,222 @@
-"""Rate against distortion on the validation clips: our modes and codebooks, Opus and Codec2, and the ceiling.
+"""Rate against distortion on the validation clips: our modes and codebooks, Opus and Codec2, and the ceilings.
 
     python -m benchmarks.codec --corpus runs/corpus                      # everything; docs/codec.md, .csv and .png
     python -m benchmarks.codec --corpus runs/corpus --clips 2 --only turbo opus ceiling --out runs/codec
+    python -m benchmarks.codec --corpus runs/corpus --only vq --codebook FOLDER    # of configs/residual.yaml: 8 levels
 
-Bytes are those of the file. The ceiling is the VAE and the vocoder with nothing quantised; "over" is what a row loses
-to it. Peers run where ``opusenc``, ``opusdec``, ``c2enc`` and ``c2dec`` are installed; PESQ and STOI, of speech only,
-where their packages are. A row that was measured before is taken from the CSV: an interrupted run goes on.
+Bytes are those of the file. The ceiling is the VAE and a vocoder with nothing quantised; "over" is what a row loses to
+the ceiling with the same vocoder: the backbone's own ("plain"), or corrected towards its mel ("refined", what
+``decompress`` does by itself). ``mel`` is the error of the decoded log-mel against the input's, before any vocoder. The
+other metrics are of the refined audio. Clips of one length are coded in the same UNet calls (``benchmarks.together``);
+the first of each group is decoded again from its bytes in calls of its own and must be the same to the last bit with
+``--check``. A row that was measured before is taken from the CSV: an interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import shutil
-import subprocess
-import tempfile
+import functools
+import multiprocessing
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from ddcm.audio import resample
-from ddcm.metrics import log_mel_mae_db, lsd_db
+from benchmarks.codec_report import FIELDS, plot, table
+from benchmarks.peers import peers
+from benchmarks.together import Coded, compress, in_lengths
+from ddcm.codec import vq
+from ddcm.codec.encode import Settings, encode
+from ddcm.codec.files import decoded
+from ddcm.codec.layout import layout
+from ddcm.codec.sound import measure_level, window_mel
+from ddcm.errors import UserError
+from ddcm.evaluate import measure
+from ddcm.listeners import LISTENERS
+from ddcm.mel import LN_TO_DB
+from ddcm.metrics import log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
+from ddcm.quantize.checkpoint import load_codebook
+from ddcm.refine import refine
 from pocket.batches import validation
-from pocket.corpus import SAMPLE_RATE, Corpus
+from pocket.corpus import SAMPLE_RATE, Clip, Corpus
 
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0)
-FIELDS = ("system", "kind", "clip", "seconds", "bytes", "unet_calls", "encode_s", "decode_s", "log_mel_mae_db",
-"lsd_db",
-          "pesq_wb", "stoi", "visqol")  # fmt: skip
-Coded = tuple[torch.Tensor, int, int, float, float]
-"""(audio (S,), bytes, UNet calls, seconds to encode, seconds to decode)"""
+SINGLE = (0.25, 0.5, 1.0)  # kbps at which one atom a step is affordable: 18, 36 and 72 UNet calls a second of sound
+SLOW = "classic one atom"
+Row = dict[str, str | float]
 
 
-def ours(pipe: DDCMPipeline, **settings) -> Callable[[torch.Tensor], Coded]:
-    def code(audio: torch.Tensor) -> Coded:
-        calls = [0]
-        begin = time.perf_counter()
-        data = pipe.compress(audio, SAMPLE_RATE, lambda done, total: calls.__setitem__(0, total), **settings)
-        middle = time.perf_counter()
-        heard = pipe.decompress(data).audio
-        unet_calls = 0 if settings.get("mode") == "vq" else calls[0]
-        return heard, len(data), unet_calls, middle - begin, time.perf_counter() - middle
-
-    return code
-
-
-def ceiling(pipe: DDCMPipeline) -> Callable[[torch.Tensor], Coded]:
-    return lambda audio: (pipe.reconstruct(audio, SAMPLE_RATE, vocoder="refined").audio, 0, 0, 0.0, 0.0)
-
-
-def opus(kbps: int) -> Callable[[torch.Tensor], Coded]:
-    import soundfile
-
-    def code(audio: torch.Tensor) -> Coded:
-        with tempfile.TemporaryDirectory() as folder:
-            plain, packed, back = (str(Path(folder) / name) for name in ("a.wav", "a.opus", "b.wav"))
-            soundfile.write(plain, audio.numpy(), SAMPLE_RATE)
-            begin = time.perf_counter()
-            subprocess.run(["opusenc", "--quiet", "--bitrate", str(kbps), plain, packed], check=True)
-            middle = time.perf_counter()
-            subprocess.run(["opusdec", "--quiet", "--rate", str(SAMPLE_RATE), packed, back], check=True)
-            end = time.perf_counter()
-            heard = torch.from_numpy(soundfile.read(back, dtype="float32")[0])
-            return in_step(audio, heard), Path(packed).stat().st_size, 0, middle - begin, end - middle
-
-    return code
-
-
-def codec2(bits: int) -> Callable[[torch.Tensor], Coded]:
-    def code(audio: torch.Tensor) -> Coded:
-        with tempfile.TemporaryDirectory() as folder:
-            plain, packed, back = (str(Path(folder) / name) for name in ("a.raw", "a.c2", "b.raw"))
-            narrow = resample(audio.numpy(), SAMPLE_RATE, 8000)
-            (np.clip(narrow, -1, 1) * 32767).astype("<i2").tofile(plain)
-            begin = time.perf_counter()
-            subprocess.run(["c2enc", str(bits), plain, packed], check=True, capture_output=True)
-            middle = time.perf_counter()
-            subprocess.run(["c2dec", str(bits), packed, back], check=True, capture_output=True)
-            end = time.perf_counter()
-            wide = resample(np.fromfile(back, "<i2").astype(np.float32) / 32768, 8000, SAMPLE_RATE)
-            return in_step(audio, torch.from_numpy(wide)), Path(packed).stat().st_size, 0, middle - begin, end - middle
-
-    return code
-
-
-def in_step(audio: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
-    """``heard`` without the delay of its codec, as long as ``audio``: the best of shifts by 10 ms up to 100 ms."""
-
-    def shifted(frames: int) -> torch.Tensor:
-        moved = heard[frames * 160 :][: len(audio)]
-        return torch.nn.functional.pad(moved, (0, len(audio) - len(moved)))
-
-    return min((shifted(frames) for frames in range(11)), key=lambda x: log_mel_mae_db(audio, x))
-
-
-def systems(pipe: DDCMPipeline, codebook: bool, gaussian_atoms: int) -> dict[str, Callable[[torch.Tensor], Coded]]:
-    found = {"ceiling": ceiling(pipe)}
+def systems(args: argparse.Namespace) -> dict[str, Settings | None]:
+    """Name -> how it is compressed; None where nothing is."""
+    found: dict[str, Settings | None] = {"ceiling": None}
     for kbps in RATES:
-        found[f"turbo hadamard {kbps:g}"] = ours(pipe, kbps=kbps)
-        found[f"turbo gaussian {kbps:g}"] = ours(pipe, kbps=kbps, book="gaussian", noise_atoms=gaussian_atoms)
-        found[f"classic {kbps:g}"] = ours(pipe, kbps=kbps, mode="classic")
-    if codebook:
-        found["vq"] = ours(pipe, mode="vq")
-    if shutil.which("opusenc") and shutil.which("opusdec"):
-        found["opus 6"] = opus(6)
-    if shutil.which("c2enc") and shutil.which("c2dec"):
-        found |= {f"codec2 {bits / 1000:g}": codec2(bits) for bits in (1200, 2400, 3200)}
+        found[f"turbo hadamard {kbps:g}"] = Settings(kbps=kbps)
+    for kbps in RATES:
+        found[f"turbo gaussian {kbps:g}"] = Settings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
+    for kbps in RATES:
+        found[f"classic 30 steps {kbps:g}"] = Settings(kbps=kbps, mode="classic", steps=30)
+    for kbps in SINGLE:
+        found[f"{SLOW} {kbps:g}"] = Settings(kbps=kbps, mode="classic")
+    if args.codebook:
+        quantizer = load_codebook(args.codebook).quantizer
+        for levels in range(1, vq.levels_of(quantizer) + 1):
+            found[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = Settings(mode="vq", levels=levels)
     return found
 
 
-def judged(audio: torch.Tensor, heard: torch.Tensor, kind: str) -> dict[str, float | str]:
-    row: dict[str, float | str] = dict(log_mel_mae_db=log_mel_mae_db(audio, heard), lsd_db=lsd_db(audio, heard))
-    if kind == "speech":
-        try:
-            from pesq import PesqError, pesq
-            from pystoi import stoi
-        except ImportError:
-            return row
-        row["stoi"] = float(stoi(audio.numpy(), heard.numpy(), SAMPLE_RATE))
-        value = pesq(SAMPLE_RATE, audio.numpy(), heard.numpy(), "wb", on_error=PesqError.RETURN_VALUES)
-        row["pesq_wb"] = float(value) if value > 0 else ""  # it found no utterance
-    return row
+class Work:
+    """One process's models and clips."""
 
+    def __init__(self, args: argparse.Namespace):
+        torch.set_num_threads(1)
+        torch.set_grad_enabled(False)
+        self.pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook or None)
+        self.clips, self.systems, self.peers = clips_of(args), systems(args), peers()
 
-def table(rows: list[dict]) -> str:
-    """Means over clips, with the loss against the ceiling on the same clips."""
-    by_system: dict[str, list[dict]] = {}
-    for row in rows:
-        by_system.setdefault(row["system"], []).append(row)
-    top = {row["clip"]: float(row["log_mel_mae_db"]) for row in by_system.get("ceiling", [])}
-    head = ("system", "clips", "kbps", "UNet calls", "log_mel_mae_db", "over", "lsd_db", "pesq_wb", "stoi", "encode, s")
-    lines = [f"| {' | '.join(head)} | decode, s |", "|" + "---|" * (len(head) + 1)]
-    for name, mine in by_system.items():
-        kbps = sum(int(r["bytes"]) for r in mine) / 125 / sum(float(r["seconds"]) for r in mine)
-        over = [float(r["log_mel_mae_db"]) - top[r["clip"]] for r in mine if r["clip"] in top]
-        means = {key: [float(r[key]) for r in mine if r[key] not in ("", None)] for key in FIELDS[5:]}
-        mean = {key: f"{np.mean(values):.2f}" if values else "-" for key, values in means.items()}
-        cells = [name, len(mine), f"{kbps:.2f}" if kbps else "-", mean["unet_calls"], mean["log_mel_mae_db"]]
-        cells += [f"{np.mean(over):.2f}" if over else "-"] + [mean[key] for key in ("lsd_db", "pesq_wb", "stoi")]
-        lines.append("| " + " | ".join(map(str, [*cells, mean["encode_s"], mean["decode_s"]])) + " |")
-    return "\n".join(lines)
-
-
-def plot(rows: list[dict], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    curves: dict[str, dict[str, list[dict]]] = {}
-    for row in rows:
-        family = row["system"].rsplit(" ", 1)[0] if row["system"][-1].isdigit() else row["system"]
-        curves.setdefault(family, {}).setdefault(row["system"], []).append(row)
-    for family, points in curves.items():
-        x = [sum(int(r["bytes"]) for r in p) / 125 / sum(float(r["seconds"]) for r in p) for p in points.values()]
-        y = [np.mean([float(r["log_mel_mae_db"]) for r in p]) for p in points.values()]
-        if family == "ceiling":
-            axes.axhline(y[0], color="black", linestyle=":", label="VAE + vocoder")
+    def rows(self, name: str, numbers: list[int], check: bool) -> list[Row]:
+        """Rows of clips of one length."""
+        if name in self.peers:
+            return [self._peer(name, number) for number in numbers]
+        audios, settings = [torch.from_numpy(self.clips[n][1]) for n in numbers], self.systems[name]
+        if settings is None:
+            coded = [Coded(b"", self.pipe.backbone.encode(self._mel(audio)), 0, 0.0) for audio in audios]
+        elif settings.mode == "vq":
+            coded = [self._vq(audio, settings) for audio in audios]
         else:
-            axes.plot(x, y, "o-", label=family)
-    axes.set(xscale="log", xlabel="kbps of the file", ylabel="log_mel_mae_db (lower is better)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
+            coded = compress(audios, self.pipe.backbone, settings)
+        found = []
+        for number, audio, one in zip(numbers, audios, coded, strict=True):
+            found.append(self._row(name, number, one.data, one.calls) | self._heard(audio, one, self.clips[number][0]))
+        if check and settings is not None:
+            begin, first = time.perf_counter(), coded[0]
+            again = decoded(first.data, self.pipe.backbone, self.pipe.codebook, "refined", None)["latent"]
+            if not torch.equal(again, first.z):
+                raise UserError(f"{name}: {found[0]['clip']} does not decode to what its encoder saw")
+            print(f"{name}: decoded alone, the same to the last bit, {time.perf_counter() - begin:.1f} s", flush=True)
+        return found
+
+    def _mel(self, audio: torch.Tensor) -> torch.Tensor:
+        spec = self.pipe.backbone.mel_spec
+        return window_mel(audio, *measure_level(audio), layout(len(audio), spec.hop), 0, spec)
+
+    def _vq(self, audio: torch.Tensor, settings: Settings) -> Coded:
+        kept, begin = [], time.perf_counter()
+        data = encode(audio, self.pipe.backbone, settings, self.pipe.codebook, on_latent=kept.append)
+        return Coded(data, kept[0], 0, time.perf_counter() - begin)
+
+    def _heard(self, audio: torch.Tensor, one: Coded, clip: Clip) -> Row:
+        backbone, wanted = self.pipe.backbone, self._mel(audio)
+        begin = time.perf_counter()
+        mel = backbone.decode(one.z)
+        plain = backbone.vocode(mel)[0]
+        refined = refine(plain, mel, backbone.mel_spec)[: len(audio)]
+        row: Row = dict(encode_s=one.seconds, sound_s=time.perf_counter() - begin)
+        row |= dict(mel_db=float((mel - wanted).abs().mean()) * LN_TO_DB)
+        row["plain_db"] = log_mel_mae_db(audio, plain[: len(audio)])
+        return row | judged(audio, refined, clip.kind)
+
+    def _peer(self, name: str, number: int) -> Row:
+        clip, samples = self.clips[number]
+        heard, size, encode_s, decode_s = self.peers[name](torch.from_numpy(samples))
+        row = self._row(name, number, b"\0" * size, 0) | dict(encode_s=encode_s, sound_s=decode_s)
+        return row | judged(torch.from_numpy(samples), heard, clip.kind)
+
+    def _row(self, name: str, number: int, data: bytes, calls: int) -> Row:
+        clip, samples = self.clips[number]
+        return dict(system=name, kind=clip.kind, clip=key_of(clip, number), seconds=len(samples) / SAMPLE_RATE,
+                    bytes=len(data), unet_calls=calls)  # fmt: skip
 
 
-def main() -> None:
+def key_of(clip: Clip, number: int) -> str:
+    return f"{clip.path}#{number}"
+
+
+def clips_of(args: argparse.Namespace) -> list:
+    return validation(Corpus(args.corpus), args.seconds, *([args.clips] if args.clips else []))
+
+
+def judged(audio: torch.Tensor, heard: torch.Tensor, kind: str) -> Row:
+    """Metrics of the audio that ``decompress`` writes; those of listeners are for speech."""
+    return {
+        "refined_db" if name == "log_mel_mae_db" else name: value
+        for name, value in measure(audio, heard).items()
+        if (name in FIELDS or name == "log_mel_mae_db") and (kind == "speech" or name not in LISTENERS)
+    }
+
+
+@functools.cache
+def _work(words: tuple[str, ...]) -> Work:
+    return Work(arguments(words))
+
+
+def _rows(words: tuple[str, ...], name: str, numbers: list[int]) -> list[Row]:
+    return _work(words).rows(name, numbers, arguments(words).check)
+
+
+def tasks(args: argparse.Namespace, names: list[str], done: set[tuple[str, str]]) -> Iterator[tuple[str, list[int]]]:
+    """(system, clips of one length) that are not measured yet."""
+    clips = clips_of(args)
+    for name in names:
+        if not any(name.startswith(begin) for begin in args.only):
+            continue
+        numbers = range(len(clips))
+        if name.startswith(SLOW):  # spread over the kinds
+            numbers = numbers[:: max(1, len(numbers) // args.single)]
+        left = [n for n in numbers if (name, key_of(clips[n][0], n)) not in done]
+        for group in in_lengths([clips[n][1] for n in left], args.most):
+            yield name, [left[i] for i in group]
+
+
+def arguments(words: tuple[str, ...] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="checkpoints/pocket")
-    parser.add_argument("--codebook", default="checkpoints/codebooks/pocket-1024")
+    parser.add_argument("--codebook", default="checkpoints/codebooks/pocket-1024", help="for vq; '' for none")
     parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
     parser.add_argument("--clips", type=int, help="of each kind as many; default all 57")
     parser.add_argument("--seconds", type=float, default=5.12)
     parser.add_argument("--only", nargs="+", default=[""], help="systems whose names begin so")
-    parser.add_argument("--gaussian_atoms", type=int, default=16384)
+    parser.add_argument("--gaussian_atoms", type=int, default=4096)
+    parser.add_argument(
+        "--single", type=int, default=8, help="clips of 'classic one atom', which takes ten times longer"
+    )
+    parser.add_argument("--most", type=int, default=12, help="clips that go into a UNet call at most")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--check", action="store_true", help="decode the first clip of each group from its bytes")
     parser.add_argument("--out", type=Path, default=Path("docs/codec"), help="written with .csv, .md and .png")
-    args = parser.parse_args()
-    pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook)
-    clips = validation(Corpus(args.corpus), args.seconds, *([args.clips] if args.clips else []))
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    args, words = arguments(), tuple(sys.argv[1:])
     target = args.out.with_suffix(".csv")
     target.parent.mkdir(parents=True, exist_ok=True)
     rows = list(csv.DictReader(target.open())) if target.exists() else []
     done = {(row["system"], row["clip"]) for row in rows}
-    with target.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, restval="")
+    names = [*systems(args), *peers()]
+    todo = list(tasks(args, names, done))
+    todo.sort(key=lambda task: task[0].startswith(SLOW), reverse=True)  # the longest first
+    begin = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with target.open("a", newline="") as file, ProcessPoolExecutor(args.workers, context) as pool:
+        writer = csv.DictWriter(file, FIELDS, restval="", extrasaction="ignore")
         if not rows:
             writer.writeheader()
-        for name, code in systems(pipe, args.codebook != "", args.gaussian_atoms).items():
-            if not any(name.startswith(begin) for begin in args.only):
-                continue
-            for number, (clip, samples) in enumerate(tqdm(clips, desc=name)):
-                key = f"{clip.path}#{number}"
-                if (name, key) in done:
-                    continue
-                audio = torch.from_numpy(samples)
-                heard, size, calls, encode_s, decode_s = code(audio)
-                row = dict(system=name, kind=clip.kind, clip=key, seconds=len(audio) / SAMPLE_RATE, bytes=size)
-                row |= dict(unet_calls=calls, encode_s=round(encode_s, 3), decode_s=round(decode_s, 3))
-                row |= judged(audio, heard, clip.kind)
-                writer.writerow(row)
-                file.flush()
-                rows.append({field: row.get(field, "") for field in FIELDS})
+        futures = [pool.submit(_rows, words, *task) for task in todo]
+        for future in tqdm(as_completed(futures), total=len(futures), desc="groups of clips"):
+            for row in future.result():
+                said = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()}
+                writer.writerow(said)
+                rows.append({field: said.get(field, "") for field in FIELDS})
+            file.flush()
+    print(f"{len(todo)} groups of clips in {time.perf_counter() - begin:.0f} s with {args.workers} processes")
+    rows.sort(key=lambda row: names.index(row["system"]) if row["system"] in names else len(names))
     text = table(rows)
     args.out.with_suffix(".md").write_text(text + "\n")
     plot(rows, args.out.with_suffix(".png"))

@@ -1,7 +1,7 @@
 """Fitting against vector-quantize-pytorch: the same latents, batches, start and number of steps, in one run.
 
-    pip install vector-quantize-pytorch
-    python benchmarks/fit.py --root POOL/manifest.csv
+    pip install -e '.[train,bench]'
+    python -m benchmarks.fit --root POOL/manifest.csv
 
 Every contender meets the same batches (64 windows of 64 frames: 65536 cells of 8 numbers), starts with its own k-means
 on the first of them, and learns 1024 atoms. Theirs: k-means, EMA and revival, with its default decay and with ours.

@@ -1,6 +1,6 @@
 """Nearest atoms: ours against ``torch.cdist`` + ``argmin``, in one run, as ratios of time and memory.
 
-    python benchmarks/nearest.py
+    python -m benchmarks.nearest
 
 Cells are of one hour of audio by default (1.44 million of 8 numbers), atoms 1024. Timings alternate and the median of
 each is taken, because machines are noisy; memory is the growth of the process's peak, each way in a process of its own.

@@ -3,36 +3,49 @@
     python -m benchmarks.schedules --audio FOLDER [--backbone NAME] [--out ddcm/codec/schedules.json]
     python -m benchmarks.schedules --corpus runs/corpus       # the training clips that the pocket was made from
 
-For each rate and each number of steps, the exponents of the curves (``ddcm.container.Curve``) are searched by
-coordinates from a few starts: what is moved one step at a time, as long as the mean error of the coded clips' mels
-against the uncoded ones' falls. The table is written after each rate, and a rerun goes on from there. Use the rows
-elsewhere with ``compress --schedules FILE``.
+Where to begin a search follows from one measurement. A step from timestep t to s tells (SNR(s) - SNR(t)) / 2 nats of
+each number times the squared error of the denoiser's estimate at t (DiffC, arXiv 2206.08889); summed up, that is what
+it costs to get from noise to any timestep. A schedule whose steps all cost the same and that ends where the rate is
+spent is a good one already. From there the ends and exponents of the curve (``ddcm.container.Curve``) are moved one at
+a time, as long as the coded clips' mels get nearer to the recordings'. All clips share their UNet calls. The table is
+written after each rate and number of steps, and a rerun goes on from there. Use the rows elsewhere with ``compress
+--schedules FILE``.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import math
+import multiprocessing
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ddcm.audio import find_audio, level, read_audio
-from ddcm.backbone import load
+from ddcm.backbone import Backbone, load
 from ddcm.bits import BitWriter
+from ddcm.codec.curve import lists
 from ddcm.codec.decode import sampler_for
-from ddcm.codec.encode import Settings, start
-from ddcm.codec.layout import Layout, layout, window_bits
-from ddcm.codec.plan import SHIPPED, nearest
+from ddcm.codec.encode import Settings, start, targets_of
+from ddcm.codec.layout import layout, window_bits
+from ddcm.codec.plan import SHAPE, SHIPPED, nearest
 from ddcm.codec.trajectory import encode_windows
 from ddcm.container import Curve
 from ddcm.errors import UserError
 from ddcm.files import whole
 from ddcm.mel import LN_TO_DB, log_mel
+from ddcm.schedule import add_noise, quadratic
 
-STRIDES = {"power": (8, 4), "growth": (8, 4)}  # sixteenths, coarse then fine
+EVEN = Curve(30, 16, 0, 1)
+EFFICIENCY = 0.8  # of top-M with signs: bits that the best code would need, over its own
+FIRSTS = (999, 800)  # where to begin: an undertrained denoiser knows nothing of the noisiest timesteps
+MOVES = {"last": (1.35, 1.15), "power": (4, 2), "growth": (6, 3), "first": (100, 50)}  # coarse, then fine
 
 
 def clips_of(paths: Iterable[Path], seconds: float, count: int, rate: int) -> list[torch.Tensor]:
@@ -60,48 +73,125 @@ def corpus_clips(folder: Path, seconds: float, count: int) -> list[torch.Tensor]
     return found[:count]
 
 
-def loss_of(backbone, z: torch.Tensor, clean: torch.Tensor, samples: int, placed: Layout, book: str) -> Callable:
-    """``loss(curve without total, kbps) -> dB`` of the decoded mels against the uncoded ones'."""
-    stream = start(backbone, Settings(book=book), samples, None, 1)
+class Trial:
+    """Clips (S,) of one length, coded together by any curve."""
 
-    def loss(curve: Curve, kbps: float) -> float:
-        bits = kbps * 1000 * samples / stream.mel[0]
-        of = lambda total: replace(stream, schedule=replace(curve, total=total))  # noqa: E731
-        chosen = of(nearest(lambda total: window_bits(of(total)), bits, 1, 40_000))
-        errors = []
-        for number, target in enumerate(z.split(1)):
-            sampler = sampler_for(chosen, backbone)
-            result = encode_windows(chosen, placed, sampler, target, [number], BitWriter())
-            errors.append((backbone.decode(result).cpu() - clean[number : number + 1]).abs().mean())
-        return float(torch.stack(errors).mean()) * LN_TO_DB
+    def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard"):
+        self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
+        self.placed = layout(len(clips[0]), backbone.mel_spec.hop)
+        self.stream = start(backbone, Settings(book=book), len(clips[0]), None, len(clips))
+        self.sampler = sampler_for(self.stream, backbone)
+        wanted = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
+        self.wanted, (self.z, self.weights) = torch.cat(wanted), targets_of(backbone, wanted)
+        self.ceiling = self._error(self.z)
 
-    return loss
+    def _error(self, z: torch.Tensor) -> float:
+        mels = torch.cat([self.backbone.decode(row).cpu() for row in z.split(1)])
+        return float((mels - self.wanted).abs().mean()) * LN_TO_DB
+
+    def loss(self, curve: Curve, kbps: float) -> float:
+        """dB that the mels of the clips, coded with as many atoms as the rate pays for, lose to those of z."""
+        of = lambda total: replace(self.stream, schedule=replace(curve, total=total))  # noqa: E731
+        chosen = of(nearest(lambda total: window_bits(of(total)), kbps * 1000 * self.seconds, 1, 40_000))
+        windows, outs = range(len(self.z)), [BitWriter() for _ in self.z]
+        z = encode_windows(chosen, self.placed, self.sampler, self.z, self.weights, windows, outs)
+        return self._error(z) - self.ceiling
+
+    @functools.cached_property
+    def errors(self) -> dict[int, float]:
+        """Mean squared error of the denoiser's estimate of z at a few timesteps."""
+        noise = torch.randn(self.z.shape, generator=torch.Generator().manual_seed(0)).to(self.z)
+        noised = {t: add_noise(self.z, noise, float(self.backbone.alphas_cumprod[t])) for t in quadratic(12)}
+        return {t: float((self.sampler.denoise(x, t) - self.z).square().mean()) for t, x in noised.items()}
+
+    def cost(self, first: int) -> torch.Tensor:
+        """kbps (first + 1,) that it takes to get from noise at ``first`` to each timestep."""
+        alphas, at = self.backbone.alphas_cumprod, sorted(self.errors)
+        snr, errors = alphas / (1 - alphas), [self.errors[t] for t in at]
+        known, steps = torch.tensor(errors, dtype=torch.float64).log(), torch.arange(first + 1, dtype=torch.float64)
+        place = torch.tensor([sum(t <= step for t in at) - 1 for step in range(first + 1)]).clamp(max=len(at) - 2)
+        low, high = torch.tensor(at)[place], torch.tensor(at)[place + 1]
+        error = (known[place] + (steps - low) / (high - low) * (known[place + 1] - known[place])).exp()
+        nats = 0.5 * (snr[:first] - snr[1 : first + 1]) * 0.5 * (error[:-1] + error[1:])
+        told = torch.cat([nats.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
+        return told * self.placed.numbers / math.log(2) / 1000 / self.seconds
 
 
-def search(loss: Callable[[Curve], float], begin: Curve) -> tuple[Curve, float]:
-    """Coordinate search over the two exponents; every curve is measured once."""
-    seen: dict[Curve, float] = {}
+def equal_steps(cost: torch.Tensor, kbps: float, steps: int) -> Curve:
+    """The curve nearest to the schedule whose steps all cost the same and that ends where ``kbps`` are spent."""
+    first = len(cost) - 1
+    shares = torch.linspace(0, 1, steps, dtype=torch.float64) * kbps * EFFICIENCY
+    ideal = torch.tensor([int((cost - share).abs().argmin()) for share in shares])
+    last = min(int(ideal[-1]), first - steps + 1)
+    curves = [Curve(steps, power, 0, 1, first, last) for power in range(12, 81, 2)]
+    return min(curves, key=lambda curve: float((torch.tensor(lists(curve).timesteps) - ideal).abs().sum()))
 
-    def measured(curve: Curve) -> float:
-        if curve not in seen:
-            seen[curve] = loss(curve)
-            print(f"    power {curve.power / 16:g} growth {curve.growth / 16:g}: {seen[curve]:.3f} dB", flush=True)
-        return seen[curve]
 
-    best = begin
-    for strides in zip(*STRIDES.values(), strict=True):
-        moved = True
-        while moved:
-            moved = False
-            for name, stride in zip(STRIDES, strides, strict=True):
-                for step in (stride, -stride):
-                    value = getattr(best, name) + step
-                    if not (1 if name == "power" else 0) <= value <= 255:
+def moved(curve: Curve, name: str, stride: float, sign: int) -> Curve | None:
+    """One parameter a stride further; None beyond its range."""
+    value = getattr(curve, name)
+    value = round((value + 8) * stride**sign - 8) if name == "last" else value + sign * int(stride)
+    other = replace(curve, **{name: max(value, 0)})
+    fits = 1 <= other.power <= 255 and other.growth <= 255 and 0 <= other.last <= other.first - other.steps + 1 <= 999
+    return other if fits and other.first <= 999 and other != curve else None
+
+
+def search(loss: Callable[[Curve], float], begin: list[Curve], most: int) -> tuple[Curve, float, int]:
+    """Coordinate search from the best of ``begin``, at most ``most`` curves; (the best, its loss, curves tried)."""
+    loss = functools.cache(loss)
+    best = min(begin, key=loss)
+    for size in (0, 1):
+        better = True
+        while better:
+            better = False
+            for name, strides in MOVES.items():
+                for sign in (1, -1):
+                    other = moved(best, name, strides[size], sign)
+                    if other is None or loss.cache_info().currsize >= most:
                         continue
-                    other = replace(best, **{name: value})
-                    if measured(other) < measured(best):
-                        best, moved = other, True
-    return best, measured(best)
+                    if loss(other) < loss(best):
+                        best, better = other, True
+                        break
+    return best, loss(best), loss.cache_info().currsize
+
+
+def solve(args: argparse.Namespace, kbps: float, steps: int) -> dict:
+    """A row of the table."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // args.workers))
+    trial = _trial(args.backbone, args.corpus, args.audio, args.seconds, args.clips, args.book, args.device)
+    with torch.no_grad():
+        begin = [equal_steps(trial.cost(first), kbps, steps) for first in FIRSTS]
+        best, loss, tried = search(lambda curve: trial.loss(curve, kbps), begin, args.most)
+        even = trial.loss(replace(EVEN, steps=steps), kbps)
+    shape = {name: getattr(best, name) for name in SHAPE}
+    row = dict(kbps=kbps, steps=steps, **shape, loss=round(loss, 4), even=round(even, 4))
+    return row | dict(clips=len(trial.z), tried=tried)
+
+
+@functools.cache
+def _trial(backbone_name, corpus, audio, seconds: float, count: int, book: str, device: str) -> Trial:
+    backbone = load(backbone_name, device=device)
+    if corpus:
+        clips = corpus_clips(corpus, seconds, count)
+    else:
+        paths = (path for path, _ in find_audio([audio]))
+        clips = clips_of(paths, seconds, count, backbone.mel_spec.sample_rate)
+    if not clips:
+        raise UserError(f"no recording of {seconds} s and more")
+    with torch.no_grad():
+        return Trial(backbone, clips, book)
+
+
+def table(rows: list[dict]) -> str:
+    """What was found, beside the best even schedule of any number of steps at the rate."""
+    head = ("kbps", "steps", *SHAPE, "loss, dB", "even, dB", "less than the best even one")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in rows:
+        fixed = min(other["even"] for other in rows if other["kbps"] == row["kbps"])
+        shape = [f"{row[name] / 16:g}" if name in ("power", "growth") else str(row[name]) for name in SHAPE]
+        cells = [f"{row['kbps']:g}", str(row["steps"]), *shape, f"{row['loss']:.3f}", f"{row['even']:.3f}"]
+        lines.append("| " + " | ".join([*cells, f"{100 * (1 - row['loss'] / fixed):.0f} %"]) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -114,47 +204,30 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 30])
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=2.56)
+    parser.add_argument("--most", type=int, default=14, help="curves that are tried for a row")
     parser.add_argument("--book", default="hadamard")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 1 for a GPU")
     args = parser.parse_args()
-    backbone = load(args.backbone, device=args.device)
-    rate = backbone.mel_spec.sample_rate
-    if args.corpus:
-        clips = corpus_clips(args.corpus, args.seconds, args.clips)
-    elif args.audio:
-        clips = clips_of((path for path, _ in find_audio([args.audio])), args.seconds, args.clips, rate)
-    else:
+    if not args.corpus and not args.audio:
         parser.error("give --audio or --corpus")
-    if not clips:
-        raise UserError(f"no recording of {args.seconds} s and more")
-    samples = len(clips[0])
-    mels = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
-    with torch.no_grad():
-        z = torch.cat([backbone.encode(mel) for mel in mels])
-        clean = torch.cat([backbone.decode(row).cpu() for row in z.split(1)])
-        loss = loss_of(backbone, z, clean, samples, layout(samples, backbone.mel_spec.hop), args.book)
-        entries = json.loads(args.out.read_text()) if args.out.exists() else []
-        entry = next((e for e in entries if e["backbone"] == backbone.digest), None)
-        if entry is None:
-            entry = {"backbone": backbone.digest, "name": args.backbone, "rows": []}
-            entries = [entry, *(e for e in entries if e["backbone"])]  # its own rows replace guesses
-        for kbps in args.rates:
-            for steps in args.steps:
-                if any(row["kbps"] == kbps and row["steps"] == steps for row in entry["rows"]):
-                    continue
-                print(f"{kbps:g} kbps, {steps} steps", flush=True)
-                even = loss(Curve(steps, 16, 0, 1), kbps)
-                starts = (Curve(steps, 16, 0, 1), Curve(steps, 32, 8, 1))
-                begin = min(starts, key=lambda curve, kbps=kbps: loss(curve, kbps))
-                best, error = search(lambda curve, kbps=kbps: loss(curve, kbps), begin)
-                row = dict(kbps=kbps, steps=steps, power=best.power, growth=best.growth, loss=round(error, 4))
-                entry["rows"].append(row | dict(even=round(even, 4), clips=len(clips)))
-                with whole(args.out) as temporary:
-                    temporary.write_text(json.dumps(entries, indent=1) + "\n")
-    print("| kbps | steps | power | growth | loss, dB | even steps and atoms, dB |\n|---|---|---|---|---|---|")
-    for row in entry["rows"]:
-        exponents = f"{row['power'] / 16:g} | {row['growth'] / 16:g}"
-        print(f"| {row['kbps']:g} | {row['steps']} | {exponents} | {row['loss']:.3f} | {row['even']:.3f} |")
+    digest = load(args.backbone).digest
+    entries = json.loads(args.out.read_text()) if args.out.exists() else []
+    entry = next((e for e in entries if e["backbone"] == digest), None)
+    if entry is None:
+        entry = {"backbone": digest, "name": args.backbone, "rows": []}
+        entries = [entry, *(e for e in entries if e["backbone"])]  # its own rows replace guesses
+    done = {(row["kbps"], row["steps"]) for row in entry["rows"]}
+    todo = [(kbps, steps) for steps in sorted(args.steps, reverse=True) for kbps in args.rates]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.workers, context) as pool:
+        futures = [pool.submit(solve, args, *job) for job in todo if job not in done]
+        for future in as_completed(futures):
+            print(future.result(), flush=True)
+            entry["rows"] = sorted([*entry["rows"], future.result()], key=lambda row: (row["kbps"], row["steps"]))
+            with whole(args.out) as temporary:
+                temporary.write_text(json.dumps(entries, indent=1) + "\n")
+    print(table(entry["rows"]))
 
 
 if __name__ == "__main__":

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ddcm.errors import UserError
+from ddcm.errors import UserError, reason
 from ddcm.files import whole
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64",
             ".m4a", ".aac", ".wma"}  # fmt: skip
-BLOCK = 1 << 20  # frames read at a time: an hour of eight channels is mixed down as it comes
+BLOCK = 1 << 20  # numbers read at a time: a recording is mixed down and resampled as it comes
+LONGEST = 6 * 3600 * 16000  # samples: 1.4 GB. A few kilobytes of FLAC can claim, and hold, days of silence
+RATES = (1000, 1_000_000)  # Hz; a rate of 1 would make hours of every second
 PEAK = 0.5  # AudioLDM's training level
+FULL = "could not be written (is the disk full?)"
+NUMBER = r"(0x[0-9A-Fa-f]+|[1-9]\d*|0)"
+SHORTENED = re.compile(rf"^\s*data\s*:\s*{NUMBER}\s*\(should be\s+{NUMBER}\)", re.MULTILINE)
 SILENCE = 1e-6  # a peak below this is not brought up: it would be rounding noise
 
 
@@ -42,26 +50,89 @@ def find_audio(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     return found
 
 
+def duration_s(path: str | Path) -> float:
+    """Seconds of a file by its header; a guess by its size where that cannot be read. Nothing is decoded."""
+    import soundfile
+
+    try:
+        return soundfile.info(path).duration
+    except (soundfile.LibsndfileError, OSError):
+        return Path(path).stat().st_size / 16000 if Path(path).is_file() else 0.0
+
+
 def read_audio(path: str | Path, sample_rate: int = 16000, most_s: float | None = None) -> torch.Tensor:
     """A recording as mono float32 (S,) at ``sample_rate``: channels averaged, resampled, not levelled.
 
-    S is the file's number of frames times the ratio of the rates, rounded, and at least 1. A recording longer
-    than ``most_s`` seconds is refused before it is decoded.
+    S is the file's number of frames times the ratio of the rates, rounded, and at least 1. It takes little more memory
+    than the result, whatever the file's rate, channels and claims. A recording longer than ``most_s`` seconds is
+    refused before it is decoded.
 
     Raises:
-        UserError: missing, unreadable or truncated, too long, no samples, or NaN or infinite samples.
+        UserError: missing, unreadable or truncated, no samples, NaN or infinite samples, or more than ``LONGEST``.
     """
+    pieces = list(read_pieces(path, sample_rate, most_s))
+    return torch.from_numpy(_joined(pieces, sum(map(len, pieces))))
+
+
+def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None) -> Iterator[np.ndarray]:
+    """As ``read_audio``, in pieces (n,): what is raised for a place in the file is raised when it is reached."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty (0 bytes)")
-    mono, rate = _read_mono(path, most_s)
-    if len(mono) == 0:
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise UserError(f"{path}: the file is empty (0 bytes)")
+    except OSError as error:
+        raise UserError(f"{path}: {reason(error)}") from error
+    total = 0
+    for piece in _resampled(path, sample_rate, most_s):
+        if not np.isfinite(piece).all():
+            raise UserError(f"{path}: NaN or infinite samples; repair or leave out the file")
+        total += len(piece)
+        if total > LONGEST:
+            raise UserError(f"{path}: longer than {LONGEST / sample_rate / 3600:.1f} h; cut it into several files")
+        yield piece
+    if total == 0:
         raise UserError(f"{path}: no samples in it")
-    if not np.isfinite(mono).all():
-        raise UserError(f"{path}: NaN or infinite samples; repair or leave out the file")
-    return torch.from_numpy(resample(mono, rate, sample_rate))
+
+
+def _resampled(path: Path, target: int, most_s: float | None) -> Iterator[np.ndarray]:
+    """Pieces (S,) of a recording at ``target`` Hz, as many samples in all as ``resample`` makes of it whole."""
+    stream, rate, read, given = None, target, 0, 0
+    for piece, rate in _mono(path, most_s):
+        if not RATES[0] <= rate <= RATES[1]:
+            raise UserError(f"{path}: a rate of {rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
+        read += len(piece)
+        if rate == target:
+            yield piece
+            continue
+        if stream is None:
+            import soxr
+
+            stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+        made = stream.resample_chunk(piece)
+        given += len(made)
+        yield made
+    if stream is not None:
+        left = _size(read, rate, target) - given
+        rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[: max(left, 0)]
+        yield np.pad(rest, (0, max(left, 0) - len(rest)))
+
+
+def _joined(pieces: list[np.ndarray], total: int) -> np.ndarray:
+    """(total,), letting go of each piece once it is copied: a long recording is not there twice."""
+    whole_one, at = np.empty(total, np.float32), 0
+    while pieces:
+        piece = pieces.pop(0)
+        whole_one[at : at + len(piece)] = piece
+        at += len(piece)
+    return whole_one
+
+
+def _size(samples: int, rate: int, target: int) -> int:
+    """Samples at ``target`` Hz of so many at ``rate`` Hz."""
+    return max(1, round(samples * target / rate))
 
 
 def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
@@ -70,9 +141,34 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
         return audio
     import soxr
 
-    size = max(1, round(len(audio) * target / rate))
+    size = _size(len(audio), rate, target)
     result = soxr.resample(audio, rate, target, quality="HQ")[:size]
     return np.pad(result, (0, size - len(result)))
+
+
+def _mono(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Pieces (S,) with the average of the channels, and the file's rate."""
+    import soundfile
+
+    try:
+        file = soundfile.SoundFile(os.fsencode(path))  # whatever bytes the name is made of
+    except soundfile.LibsndfileError as error:
+        yield _read_with_librosa(path, error, most_s)
+        return
+    with file:
+        _refuse_truncated(path, file.extra_info)
+        _refuse_long(path, file.frames / file.samplerate, most_s)
+        read, size = 0, max(1, BLOCK // file.channels)
+        try:
+            while len(block := file.read(size, dtype="float32", always_2d=True)):
+                read += len(block)
+                with np.errstate(invalid="ignore", over="ignore"):  # refused where it is seen
+                    mono = block.mean(axis=1)
+                yield mono, file.samplerate
+        except soundfile.LibsndfileError as error:
+            raise UserError(f"{path}: damaged or truncated ({error.error_string.rstrip('.')})") from error
+        if read < file.frames:
+            raise UserError(f"{path}: truncated: {read} of {file.frames} frames are there")
 
 
 def _refuse_long(path: Path, seconds: float, most_s: float | None) -> None:
@@ -80,36 +176,12 @@ def _refuse_long(path: Path, seconds: float, most_s: float | None) -> None:
         raise UserError(f"{path}: longer than {most_s:g} s; give a shorter piece of it")
 
 
-def _read_mono(path: Path, most_s: float | None) -> tuple[np.ndarray, int]:
-    import soundfile
-
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        return _read_with_librosa(path, error, most_s)
-    with file:
-        _refuse_truncated(path, file.extra_info)
-        _refuse_long(path, file.frames / file.samplerate, most_s)
-        try:
-            blocks = [b.mean(axis=1) for b in file.blocks(BLOCK, dtype="float32", always_2d=True)]
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{path}: damaged or truncated ({str(error).rstrip('.')})") from error
-        read = sum(map(len, blocks))
-        if read < file.frames:
-            raise UserError(f"{path}: truncated: {read} of {file.frames} frames are there")
-        return np.concatenate(blocks or [np.zeros(0, np.float32)]), file.samplerate
-
-
 def _refuse_truncated(path: Path, log: str) -> None:
     """libsndfile shortens a file whose data chunk is cut off and says so only in its log."""
-    for line in log.splitlines():
-        name, _, rest = line.partition(":")
-        if name.strip() == "data" and "(should be" in rest:
-            declared, actual = rest.split("(should be")
-            # Recorders that stream write 0 or the largest number, because they cannot know.
-            if int(declared) not in (0, 0xFFFFFFFF) and int(declared) > int(actual.rstrip(" )")):
-                there = actual.rstrip(" )").strip()
-                raise UserError(f"{path}: truncated: {there} of {declared.strip()} bytes are there")
+    for declared, actual in SHORTENED.findall(log):
+        # Recorders that stream write 0 or the largest number, because they cannot know.
+        if int(declared, 0) not in (0, 0xFFFFFFFF) and int(declared, 0) > int(actual, 0):
+            raise UserError(f"{path}: truncated: {int(actual, 0)} of {int(declared, 0)} bytes are there")
 
 
 def _read_with_librosa(path: Path, reason: Exception, most_s: float | None) -> tuple[np.ndarray, int]:
@@ -122,20 +194,22 @@ def _read_with_librosa(path: Path, reason: Exception, most_s: float | None) -> t
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # A second more than allowed is enough to see that it is too long.
-            audio, rate = librosa.load(path, sr=None, mono=True, duration=None if most_s is None else most_s + 1)
+            most = LONGEST / 16000 if most_s is None else most_s + 1
+            audio, rate = librosa.load(path, sr=None, mono=True, duration=most)
     except Exception as error:  # audioread raises its backends' own errors
-        raise UserError(f"{path}: not readable as audio ({str(reason).rstrip('.')})") from error
+        raise UserError(f"{path}: not readable as audio ({reason.error_string.rstrip('.')})") from error
     _refuse_long(path, len(audio) / rate, most_s)
     return audio.astype(np.float32), int(rate)
 
 
 def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None:
-    """Audio (S,) as 16-bit PCM, clipped to [-1, 1]; the suffix of ``path`` says wav or flac. Whole or not at all."""
-    import soundfile
+    """Audio (S,) as 16-bit PCM, clipped to [-1, 1]; the suffix of ``path`` says wav or flac. Whole or not at all.
 
-    samples = audio.detach().float().cpu().clamp(-1, 1).numpy()
-    with whole(Path(path)) as temporary:
-        soundfile.write(temporary, samples, sample_rate, subtype="PCM_16")
+    Raises:
+        OSError: it cannot be written.
+    """
+    with audio_writer(path, sample_rate) as write:
+        write(audio)
 
 
 def encode_wav(audio: torch.Tensor, sample_rate: int) -> bytes:
@@ -155,11 +229,24 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch
     import soundfile
 
     suffix = Path(path).suffix.lower().removeprefix(".")
-    with (
-        whole(Path(path)) as temporary,
-        soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format=suffix.upper()) as file,
-    ):
-        yield lambda audio: file.write(audio.detach().float().cpu().clamp(-1, 1).numpy())
+
+    def write(audio: torch.Tensor) -> None:
+        for piece in audio.detach().split(BLOCK):
+            samples = piece.float().cpu().clamp(-1, 1).numpy()
+            before = file.frames
+            with suppress(AssertionError):  # how soundfile says that less was written than was given
+                file.write(samples)
+            if file.frames - before < len(samples):
+                raise OSError(errno.EIO, FULL)
+
+    with whole(Path(path)) as temporary:
+        try:
+            with soundfile.SoundFile(
+                os.fsencode(temporary), "w", sample_rate, 1, "PCM_16", format=suffix.upper()
+            ) as file:
+                yield write
+        except soundfile.LibsndfileError as error:  # it keeps the reason to itself
+            raise OSError(errno.EIO, FULL) from error
 
 
 @dataclass(frozen=True)

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import errno
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from ddcm import dist
-from ddcm.audio import find_audio, read_audio, write_audio
-from ddcm.errors import UserError
+from ddcm import dist, launch
+from ddcm.audio import audio_writer, duration_s, find_audio, read_audio, write_audio
+from ddcm.ending import MORE_MEMORY, failed, out_of_memory
+from ddcm.errors import UserError, one_line
+from ddcm.files import sweep
 from ddcm.pipeline import Output
+from ddcm.record import Record, merge, rows
+from ddcm.recording import Recording, open_recording
 
-Work = Callable[[torch.Tensor, Callable[[int, int], None]], Output]
+NO_USE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the next file would fare no better
+NOT_TRIED = "the rest was not tried"
+OnStep = Callable[[int, int], None]
+Work = Callable[[torch.Tensor, OnStep], Output]
 """(audio (S,), on_step) -> Output"""
+Stream = Callable[[Recording, dict[str, Any], OnStep], Iterator[torch.Tensor]]
+"""(recording, notes to fill, on_step) -> pieces of audio (S,)"""
+LONG_S = 61.44  # seconds: above this, six windows, a recording is streamed
 
 
 @dataclass
 class Job:
     source: Path
     target: Path
+    done: bool = False
+    """An earlier run finished it."""
+
+
+@dataclass
+class Done:
+    """What a job tells of itself."""
+
+    seconds: float | None = None
+    """of audio"""
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def plan(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=(".wav", ".flac")) -> list[Job]:
     """Inputs paired with what will be written: OUT itself for one file if it has one of ``suffixes``, else a
     file under the folder OUT with the input's relative name and the first of ``suffixes``.
 
-    An output that exists is work that an earlier run finished: skipped in a folder run, refused by name when
-    the file was asked for by name. Two inputs with one output are refused.
+    An output that exists is work that an earlier run finished: ``done`` in a folder run, refused by name when the
+    file was asked for by name. Two inputs with one output are refused.
     """
     found = find(inputs)
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
@@ -43,11 +68,12 @@ def plan(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes
                   and job.source.resolve() == job.target.resolve()), None)  # fmt: skip
     if clash:
         raise UserError(f"{clash.target}: input and output are the same file; choose another -o")
-    if overwrite:
-        return jobs
-    if single and jobs[0].target.exists():
+    there = launch.finished_before()
+    for job in jobs:
+        job.done = not overwrite and (job.target.exists() if there is None else str(job.target) in there)
+    if single and jobs[0].done:
         raise UserError(f"{jobs[0].target} exists; --overwrite replaces it")
-    return [job for job in jobs if not job.target.exists()]
+    return jobs
 
 
 def _target(out: Path, name: Path, found: list[tuple[Path, Path]], suffix: str) -> Path:
@@ -58,37 +84,101 @@ def _target(out: Path, name: Path, found: list[tuple[Path, Path]], suffix: str) 
     return out / (name.with_suffix(suffix) if twins == 1 else name.with_name(name.name + suffix))
 
 
-def run(jobs: list[Job], work: Work, sample_rate: int, also: Callable[[Job, Output], None] | None = None) -> list[str]:
+def run(
+    jobs: list[Job], work: Work, sample_rate: int, record: Record | None = None,
+    also: Callable[[Job, Output], None] | None = None, stream: Stream | None = None,
+) -> list[str]:  # fmt: skip
     """Do this process's share of the jobs; returns a line for each file that could not be worked on.
 
-    ``also`` is called before a job's audio is written: what it writes beside it is there once the audio is.
+    ``also`` is called before a job's audio is written: what it writes beside it is there once the audio is. Long
+    recordings go through ``stream``, where there is one, and are written as they come.
     """
 
-    def do(job: Job, on_step: Callable[[int, int], None]) -> None:
+    def do(job: Job, on_step: OnStep) -> Done:
+        if stream is not None and duration_s(job.source) > LONG_S:
+            notes: dict[str, Any] = {}
+            with open_recording(job.source, sample_rate) as recording, audio_writer(job.target, sample_rate) as write:
+                for piece in stream(recording, notes, on_step):
+                    write(piece)
+                return Done(len(recording) / sample_rate, notes)
         out = work(read_audio(job.source, sample_rate), on_step)
         if also is not None:
             also(job, out)
         write_audio(job.target, out.audio, out.sample_rate)
+        said = {key: value for key, value in out.notes.items() if key != "recipe"}
+        return Done(len(out.audio) / out.sample_rate, said)
 
-    return each(jobs, do)
+    return each(jobs, do, record)
 
 
-def each(jobs: list[Job], do: Callable[[Job, Callable[[int, int], None]], None]) -> list[str]:
+def recorder(verb: str, arguments: Any) -> Record | None:
+    """Where the files of this run are recorded: in OUT, if that is a folder."""
+    out = Path(arguments.out)
+    if out.suffix.lower() in (".wav", ".flac", ".ddcm"):
+        return None
+    left_out = ("inputs", "out", "overwrite")
+    settings = {key: value for key, value in vars(arguments).items() if value is not None and key not in left_out}
+    return Record(out, dist.rank(), verb, settings)
+
+
+def each(jobs: list[Job], do: Callable[[Job, OnStep], Done], record: Record | None = None) -> list[str]:
     """``do(job, on_step)`` for this process's share of the jobs, which writes the target; failures as ``run``."""
-    mine = dist.share(jobs, dist.rank(), dist.world_size())
+    mine, of = _mine(jobs), sum(not job.done for job in jobs)
     failures: list[str] = []
-    with tqdm(mine, unit="file", disable=None) as bar:
+    quiet = True if launch.is_child() or dist.rank() else None  # one bar for all: the parent's, or that of rank 0
+    with tqdm(mine, total=of, unit="file", disable=quiet) as bar:
         for job in bar:
-            bar.set_description(job.source.name)
+            name = one_line(str(job.source))
+            bar.set_description(one_line(job.source.name))
 
             def on_step(done: int, total: int, bar=bar) -> None:
                 bar.set_postfix_str(f"step {done}/{total}")
 
+            done, status, no_use, begin = Done(), "written", False, time.perf_counter()
             try:
-                do(job, on_step)
+                sweep(job.target)
+                done = do(job, on_step)
             except UserError as error:
-                line = str(error)
-                failures.append(line if str(job.source) in line else f"{job.source}: {line}")
-            except torch.OutOfMemoryError:
-                failures.append(f"{job.source}: out of device memory; use a smaller --batch_size or --dtype float16")
+                status = str(error)
+                status = status if name in status else f"{name}: {status}"
+            except OSError as error:
+                status, no_use = one_line(failed(error)), error.errno in NO_USE
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                status = f"{name}: {MORE_MEMORY}"
+            if status != "written":
+                failures.append(status)
+            if no_use:
+                failures.append(f"{one_line(str(job.target.parent))}: nothing can be written there; {NOT_TRIED}")
+                return failures
+            if record is not None:
+                record.add(job.source, job.target, status, done.seconds, time.perf_counter() - begin, done.notes, of)
+                if dist.world_size() > 1 and not bar.disable:
+                    bar.n = len(rows(record.folder, record.since)) - 1  # the loop itself adds one
+    if record is not None:
+        merge(record.folder)
     return failures
+
+
+def _mine(jobs: list[Job]) -> list[Job]:
+    """This process's jobs that are not done, by duration so that all processes end together.
+
+    Processes that were started apart see other files done, so that only the inputs may decide; those that one command
+    started have been told what was done, and share out the rest.
+    """
+    world = dist.world_size()
+    if world == 1:
+        return [job for job in jobs if not job.done]
+    costs = [0.0 if job.done and launch.is_child() else duration_s(job.source) for job in jobs]
+    return [jobs[place] for place in dist.share_by_cost(costs, dist.rank(), world) if not jobs[place].done]
+
+
+def report(verb: str, jobs: list[Job], failures: list[str]) -> int:
+    """A line for each failure, and their number where no other process adds them up; the exit code."""
+    for line in failures:
+        print(f"ddcm {verb}: {line}", file=sys.stderr)
+    of = sum(not job.done for job in jobs)
+    if failures and not failures[-1].endswith(NOT_TRIED) and not launch.is_child():
+        print(f"{len(failures)} of {of} files failed, {of - len(failures)} written", file=sys.stderr)
+    return 2 if failures else 0

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from ddcm import cli_codec, cli_serve
+from ddcm.cli_devices import as_processes, compute_options, device_of, devices_options, set_threads, speaks
+from ddcm.ending import ending
 from ddcm.errors import UserError
 
 POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
-DTYPES = ("float32", "float16", "bfloat16")
 ALL, HEARD, DRAWN = ("reconstruct", "transform", "generate"), ("reconstruct", "transform"), ("transform", "generate")
 FLAGS: dict[str, tuple[type, tuple[str, ...], str]] = {
     "features": (str, HEARD, "front end: matched, clap, librosa, librosa-high or plain"),
@@ -35,18 +34,17 @@ FLAGS: dict[str, tuple[type, tuple[str, ...], str]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; the exit code: 0, 2 where the user can mend it (one line on stderr), 130 on Ctrl-C."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    verb = arguments.verb
-    try:
-        return VERBS[verb](arguments[verb])
-    except UserError as error:
-        print(f"ddcm {verb}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"ddcm {verb}: interrupted; finished files stay, the same command goes on", file=sys.stderr)
-        return 130
+    """Run a verb; the exit code: 0, 2 where the user can mend it (one line on stderr), 130 on Ctrl-C, 143 if ended."""
+    words = ["ddcm"]
+
+    def work() -> int:
+        arguments = _parser().parse_args(argv)
+        words.append(arguments.verb)
+        given = arguments[arguments.verb]
+        code = as_processes(given, argv)
+        return VERBS[arguments.verb](given) if code is None else code
+
+    return ending(lambda: " ".join(words), work, speaks)
 
 
 def reconstruct(arguments: Namespace) -> int:
@@ -57,7 +55,7 @@ def reconstruct(arguments: Namespace) -> int:
     def work(audio, on_step):
         return pipeline.reconstruct(audio, rate, **settings)
 
-    return _over_files("reconstruct", arguments, rate, work)
+    return _over_files("reconstruct", arguments, rate, work, _streamed("reconstruct", arguments, pipeline, None))
 
 
 def transform(arguments: Namespace) -> int:
@@ -68,7 +66,11 @@ def transform(arguments: Namespace) -> int:
     def work(audio, on_step):
         return pipeline.transform(audio, rate, on_step=on_step, **settings)
 
-    return _over_files("transform", arguments, rate, work)
+    from ddcm.diffuse import Words
+
+    words = Words(arguments.prompt, arguments.negative_prompt, arguments.seed)
+    stream = None if arguments.trace else _streamed("transform", arguments, pipeline, words)
+    return _over_files("transform", arguments, rate, work, stream)
 
 
 def compress(arguments: Namespace) -> int:
@@ -116,10 +118,12 @@ def serve(arguments: Namespace) -> int:
 
 
 def inspect(arguments: Namespace) -> int:
-    from ddcm.inspect import check_heads, inspect
+    from ddcm.inspect import inspect
 
     facts = inspect(arguments.name)
     if arguments.check_heads:
+        from ddcm.heads import check_heads
+
         facts |= check_heads(arguments.name, arguments.check_heads)
     _table([(key, str(value)) for key, value in facts.items()])
     return 0
@@ -161,32 +165,36 @@ def _pipeline(verb: str, arguments: Namespace):
 
 
 def _load(arguments: Namespace, quantises: bool):
-    import torch
-
     from ddcm.pipeline import DDCMPipeline
 
-    # Under torchrun each process takes a GPU of its own.
-    default = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    set_threads(arguments.threads)
     codebook = arguments.codebook
     if codebook is None and quantises and arguments.backbone == POCKET:
         codebook = POCKET_CODEBOOK
     return DDCMPipeline.from_pretrained(
-        arguments.backbone, codebook, arguments.batch_size, device=arguments.device or default, dtype=arguments.dtype,
-        heads=arguments.heads, null=arguments.null,
+        arguments.backbone, codebook, arguments.batch_size, device=device_of(arguments.device), dtype=arguments.dtype,
+        vae_dtype=arguments.vae_dtype, compiled=arguments.compile, heads=arguments.heads, null=arguments.null,
     )  # fmt: skip
 
 
-def _over_files(verb: str, arguments: Namespace, sample_rate: int, work) -> int:
-    from ddcm.batch import plan, run
+def _streamed(verb: str, arguments: Namespace, pipeline, words):
+    """How a long recording is worked on in constant memory; None where the recipe must see all of it."""
+    from ddcm.recipes import resolve
+    from ddcm.stream import can_stream, stream
+
+    recipe = resolve(verb, arguments.recipe, **_settings(arguments))
+    if not can_stream(recipe):
+        return None
+    return lambda recording, notes, on_step: stream(pipeline, recording, recipe, words, notes, on_step)
+
+
+def _over_files(verb: str, arguments: Namespace, sample_rate: int, work, stream) -> int:
+    from ddcm.batch import plan, recorder, report, run
     from ddcm.door import beside
 
     jobs = plan(arguments.inputs, arguments.out, arguments.overwrite)
-    failures = run(jobs, work, sample_rate, lambda job, out: beside(job.target, out))
-    for line in failures:
-        print(f"ddcm {verb}: {line}", file=sys.stderr)
-    if failures:
-        print(f"{len(failures)} of {len(jobs)} files failed, {len(jobs) - len(failures)} written", file=sys.stderr)
-    return 2 if failures else 0
+    record = recorder(verb, arguments)
+    return report(verb, jobs, run(jobs, work, sample_rate, record, lambda job, out: beside(job.target, out), stream))
 
 
 def _table(rows: list[tuple[str, str]]) -> None:
@@ -259,6 +267,7 @@ def _file_options(parser: ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", help="audio files or folders")
     parser.add_argument("-o", "--out", required=True, help="a folder, or a .wav or .flac for one input")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    devices_options(parser)
 
 
 def _recipe_options(parser: ArgumentParser, verb: str) -> None:
@@ -278,8 +287,7 @@ def _word_options(parser: ArgumentParser) -> None:
 def _common_options(parser: ArgumentParser) -> None:
     parser.add_argument("--backbone", default=POCKET, help="hub name or folder of an AudioLDM2")
     parser.add_argument("--codebook", type=str, help="hub name, exported folder or .ckpt; the pocket has one")
-    parser.add_argument("--device", type=str, help="default: cuda where there is one, else cpu")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of the UNet")
+    compute_options(parser)
     parser.add_argument("--heads", default="hub", choices=("hub", "original"), help="head layout of the UNet")
     parser.add_argument("--null", default="trained", choices=("trained", "stock"), help="what no prompt means")
     parser.add_argument("--batch_size", type=int, default=4, help="windows of 10.24 s at a time")

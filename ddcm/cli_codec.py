@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ddcm.cli_devices import devices_options
 from ddcm.errors import UserError
 
-SETTINGS = ("kbps", "quality", "mode", "book", "steps", "noise_atoms", "coefficient_bits", "seed", "prompt",
-            "guidance_scale", "schedules", "verify")  # fmt: skip
+SETTINGS = ("kbps", "quality", "mode", "book", "steps", "noise_atoms", "coefficient_bits", "levels", "seed",
+            "prompt", "guidance_scale", "schedules", "verify")  # fmt: skip
 
 
 Load = Callable[[], Any]
@@ -18,10 +18,10 @@ Load = Callable[[], Any]
 
 
 def compress(arguments: Any, load: Load) -> int:
-    from ddcm.audio import read_audio
-    from ddcm.batch import each, plan
+    from ddcm.batch import Done, each, plan, recorder, report
     from ddcm.codec import files
     from ddcm.codec.encode import Settings
+    from ddcm.recording import open_recording
 
     given = _given(arguments)
     Settings(**given)  # refused before a backbone is loaded
@@ -30,13 +30,17 @@ def compress(arguments: Any, load: Load) -> int:
     jobs = plan(arguments.inputs, arguments.out, arguments.overwrite, suffixes=(".ddcm",))
 
     def do(job, on_step):
-        files.write(job.target, pipeline.compress(read_audio(job.source, rate), rate, on_step, **given))
+        with open_recording(job.source, rate) as audio:
+            data, seconds = pipeline.compress(audio, rate, on_step, **given), len(audio) / rate
+        files.write(job.target, data)
+        return Done(seconds, {"bytes": len(data), "kbps": len(data) / 125 / seconds})
 
-    return _report("compress", jobs, each(jobs, do))
+    return report("compress", jobs, each(jobs, do, recorder("compress", arguments)))
 
 
 def decompress(arguments: Any, load: Load) -> int:
-    from ddcm.batch import each, plan
+    from ddcm.audio import duration_s
+    from ddcm.batch import Done, each, plan, recorder, report
     from ddcm.codec import files
 
     pipeline = load()
@@ -46,8 +50,9 @@ def decompress(arguments: Any, load: Load) -> int:
         files.decompress(
             job.source, job.target, pipeline.backbone, pipeline.codebook, arguments.vocoder, on_step
         )  # fmt: skip
+        return Done(duration_s(job.target))
 
-    return _report("decompress", jobs, each(jobs, do))
+    return report("decompress", jobs, each(jobs, do, recorder("decompress", arguments)))
 
 
 def generate_compressed(arguments: Any, load: Load) -> int:
@@ -76,14 +81,6 @@ def _given(arguments: Any) -> dict[str, Any]:
     return given
 
 
-def _report(verb: str, jobs: list, failures: list[str]) -> int:
-    for line in failures:
-        print(f"ddcm {verb}: {line}", file=sys.stderr)
-    if failures:
-        print(f"{len(failures)} of {len(jobs)} files failed, {len(jobs) - len(failures)} written", file=sys.stderr)
-    return 2 if failures else 0
-
-
 def add_verbs(verb: Callable[[str, str], Any], common_options: Callable[[Any], None]) -> None:
     """``verb(name, about)`` makes a parser; ``common_options`` adds those that all verbs have."""
     one = verb("compress", "audio -> .ddcm: the choices of noise that lead the denoiser to it")
@@ -96,12 +93,14 @@ def add_verbs(verb: Callable[[str, str], Any], common_options: Callable[[Any], N
     one.add_argument("--book", type=str, help="noise codebook: hadamard (default) or gaussian")
     one.add_argument("--noise_atoms", type=int, help="atoms of a gaussian noise codebook; default 16384")
     one.add_argument("--coefficient_bits", type=int, help="classic: bits of each further atom's coefficient; default 3")
+    one.add_argument("--levels", type=int, help="vq: levels of a residual codebook to keep; default all")
     one.add_argument("--prompt", type=str, help="what the recording is: side information, kept in the file")
     one.add_argument("--guidance_scale", type=float, help="how strongly the prompt acts; 1 (default) is not guided")
     one.add_argument("--seed", type=int, help="of the noise codebooks")
     one.add_argument("--schedules", type=str, help="a table of benchmarks/schedules.py for this backbone")
     one.add_argument("--verify", action="store_true", help="decode and compare before the file is written")
     common_options(one)
+    devices_options(one)
 
     one = verb("decompress", ".ddcm -> audio")
     one.add_argument("inputs", nargs="+", help=".ddcm files or folders")
@@ -109,6 +108,7 @@ def add_verbs(verb: Callable[[str, str], Any], common_options: Callable[[Any], N
     one.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     one.add_argument("--vocoder", default="refined", choices=("backbone", "refined"))
     common_options(one)
+    devices_options(one)
 
 
 def rate_options(parser: Any) -> None:

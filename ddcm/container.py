@@ -3,7 +3,7 @@
     magic "ddcm" | version | flags, arithmetic | digest of the backbone (8) | samples | level (2 + 2) | lanes, threads
     | mel spec, if it is not AudioLDM2's | seed, if not 0 | prompt and guidance, if there is a prompt
     | vq: digest of the codebook (8), atoms, levels
-    | else: log2 of the atoms, coefficient bits, then the schedule: a curve (5 bytes or so) or explicit lists
+    | else: log2 of the atoms, coefficient bits, then the schedule: a curve (8 bytes or so) or explicit lists
     | payload | CRC-32 of everything before it
 
 Numbers are little-endian; "varint" is base 128, the low seven bits first. Sizes are checked against bounds before
@@ -17,30 +17,37 @@ import zlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from ddcm.errors import UserError
+from ddcm.errors import UserError, is_text, reason
 
 MAGIC, VERSION = b"ddcm", 1
 MODES, BOOKS = ("turbo", "classic", "vq"), ("hadamard", "gaussian")
 DTYPES = ("float32", "float16", "bfloat16")
 MEL = (16000, 1024, 160, 64, 0.0, 8000.0, 1e-5)  # AudioLDM2's: sample_rate, n_fft, hop, n_mels, fmin, fmax, floor
 MAX_FILE = 1 << 28  # bytes; a day at 4 kbps is 43 MB
-MAX_SAMPLES, MAX_PROMPT, MAX_STEPS, MAX_ATOMS, MAX_LOG2 = 1 << 36, 2000, 1000, 2048, 20
+MAX_SAMPLES = 1 << 31  # what a 16-bit wav can hold, 37 h
+MAX_PROMPT, MAX_STEPS, MAX_ATOMS, MAX_LOG2 = 2000, 1000, 2048, 20
+MAX_GAIN = 32 * 256  # 1/256 of octaves; beyond it float32 would not hold what is made of it
 _LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Struct("<I")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A schedule in four numbers; ``ddcm.codec.curve`` makes the lists of it."""
+    """A schedule in six numbers; ``ddcm.codec.curve`` makes the lists of it."""
 
     steps: int
     """T timesteps, which are T UNet calls and T - 1 coded noises; in [2, 1000]"""
     power: int
-    """timesteps are 999 (1 - s)^(power / 16), s even in [0, 1]; in [1, 255]"""
+    """timesteps are last + (first - last) (1 - s)^(power / 16), s even in [0, 1]; in [1, 255]"""
     growth: int
     """atoms of a step are proportional to s^(growth / 16); in [0, 255]"""
     total: int
     """atoms of all steps of a window together"""
+    first: int = MAX_STEPS - 1
+    """the noisiest timestep"""
+    last: int = 0
+    """the timestep whose estimate is the result; first - last >= steps - 1"""
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,8 @@ def pack(stream: Stream) -> bytes:
         out += bytes.fromhex(stream.codebook) + varint(stream.atoms) + varint(stream.levels)
     else:
         out += bytes([stream.log2_atoms, stream.coefficient_bits])
-        out += _pack_lists(stream.schedule) if lists else _pack_curve(stream.schedule)
+        assert stream.schedule is not None, "check() comes first"
+        out += _pack_lists(stream.schedule) if isinstance(stream.schedule, Lists) else _pack_curve(stream.schedule)
     out += stream.payload
     return bytes(out) + _CRC.pack(zlib.crc32(out))
 
@@ -155,10 +163,10 @@ def read(path: Path) -> bytes:
     """
     try:
         if path.stat().st_size > MAX_FILE:
-            raise UserError(f"{path}: {path.stat().st_size} bytes are more than a .ddcm file can have")
+            raise UserError(f"{path.stat().st_size} bytes are more than a .ddcm file can have")
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {(error.strerror or 'not readable').lower()}") from error
+        raise UserError(reason(error)) from error
 
 
 def _read(reader: _Reader) -> Stream:
@@ -166,7 +174,7 @@ def _read(reader: _Reader) -> Stream:
     if flags & 3 >= len(MODES) or flags >> 7 or arithmetic & 3 >= len(DTYPES) or arithmetic >> 3:
         raise ValueError("unknown flags")
     mode, vq = MODES[flags & 3], MODES[flags & 3] == "vq"
-    fields = dict(backbone=reader.take(8).hex(), samples=reader.varint())
+    fields: dict[str, Any] = dict(backbone=reader.take(8).hex(), samples=reader.varint())
     fields["mean"], fields["gain"] = _LEVEL.unpack(reader.take(_LEVEL.size))
     fields["lanes"], fields["threads"] = reader.take(2)
     if flags >> 4 & 1:
@@ -197,10 +205,11 @@ def check(stream: Stream) -> None:
     within = [
         ("mode", stream.mode in MODES), ("book", stream.book in BOOKS), ("dtype", stream.dtype in DTYPES),
         ("backbone", _is_digest(stream.backbone)), ("samples", 1 <= stream.samples <= MAX_SAMPLES),
-        ("mean", -65504 <= stream.mean <= 65504), ("gain", -32768 <= stream.gain <= 32767),
+        ("mean", -65504 <= stream.mean <= 65504), ("gain", -MAX_GAIN <= stream.gain <= MAX_GAIN),
         ("lanes", 1 <= stream.lanes <= 64), ("threads", 1 <= stream.threads <= 64),
         ("mel", 1000 <= rate <= 192000 and 16 <= hop <= 4096 and bands == MEL[3] and len(stream.mel) == len(MEL)),
-        ("seed", 0 <= stream.seed < 1 << 32), ("prompt", len(stream.prompt.encode()) <= MAX_PROMPT),
+        ("seed", 0 <= stream.seed < 1 << 32),
+        ("prompt", is_text(stream.prompt) and len(stream.prompt.encode()) <= MAX_PROMPT),
         ("guidance", 0 <= stream.guidance <= 100 * 256),
     ]  # fmt: skip
     if stream.mode == "vq":
@@ -227,7 +236,8 @@ def _is_digest(text: str) -> bool:
 def _is_schedule(schedule: Curve | Lists | None) -> bool:
     if isinstance(schedule, Curve):
         sizes = 2 <= schedule.steps <= MAX_STEPS and 1 <= schedule.power <= 255 and 0 <= schedule.growth <= 255
-        return sizes and 1 <= schedule.total <= MAX_ATOMS * MAX_STEPS
+        span = 0 <= schedule.last <= schedule.first - schedule.steps + 1 and schedule.first < MAX_STEPS
+        return sizes and span and 1 <= schedule.total <= MAX_ATOMS * MAX_STEPS
     if isinstance(schedule, Lists):
         timesteps, atoms = schedule.timesteps, schedule.atoms
         falling = all(a > b for a, b in pairwise(timesteps)) and timesteps[-1] >= 0 and timesteps[0] < MAX_STEPS
@@ -245,11 +255,13 @@ def varint(value: int) -> bytes:
 
 
 def _pack_curve(curve: Curve) -> bytes:
-    return varint(curve.steps) + bytes([curve.power, curve.growth]) + varint(curve.total)
+    shape = bytes([curve.power, curve.growth])
+    return varint(curve.steps) + shape + b"".join(map(varint, (curve.total, curve.first, curve.last)))
 
 
 def _read_curve(reader: _Reader) -> Curve:
-    return Curve(reader.varint(), *reader.take(2), reader.varint())
+    steps, (power, growth) = reader.varint(), reader.take(2)
+    return Curve(steps, power, growth, reader.varint(), reader.varint(), reader.varint())
 
 
 def _pack_lists(lists: Lists) -> bytes:

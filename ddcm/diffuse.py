@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -46,21 +46,29 @@ def quantise(z: torch.Tensor, recipe: Recipe, quantizer: Quantizer) -> torch.Ten
 
 def code_notes(z: torch.Tensor, quantizer: Quantizer) -> dict[str, float]:
     """What the codebook did to a recording: ``usage``, share of atoms met, and ``perplexity`` of their frequencies."""
-    codes = quantizer.encode(z).flatten()
-    counts = torch.bincount(codes, minlength=quantizer.codebook_size).double()
+    return usage_notes(code_counts(z, quantizer))
+
+
+def code_counts(z: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
+    """How often each atom is met: float64 (K,)."""
+    return torch.bincount(quantizer.encode(z).flatten(), minlength=quantizer.codebook_size).double()
+
+
+def usage_notes(counts: torch.Tensor) -> dict[str, float]:
+    """``code_notes`` of counts (K,)."""
     entropy = torch.special.entr(counts / counts.sum()).sum()
     return {"usage": float((counts > 0).double().mean()), "perplexity": float(entropy.exp())}
 
 
 def projection(recipe: Recipe, quantizer: Quantizer | None, steps: int) -> Project:
     """Where the codebook acts on the estimates of a loop of ``steps``."""
-    if recipe.quantizer == "none" or recipe.acts_on not in ("estimates", "late-estimates"):
+    if quantizer is None or recipe.acts_on not in ("estimates", "late-estimates"):
         return identity
     first = steps // 2 if recipe.acts_on == "late-estimates" else 0
     return lambda i, x0: quantise(x0, recipe, quantizer) if i >= first else x0
 
 
-def timeline_noise(seed: int, frames: int, like: tuple[int, int, int], device) -> torch.Tensor:
+def timeline_noise(seed: int, frames: int, like: Sequence[int], device) -> torch.Tensor:
     """Noise for each window of ``frames`` mel frames (W, C, L, F); windows share it where they overlap.
 
     ``like`` is a window's (C, L, F).
@@ -71,24 +79,31 @@ def timeline_noise(seed: int, frames: int, like: tuple[int, int, int], device) -
     return torch.stack([timeline[:, start : start + length] for start in first]).to(device)
 
 
+def window_shape(backbone: Backbone, frames: int) -> tuple[int, int, int]:
+    """(C, L, F) of the windows over ``frames`` mel frames."""
+    return backbone.latent_channels, min(frames, windows.FRAMES) // 4, backbone.mel_spec.n_mels // 4
+
+
 def diffuse(
     backbone: Backbone, quantizer: Quantizer | None, recipe: Recipe, words: Words, frames: int, batch_size: int,
     z: torch.Tensor | None = None, on_step: OnStep | None = None, trace: Trace | None = None,
+    noise: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, int]:  # fmt: skip
     """The latents (W, C, L, F) of all windows over ``frames`` mel frames, and the number of steps that were taken.
 
     Args:
         z: the input's latents, taken up to the recipe's strength; without them the start is noise alone.
         trace: filled with up to ``TRACED`` estimates.
+        noise: (W, C, L, F) instead of the timeline's own of ``words.seed``: where z is some windows of many.
     """
     timesteps = from_strength(recipe.strength, recipe.steps) if z is not None else from_strength(1.0, recipe.steps)
     if timesteps:
-        bands, channels = backbone.mel_spec.n_mels // 4, backbone.latent_channels
-        shape = (channels, min(frames, windows.FRAMES) // 4, bands)
-        noise = timeline_noise(words.seed, frames, shape, backbone.device)
+        if noise is None:
+            noise = timeline_noise(words.seed, frames, window_shape(backbone, frames), backbone.device)
         start = noise if z is None else add_noise(z, noise, float(backbone.alphas_cumprod[timesteps[0]]))
         z = _down(backbone, quantizer, recipe, words, timesteps, start, batch_size, on_step, trace)
-    if recipe.quantizer != "none" and recipe.acts_on == "output":
+    assert z is not None, "from noise there is at least one step"
+    if quantizer is not None and recipe.acts_on == "output":
         z = torch.cat([quantise(batch, recipe, quantizer) for batch in z.split(batch_size)])
     return z, len(timesteps)
 
@@ -110,4 +125,5 @@ def _down(backbone, quantizer, recipe, words, timesteps, x, batch_size, on_step,
             denoise_loop(denoise, batch, timesteps, backbone.alphas_cumprod,
                          project=project, solver=recipe.solver, on_step=step)
         )  # fmt: skip
+    backbone.check()
     return torch.cat(results)

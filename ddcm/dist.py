@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import heapq
 from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 import torch.distributed as td
+
+from ddcm.launch import launched
 
 T = TypeVar("T")
 
@@ -20,13 +22,13 @@ def rank() -> int:
     """This process's rank: of the process group if there is one, else what torchrun or SLURM say."""
     if active():
         return td.get_rank()
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+    return launched()[0]
 
 
 def world_size() -> int:
     if active():
         return td.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    return launched()[1]
 
 
 def sum_over_ranks(*tensors: torch.Tensor) -> None:
@@ -88,3 +90,16 @@ def barrier() -> None:
 def share(items: Sequence[T], index: int, count: int) -> list[T]:
     """Every ``count``-th item from ``index``: disjoint, together everything."""
     return list(items[index::count])
+
+
+def share_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
+    """Places of this process's items, dearest first: each item goes to who has least so far. Disjoint, together
+    everything, and the same whoever asks."""
+    loads = [(0.0, number) for number in range(count)]
+    mine = []
+    for place in sorted(range(len(costs)), key=lambda place: (-costs[place], place)):
+        load, taker = heapq.heappop(loads)
+        heapq.heappush(loads, (load + costs[place], taker))
+        if taker == index:
+            mine.append(place)
+    return mine

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ddcm.audio import read_audio, write_audio
-from ddcm.errors import UserError
+from ddcm.errors import UserError, one_line
 from ddcm.evaluate import evaluate, pairs, summary, write_csv
 from ddcm.files import whole
 from ddcm.pipeline import DDCMPipeline, Output
@@ -93,14 +93,15 @@ def compare_file(
         entries = compare(pipeline, audio, words, on_case)
         bar.update((bar.total or 0) - bar.n)
     codebook = pipeline.codebook
+    name = one_line(Path(source).name)
     facts = {
-        "input": f"{Path(source).name}, {len(audio) / rate:.2f} s",
+        "input": f"{name}, {len(audio) / rate:.2f} s",
         "backbone": f"{pipeline.backbone.name} (latents {pipeline.backbone.latent_digest})",
         "codebook": "none" if codebook is None else f"{codebook.quantizer.codebook_size} atoms",
         "prompt": words.get("prompt") or "none",
         "machine": machine(str(pipeline.backbone.device)),
     }
-    write_report(folder, f"{Path(source).name}: every recipe", entries, rate, facts)
+    write_report(folder, f"{name}: every recipe", entries, rate, facts)
     print(folder / "report.html")
     return 0
 

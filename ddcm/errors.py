@@ -7,3 +7,25 @@ class UserError(ValueError):
     The message is one line: what is wrong, which file or flag, what to do. The command line prints it
     without a traceback and exits with code 2; from Python it is an ordinary ``ValueError``.
     """
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """Line breaks, terminal codes and bytes that are no text as escapes: names and files may hold any of them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason(error: OSError) -> str:
+    """What the operating system says, as the end of a line; not every such error has words of its own."""
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def is_text(words: str) -> bool:
+    """Not so of what a terminal, or a file system, makes of bytes that are not UTF-8."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ddcm.audio import find_audio, read_audio
-from ddcm.errors import UserError
+from ddcm.errors import UserError, one_line
 from ddcm.files import whole
 from ddcm.listeners import installed
 from ddcm.metrics import METRICS, SAMPLE_RATE, badness
@@ -89,17 +89,18 @@ def summary(rows: list[Row]) -> list[tuple[str, float, float, str]]:
     """(metric, mean, median, worst file) over the rows where it is a number."""
     lines = []
     for name in [key for key in rows[0] if key != "file"] if rows else []:
-        told = [row for row in rows if not math.isnan(row[name])]
+        figures = [(float(row[name]), str(row["file"])) for row in rows]
+        told = [(value, file) for value, file in figures if not math.isnan(value)]
         if told:
-            values = [row[name] for row in told]
-            worst = max(told, key=lambda row, name=name: badness(name, row[name]))
-            lines.append((name, statistics.mean(values), statistics.median(values), f"{worst['file']}"))
+            values = [value for value, _ in told]
+            worst = max(((badness(name, value), file) for value, file in told), key=lambda pair: pair[0])[1]
+            lines.append((name, statistics.mean(values), statistics.median(values), one_line(worst)))
     return lines
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:
     """Rows with one set of keys, whole or not at all; numbers to six digits, NaN as an empty cell."""
-    with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["file"])
         writer.writeheader()
         for row in rows:

@@ -73,9 +73,11 @@ def extract(
     """
     if name == "matched":
         return log_mel(audio[None], spec), name
-    if name == "clap" and extractor is None:
-        name = "librosa"
-    front = clap_front_end(extractor) if name == "clap" else FRONT_ENDS[name]
+    if name == "clap" and extractor is not None:
+        front = clap_front_end(extractor)
+    else:
+        name = "librosa" if name == "clap" else name
+        front = FRONT_ENDS[name]
     frames = len(audio) // spec.hop
     decibels = analyse(audio, spec.sample_rate, front)
     if raw:
@@ -135,11 +137,9 @@ def _at(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _bank(front: FrontEnd) -> torch.Tensor:
-    import librosa
+    from librosa.filters import mel
 
-    bank = librosa.filters.mel(
-        sr=front.sample_rate, n_fft=front.n_fft, n_mels=front.n_mels, fmin=front.fmin, fmax=front.fmax
-    )
+    bank = mel(sr=front.sample_rate, n_fft=front.n_fft, n_mels=front.n_mels, fmin=front.fmin, fmax=front.fmax)
     return torch.from_numpy(bank)
 
 

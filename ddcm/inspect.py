@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddcm.errors import UserError
+
+if TYPE_CHECKING:
+    from ddcm.backbone.frozen import FrozenBackbone
+
+TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
+PARTS = ("vae", "unet", "vocoder", *TEXT)
+NEEDS = {  # what it can do -> the weights that are in memory at once
+    "reconstruct": ("vae", "vocoder"),
+    "compress, decompress, transform": ("vae", "unet", "vocoder"),
+    "prompts, while they are encoded": TEXT,
+    "candidates by CLAP score": ("vae", "unet", "vocoder", "text_encoder"),
+}
 
 
 def inspect(name: str) -> dict[str, Any]:
@@ -16,13 +28,21 @@ def inspect(name: str) -> dict[str, Any]:
         UserError: it is none of them.
     """
     path = Path(name)
-    if path.is_file() and (path.suffix == ".ddcm" or path.read_bytes()[:4] == b"ddcm"):
-        return _stream(path)
+    if path.is_file() and (path.suffix == ".ddcm" or _start(path) == b"ddcm"):
+        try:
+            return _stream(path)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
     if name.endswith(".ckpt") or (path / "model.safetensors").is_file():
         return _codebook(name)
     if path.exists() and not (path / "model_index.json").is_file():
         raise UserError(f"{name} is neither a codebook (config.json and model.safetensors, or .ckpt) nor a backbone")
     return _backbone(name)
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4)
 
 
 def _stream(path: Path) -> dict[str, Any]:
@@ -52,21 +72,22 @@ def _stream(path: Path) -> dict[str, Any]:
 
 def _codebook(name: str) -> dict[str, Any]:
     from ddcm.quantize.checkpoint import load_codebook
+    from ddcm.quantize.single import SingleCodebook
+    from ddcm.quantize.spec import to_spec
 
     codebook = load_codebook(name)
-    norms = codebook.quantizer.codebook.detach().float().norm(dim=1)
-    return {
-        "what": "codebook",
-        "quantizer": type(codebook.quantizer).__name__,
-        **codebook.quantizer.config,
-        "atom norm (min, mean, max)": ", ".join(f"{x:.3f}" for x in (norms.min(), norms.mean(), norms.max())),
-        "fitted on": codebook.backbone_name,
-        "latent digest": codebook.latent_digest,
-    }
+    quantizer = codebook.quantizer
+    facts = {"what": "codebook", "quantizer": type(quantizer).__name__, **to_spec(quantizer)["config"]}
+    for number, part in enumerate(part for part in quantizer.modules() if isinstance(part, SingleCodebook)):
+        norms = part.codebook.detach().float().norm(dim=1)
+        level = f", level {number}" if quantizer.levels > 1 else ""
+        facts[f"atom norm (min, mean, max){level}"] = f"{norms.min():.3f}, {norms.mean():.3f}, {norms.max():.3f}"
+    return facts | {"fitted on": codebook.backbone_name, "latent digest": codebook.latent_digest}
 
 
 def _backbone(name: str) -> dict[str, Any]:
     from ddcm.backbone import load
+    from ddcm.backbone.frozen import FrozenBackbone
 
     backbone = load(name)
     spec = backbone.mel_spec
@@ -75,45 +96,29 @@ def _backbone(name: str) -> dict[str, Any]:
         "name": backbone.name,
         "latent digest": backbone.latent_digest,
         "digest": backbone.digest,
-        "heads": backbone.heads,
+        "heads": getattr(backbone, "heads", "its own"),
         "scaling factor": backbone.scaling_factor,
         "latent": f"{backbone.latent_channels} channels, {spec.n_mels // 4} bands, "
         f"{spec.sample_rate / spec.hop / 4:g} frames a second",
         "mel": f"{spec.n_mels} bands to {spec.fmax:g} Hz, hop {spec.hop} at {spec.sample_rate} Hz",
         "timesteps": len(backbone.alphas_cumprod),
     }
-    for part in ("vae", "unet", "vocoder"):
-        facts[f"{part} parameters"] = f"{sum(p.numel() for p in getattr(backbone, part).parameters()):,}"
+    return facts | (_parts(backbone) if isinstance(backbone, FrozenBackbone) else {})
+
+
+def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
+    """Weights of each component, and the memory that the verbs need for them."""
+    layouts = f"{backbone.heads}: {backbone.head_counts('hub')}; original: {backbone.head_counts('original')}"
+    counts = {part: backbone.parameters_of(part) for part in PARTS}
+    facts = {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
+    for what, parts in NEEDS.items():
+        count = {part: counts[part] for part in parts}
+        if all(count.values()):
+            # The VAE and the vocoder, and the text encoders while they run, stay in float32 whatever --dtype says.
+            unet = count.pop("unet", 0)
+            full, half = sum(count.values()) * 4 + unet * 4, sum(count.values()) * 4 + unet * 2
+            said = f"{full / 1e9:.2f} GB" + (f", {half / 1e9:.2f} GB with --dtype float16 or bfloat16" if unet else "")
+        else:
+            said = "not here: " + ", ".join(part for part, found in count.items() if not found)
+        facts[what] = said
     return facts
-
-
-def check_heads(name: str, audio_path: str, seed: int = 0) -> dict[str, Any]:
-    """Noise-prediction error of both head layouts on the user's own audio, at five timesteps, null condition.
-
-    The layout that the weights were trained with predicts noise better; which one that is was never measured
-    on the published weights.
-    """
-    from ddcm.audio import level, read_audio
-    from ddcm.backbone import load
-    from ddcm.mel import log_mel
-    from ddcm.noise import latent_noise
-    from ddcm.schedule import add_noise
-
-    errors = {}
-    for heads in ("hub", "original"):
-        backbone = load(name, heads=heads)
-        spec = backbone.mel_spec
-        audio = level(read_audio(audio_path, spec.sample_rate))[0][: spec.sample_rate * 10]
-        size = len(audio) // (4 * spec.hop) * 4 * spec.hop
-        if size == 0:
-            raise UserError(f"{audio_path}: shorter than one latent frame (40 ms)")
-        z = backbone.encode(log_mel(audio[None, :size], spec))
-        noise = latent_noise(seed, z.shape[2], z.shape[1], z.shape[3])[None].to(z)
-        null = backbone.null_condition()
-        squares = [
-            (backbone.eps(add_noise(z, noise, float(backbone.alphas_cumprod[t])), t, null) - noise).square().mean()
-            for t in (100, 300, 500, 700, 900)
-        ]
-        errors[heads] = float(sum(squares) / len(squares))
-    better = min(errors, key=errors.get)
-    return {f"noise error, heads {key}": f"{value:.5f}" for key, value in errors.items()} | {"better": better}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -37,30 +38,34 @@ def stoi(reference: torch.Tensor, estimate: torch.Tensor) -> float:
 
 
 def visqol(reference: torch.Tensor, estimate: torch.Tensor) -> float:
-    """ViSQOL in its speech mode at 16 kHz (MOS-LQO 1 to 5, higher is better), by the binding of its authors."""
-    from pathlib import Path
-
-    from visqol import visqol_lib_py
-    from visqol.pb2 import visqol_config_pb2
-
-    config = visqol_config_pb2.VisqolConfig()
-    config.audio.sample_rate = RATE
-    config.options.use_speech_scoring = True
-    models = Path(visqol_lib_py.__file__).parent / "model"
-    config.options.svr_model_path = str(next(models.glob("lattice*.tflite")))
-    api = visqol_lib_py.VisqolApi()
-    api.Create(config)
-    return float(api.Measure(reference.double().numpy(), estimate.double().numpy()).moslqo)
+    """ViSQOL v3 in its speech mode (MOS-LQO 1 to 5, higher is better), mapped by its lattice network, as the C++
+    program does by default. NaN for silence and under half a second or so: it needs whole patches."""
+    if not reference.any():
+        return math.nan
+    try:
+        result = _visqol().measure_from_arrays(reference.double().numpy(), estimate.double().numpy(), RATE)
+    except (ValueError, IndexError):  # too short
+        return math.nan
+    return float(result.moslqo)
 
 
-LISTENERS: dict[str, tuple[str, Callable[[torch.Tensor, torch.Tensor], float]]] = {
-    "pesq_wb": ("pesq", pesq_wb),
-    "stoi": ("pystoi", stoi),
-    "visqol": ("visqol", visqol),
+@functools.cache
+def _visqol():
+    from visqol import VisqolApi
+
+    api = VisqolApi()
+    api.create(mode="speech", use_lattice_model=True)
+    return api
+
+
+LISTENERS: dict[str, tuple[tuple[str, ...], Callable[[torch.Tensor, torch.Tensor], float]]] = {
+    "pesq_wb": (("pesq",), pesq_wb),
+    "stoi": (("pystoi",), stoi),
+    "visqol": (("visqol", "ai_edge_litert"), visqol),
 }
-"""metric -> (package, function of two 16 kHz signals (S,))"""
+"""metric -> (packages, function of two 16 kHz signals (S,))"""
 
 
 def installed() -> dict[str, Callable[[torch.Tensor, torch.Tensor], float]]:
     """The metrics whose packages are there."""
-    return {name: function for name, (package, function) in LISTENERS.items() if find_spec(package)}
+    return {name: function for name, (packages, function) in LISTENERS.items() if all(map(find_spec, packages))}

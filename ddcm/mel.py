@@ -34,9 +34,9 @@ class MelSpec:
 @functools.lru_cache(maxsize=8)
 def filterbank(spec: MelSpec) -> torch.Tensor:
     """(n_mels, n_fft // 2 + 1), librosa's: torchaudio's own differs by 5e-8, which shows near the floor."""
-    import librosa
+    from librosa.filters import mel
 
-    bank = librosa.filters.mel(
+    bank = mel(
         sr=spec.sample_rate,
         n_fft=spec.n_fft,
         n_mels=spec.n_mels,

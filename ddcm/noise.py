@@ -4,6 +4,25 @@ from __future__ import annotations
 
 import torch
 
+from ddcm.errors import UserError
+
+
+class NoiseTimeline:
+    """``latent_noise`` of any length, drawn as it is read; reads must not go back behind the start of the last one."""
+
+    def __init__(self, seed: int, channels: int, bands: int):
+        self._generator = torch.Generator().manual_seed(seed)
+        self._shape, self._start = (channels, bands), 0
+        self._held = torch.empty(0, channels, bands)
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        """(channels, stop - start, bands): the frames from ``start`` to ``stop``."""
+        missing = stop - self._start - len(self._held)
+        if missing > 0:
+            self._held = torch.cat([self._held, torch.randn(missing, *self._shape, generator=self._generator)])
+        self._held, self._start = self._held[start - self._start :], start
+        return self._held[: stop - start].movedim(1, 0).contiguous()
+
 
 def latent_noise(seed: int, frames: int, channels: int, bands: int) -> torch.Tensor:
     """Unit Gaussian noise (channels, frames, bands), float32, on the CPU.
@@ -14,5 +33,6 @@ def latent_noise(seed: int, frames: int, channels: int, bands: int) -> torch.Ten
     """
     if channels * bands % 16:  # torch draws in groups of 16; a last partial group would change the ones before
         raise ValueError(f"channels x bands must be a multiple of 16, not {channels} x {bands}")
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(frames, channels, bands, generator=generator).movedim(1, 0).contiguous()
+    if not -(1 << 63) <= seed < 1 << 63:
+        raise UserError(f"seed {seed} has more than 64 bits")
+    return NoiseTimeline(seed, channels, bands).read(0, frames)

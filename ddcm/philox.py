@@ -10,6 +10,7 @@ import functools
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 ROUNDS = 10
 GRID = 1 << 10  # normal numbers are integers on a grid of 1 / 1024
@@ -44,7 +45,7 @@ def _quantiles() -> np.ndarray:
     return np.concatenate([-upper[::-1], upper])
 
 
-def words(count: int, counter: tuple[object, int, int], key: int) -> np.ndarray:
+def words(count: int, counter: tuple[ArrayLike, int, int], key: int) -> np.ndarray:
     """uint32 (rows, count): rows of random words; ``counter`` is (row numbers (rows,), and two more numbers)."""
     rows, second, third = counter
     blocks = -(-count // 4)
@@ -52,7 +53,7 @@ def words(count: int, counter: tuple[object, int, int], key: int) -> np.ndarray:
     return np.moveaxis(drawn, 0, -1).reshape(len(np.atleast_1d(rows)), 4 * blocks)[:, :count]
 
 
-def normals(count: int, counter: tuple[object, int, int], key: int) -> np.ndarray:
+def normals(count: int, counter: tuple[ArrayLike, int, int], key: int) -> np.ndarray:
     """int16 (rows, count): rows of unit normal numbers times ``GRID``; ``counter`` as for ``words``."""
     drawn = words(-(-count // 2), counter, key)
     halves = np.stack([drawn & np.uint32(0xFFFF), drawn >> np.uint32(16)], axis=-1).reshape(len(drawn), -1)

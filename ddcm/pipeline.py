@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,20 +11,22 @@ import numpy as np
 import torch
 
 from ddcm import windows
-from ddcm.audio import Level, level, resample
+from ddcm.audio import RATES, Level, level, resample
 from ddcm.backbone import Backbone, load
-from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise
+from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise, window_shape
 from ddcm.errors import UserError
 from ddcm.features import extract
 from ddcm.limit import limit_std
 from ddcm.post import HIGH_HZ, energy_above, finish
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 from ddcm.recipes import Recipe, resolve
+from ddcm.recording import Recording
 from ddcm.vocode import lift_high, vocode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+LONGEST_S = 3600  # of generated audio
 POSTERIOR_STREAM = 1 << 40  # added to the seed, so that a sampled latent and the noise on it are not the same numbers
 
 
@@ -69,10 +70,14 @@ class DDCMPipeline:
     """
 
     def __init__(self, backbone: Backbone, codebook: Codebook | None = None, batch_size: int = 4):
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size} is less than 1")
         if codebook is not None:
             codebook.check(backbone)
             codebook.quantizer.to(backbone.device)
         self.backbone, self.codebook, self.batch_size = backbone, codebook, batch_size
+        self.one_by_one = backbone.device.type == "cpu"
+        """Whether candidates are made one after the other."""
 
     @classmethod
     def from_pretrained(
@@ -131,8 +136,8 @@ class DDCMPipeline:
         text encoder is loaded, nothing is scored, and candidates come by seed.
         """
         chosen = resolve("generate", recipe, **settings)
-        if not 0 < duration_s < math.inf:
-            raise UserError(f"duration_s {duration_s} must be above 0; 10.24 is what AudioLDM2 was trained on")
+        if not 0 < duration_s <= LONGEST_S:
+            raise UserError(f"duration_s {duration_s} is outside (0, {LONGEST_S}]; AudioLDM2 was trained on 10.24")
         spec = self.backbone.mel_spec
         samples = max(1, round(duration_s * spec.sample_rate))
         frames = -(-samples // (4 * spec.hop)) * 4
@@ -142,13 +147,15 @@ class DDCMPipeline:
     def compress(self, audio, sample_rate: int, on_step: OnStep | None = None, **settings) -> bytes:
         """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` if nothing else is said.
 
-        ``settings`` are those of ``ddcm.codec.encode.Settings``.
+        A ``ddcm.recording.Recording`` at the backbone's rate is read window by window. ``settings`` are those of
+        ``ddcm.codec.encode.Settings``.
         """
         from ddcm.codec.encode import Settings, encode
 
         chosen = Settings(**settings)
         lanes = 1 if self.backbone.device.type == "cpu" else self.batch_size
-        return encode(self._mono(audio, sample_rate), self.backbone, chosen, self.codebook, lanes, on_step)
+        given = audio if isinstance(audio, Recording) else self._mono(audio, sample_rate)
+        return encode(given, self.backbone, chosen, self.codebook, lanes, on_step)
 
     def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
         """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level.
@@ -180,9 +187,12 @@ class DDCMPipeline:
             audio = audio.mean(dim=0)
         if audio.ndim != 1 or audio.numel() == 0:
             raise UserError(f"audio must be (S,) or (channels, S) with samples in it, not {tuple(audio.shape)}")
+        if not RATES[0] <= sample_rate <= RATES[1]:
+            raise UserError(f"a rate of {sample_rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
+        audio = torch.from_numpy(resample(audio.numpy(), sample_rate, self.backbone.mel_spec.sample_rate))
         if not torch.isfinite(audio).all():
             raise UserError("audio has NaN or infinite samples")
-        return torch.from_numpy(resample(audio.numpy(), sample_rate, self.backbone.mel_spec.sample_rate))
+        return audio
 
     def _prepare(self, audio, sample_rate: int, recipe: Recipe) -> _Input:
         """As the backbone takes it, by the front end of the recipe."""
@@ -194,7 +204,7 @@ class DDCMPipeline:
         mel, used = extract(recipe.features, whole_cells, spec, extractor, recipe.raw_features)
         return _Input(mel, len(audio), moved, whole_cells, used)
 
-    def _quantizer(self, recipe: Recipe):
+    def quantizer_for(self, recipe: Recipe):
         if recipe.quantizer == "none":
             return None
         if self.codebook is None:
@@ -206,7 +216,7 @@ class DDCMPipeline:
 
     def _encode(self, given: _Input, recipe: Recipe, seed: int = 0) -> torch.Tensor:
         """The latent of each window (W, C, L, F), quantised where the recipe says so; on the backbone's device."""
-        quantizer = self._quantizer(recipe)
+        quantizer = self.quantizer_for(recipe)
         total = given.mel.shape[2]
         size = min(total, windows.FRAMES)
         cut = torch.cat([given.mel[:, :, start : start + size] for start in windows.starts(total)])
@@ -216,8 +226,9 @@ class DDCMPipeline:
             given.on_batch()
         z = torch.cat([z for z, _ in latents])
         if recipe.mode_share < 1:
-            noise = timeline_noise(seed + POSTERIOR_STREAM, total, tuple(z.shape[1:]), z.device)
-            z = z + (1 - recipe.mode_share) * torch.cat([std for _, std in latents]) * noise
+            noise = timeline_noise(seed + POSTERIOR_STREAM, total, z.shape[1:], z.device)
+            stds = torch.cat([std for _, std in latents if std is not None])
+            z = z + (1 - recipe.mode_share) * stds * noise
         if recipe.limiter != "none":
             z = limit_std(z / self.backbone.scaling_factor, recipe.limiter) * self.backbone.scaling_factor
         if quantizer is not None and recipe.acts_on == "input":
@@ -234,21 +245,17 @@ class DDCMPipeline:
 
     def _candidates(self, given, recipe: Recipe, words: Words, z, on_step, trace: bool) -> Output:
         """n results, one for each seed from ``words.seed`` on, ranked by CLAP where there is a prompt."""
-        quantizer, found = self._quantizer(recipe), []
-        for number in range(recipe.n):
-            one = Words(words.prompt, words.negative_prompt, words.seed + number)
-            kept = Trace() if trace else None
-            step = None
-            if on_step is not None:
-                step = lambda done, of, number=number: on_step(number * of + done, recipe.n * of)  # noqa: E731
-            frames = given.mel.shape[2]
-            result, steps = diffuse(self.backbone, quantizer, recipe, one, frames, self.batch_size, z, step, kept)
+        quantizer, found = self.quantizer_for(recipe), []
+        each = [Words(words.prompt, words.negative_prompt, words.seed + number) for number in range(recipe.n)]
+        kept = Trace() if trace else None
+        for one, result, steps in self._diffused(given.mel.shape[2], recipe, each, z, on_step, kept):
             said = {"prompt": one.prompt, "negative_prompt": one.negative_prompt, "seed": one.seed}
             if recipe.quantizer == "hard" and recipe.acts_on != "input":
                 said |= code_notes(result, quantizer)
             out = self._finish(given, result, recipe, said | {"unet_steps": steps})
             if kept is not None:
                 out.trace = [(t, self.backbone.decode(x0).cpu()) for t, x0 in kept.estimates]
+                kept.estimates.clear()
             found.append(out)
         if recipe.n > 1 and words.prompt:
             scores = self.backbone.clap_scores([out.audio for out in found], words.prompt)
@@ -259,6 +266,29 @@ class DDCMPipeline:
         best.others = found[1:]
         return best
 
+    def _diffused(self, frames: int, recipe: Recipe, each: list[Words], z, on_step, trace):
+        """(words, latents of all windows, steps) of each of several seeds.
+
+        On a GPU their windows go through the UNet together, ``batch_size`` at a time; on a CPU, which gains nothing by
+        it, one seed after the other, so that a candidate is to the bit what its seed gives alone.
+        """
+        quantizer, count = self.quantizer_for(recipe), len(each)
+        if self.one_by_one or trace is not None:
+            for number, one in enumerate(each):
+                step = None
+                if on_step is not None:
+                    step = lambda done, of, number=number: on_step(number * of + done, count * of)  # noqa: E731
+                yield one, *diffuse(self.backbone, quantizer, recipe, one, frames, self.batch_size, z, step, trace)
+            return
+        shape = window_shape(self.backbone, frames)
+        noise = torch.cat([timeline_noise(one.seed, frames, shape, self.backbone.device) for one in each])
+        start = None if z is None else z.repeat(count, 1, 1, 1)
+        result, steps = diffuse(
+            self.backbone, quantizer, recipe, each[0], frames, self.batch_size, start, on_step, noise=noise
+        )
+        for one, mine in zip(each, result.chunk(count), strict=True):
+            yield one, mine, steps
+
     def _finish(self, given: _Input, z: torch.Tensor, recipe: Recipe, said: dict | None = None) -> Output:
         decoded = []
         for batch in z.split(self.batch_size):
@@ -267,7 +297,8 @@ class DDCMPipeline:
         mels = torch.cat(decoded)
         total, rate = given.mel.shape[2], self.backbone.mel_spec.sample_rate
         mel = windows.join(mels, windows.starts(total), total)
-        notes = {"recipe": recipe, "backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
+        notes: dict[str, Any] = {"recipe": recipe}
+        notes |= {"backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
         notes |= {"features": given.features} | given.noticed
         audio, notes["vocoder"], failed = vocode(mel, recipe.vocoder, self.backbone)
         if failed:

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 
 from ddcm.schedule import ddim_step, dpmpp_step
-from ddcm.unipc import unipc_step
+from ddcm.unipc import Past, unipc_step
 
 Denoise = Callable[[torch.Tensor, int], torch.Tensor]
 """``denoise(x, t) -> x0``, guidance inside."""
-PickNoise = Callable[[int, torch.Tensor], torch.Tensor]
-"""``pick_noise(i, x0) -> noise``, unit variance, for the step after the i-th estimate."""
+PickNoise = Callable[[int, torch.Tensor], torch.Tensor | None]
+"""``pick_noise(i, x0) -> noise``, unit variance, for the step after the i-th estimate; None: a step without noise."""
 Project = Callable[[int, torch.Tensor], torch.Tensor]
 """``project(i, x0) -> x0``: where a codebook acts on the i-th estimate."""
 
@@ -42,7 +42,7 @@ def denoise_loop(
         x: the start: unit noise, or a noised input.
         timesteps: strictly falling, of any spacing. An empty list returns x: there is nothing to remove.
         alphas_cumprod: (1000,) of the backbone's schedule.
-        pick_noise: eta is 1 with it and 0 without.
+        pick_noise: eta is 1 with it and 0 without, or where it gives None.
         project: changes an estimate before it is used.
         solver: ``ddim``, or ``dpm++`` or ``unipc`` (deterministic: they refuse ``pick_noise``).
         on_step: called with (i, x0) after each estimate, for progress and traces.
@@ -53,7 +53,8 @@ def denoise_loop(
         raise ValueError(f"{solver} is deterministic; noise is picked with ddim")
     if any(a <= b for a, b in pairwise(timesteps)):
         raise ValueError(f"timesteps must fall strictly: {list(timesteps)}")
-    previous = None
+    previous: tuple[torch.Tensor, float] | None = None  # of dpm++
+    past: Past | None = None  # of unipc
     for i, t in enumerate(timesteps):
         x0 = project(i, denoise(x, t))
         if on_step is not None:
@@ -64,7 +65,7 @@ def denoise_loop(
         if solver == "dpm++":
             x, previous = dpmpp_step(x, x0, abar, abar_next, previous), (x0, abar)
         elif solver == "unipc":
-            x, previous = unipc_step(x, x0, abar, abar_next, previous)
+            x, past = unipc_step(x, x0, abar, abar_next, past)
         else:
             noise = None if pick_noise is None else pick_noise(i, x0)
             x = ddim_step(x, x0, abar, abar_next, 0.0 if noise is None else 1.0, noise)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -47,26 +48,26 @@ def vocode(mel: torch.Tensor, chain: str, backbone: Backbone) -> tuple[torch.Ten
 
 def by_backbone(mel: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """The backbone's vocoder as its pipeline calls it, piece by piece: exact for a convolutional one."""
-    return torch.cat([*_pieces(mel, backbone)])
+    return torch.cat([*_pieces([mel], backbone)])
 
 
 def refined(mel: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """The same, each piece corrected towards its mel (``ddcm.refine``)."""
-    return torch.cat([*_pieces(mel, backbone, refine)])
+    return torch.cat([*_pieces([mel], backbone, refine)])
 
 
 def direct(mel: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """The vocoder itself in float32, on a mel brought into the range that it was trained in."""
     floor = math.log(backbone.mel_spec.floor)
     mel = mel.nan_to_num(nan=floor, posinf=LOUDEST, neginf=floor).clamp(floor, LOUDEST)
-    return torch.cat([*_pieces(mel, backbone, dtype="float32")])
+    return torch.cat([*_pieces([mel], backbone, dtype="float32")])
 
 
 def griffin_lim(mel: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """Without a network: phases that fit the magnitudes (fast Griffin-Lim, Perraudin et al. 2013)."""
     floor = math.log(backbone.mel_spec.floor)
     mel = mel.cpu().nan_to_num(nan=floor, posinf=LOUDEST, neginf=floor).clamp(floor, LOUDEST)
-    return torch.cat([_phases(piece, backbone.mel_spec)[cut] for piece, cut in _cuts(mel, backbone.mel_spec.hop)])
+    return torch.cat([_phases(piece, backbone.mel_spec)[cut] for piece, cut in _cuts([mel], backbone.mel_spec.hop)])
 
 
 STRATEGIES = {"backbone": by_backbone, "refined": refined, "direct": direct, "griffin-lim": griffin_lim}
@@ -90,16 +91,35 @@ def lift_high(mel: torch.Tensor, kept: float) -> tuple[torch.Tensor, float]:
     return lifted, factor
 
 
-def _cuts(mel: torch.Tensor, hop: int):
+def streamed(mels: Iterable[torch.Tensor], name: str, backbone: Backbone) -> Iterator[torch.Tensor]:
+    """Mels (1, 1, n, M) that follow on each other -> audio (S,) piece by piece: what the strategies ``backbone`` and
+    ``refined`` give of the whole."""
+    yield from _pieces(mels, backbone, refine if name == "refined" else None)
+
+
+def _cuts(mels: Iterable[torch.Tensor], hop: int):
     """Pieces of the mel with context on both sides, and which of a piece's samples are its own."""
-    total = mel.shape[2]
-    for start in range(0, total, FRAMES):
-        left, stop = max(0, start - CONTEXT), min(total, start + FRAMES)
-        yield mel[:, :, left : min(total, stop + CONTEXT)], slice((start - left) * hop, (stop - left) * hop)
+    held: torch.Tensor | None = None
+    left, start = 0, 0  # the first frame that is held, the first that was not given yet
+    for mel in mels:
+        held = mel if held is None else torch.cat([held, mel], dim=2)
+        while left + held.shape[2] >= start + FRAMES + CONTEXT:
+            yield (
+                held[:, :, : start - left + FRAMES + CONTEXT],
+                slice((start - left) * hop, (start - left + FRAMES) * hop),
+            )
+            start += FRAMES
+            held, left = held[:, :, start - CONTEXT - left :], start - CONTEXT
+    total = left + (0 if held is None else held.shape[2])
+    while held is not None and start < total:
+        stop = min(total, start + FRAMES)
+        yield held[:, :, : stop + CONTEXT - left], slice((start - left) * hop, (stop - left) * hop)
+        start = stop
+        held, left = held[:, :, start - CONTEXT - left :], start - CONTEXT
 
 
-def _pieces(mel: torch.Tensor, backbone: Backbone, correct=None, dtype: str | None = None):
-    for piece, cut in _cuts(mel, backbone.mel_spec.hop):
+def _pieces(mels: Iterable[torch.Tensor], backbone: Backbone, correct=None, dtype: str | None = None):
+    for piece, cut in _cuts(mels, backbone.mel_spec.hop):
         audio = backbone.vocode(piece, dtype)[0].cpu()
         if correct is not None:
             audio = correct(audio, piece, backbone.mel_spec)

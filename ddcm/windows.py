@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 
 FRAMES = 1024  # 10.24 s, what AudioLDM2 was trained on
@@ -20,15 +22,28 @@ def starts(total: int, size: int = FRAMES, overlap: int = OVERLAP) -> list[int]:
 
 def join(windows: torch.Tensor, first: list[int], total: int, overlap: int = OVERLAP) -> torch.Tensor:
     """Windows (W, 1, T, M) -> (1, 1, total, M), cross-faded linearly where they overlap."""
-    frames = windows.shape[2]
-    if len(first) == 1:
-        return windows
-    index = torch.arange(frames, dtype=torch.float32)
-    ramp = torch.minimum(index + 1, frames - index).clamp(max=overlap + 1) / (overlap + 1)
-    ramp = ramp[:, None].to(windows)
-    out = windows.new_zeros(1, 1, total, windows.shape[3])
-    weight = windows.new_zeros(total, 1)
-    for window, start in zip(windows, first, strict=True):
-        out[0, 0, start : start + frames] += window[0] * ramp
-        weight[start : start + frames] += ramp
-    return out / weight
+    return torch.cat([*joined(windows.split(1), first, overlap)], dim=2)
+
+
+def joined(windows: Iterable[torch.Tensor], first: list[int], overlap: int = OVERLAP) -> Iterator[torch.Tensor]:
+    """Windows (1, 1, T, M) one after the other -> pieces (1, 1, n, M) that follow on each other, cross-faded linearly.
+
+    What no later window reaches is given at once, so that little more than a window is held.
+    """
+    before: tuple[torch.Tensor, torch.Tensor] | None = None  # what the windows before have in the present one, weighed
+    for window, start, following in zip(windows, first, [*first[1:], None], strict=True):
+        frames = window.shape[2]
+        if len(first) == 1:
+            yield window
+            return
+        index = torch.arange(frames, dtype=torch.float32)
+        ramp = torch.minimum(index + 1, frames - index).clamp(max=overlap + 1) / (overlap + 1)
+        ramp = ramp[:, None].to(window)
+        faded, ramps = window * ramp, ramp.clone()
+        if before is not None:
+            out, weight = before
+            faded[:, :, : len(weight)] += out
+            ramps[: len(weight)] += weight
+        final = frames if following is None else following - start
+        yield faded[:, :, :final] / ramps[:final]
+        before = faded[:, :, final:], ramps[final:]

@@ -18,9 +18,10 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from transformers import logging as transformers_logging
 
 from ddcm.errors import UserError
-from pocket import text, unet, vae, vocoder
+from pocket import shipped, text, unet, vae, vocoder
 from pocket.clap import load_clap
 
+STAGES = ("vae", "vocoder", "clap", "unet")
 LIMIT = 24e6  # bytes of all files together
 
 
@@ -32,25 +33,38 @@ def load_vocoder(runs: Path) -> SpeechT5HifiGan:
     return model
 
 
-def build(runs: Path, allow_untrained: bool = False) -> AudioLDM2Pipeline:
-    """The pipeline in fp32. With ``allow_untrained`` a stage without a checkpoint keeps its first, random weights."""
-    trained = {name: (runs / name / "last.ckpt").exists() for name in ("vae", "vocoder", "clap", "unet")}
+def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) -> AudioLDM2Pipeline:
+    """The pipeline in fp32. A stage without a checkpoint is taken from the assembled folder ``start``; with
+    ``allow_untrained`` it keeps its first, random weights.
+    """
+    trained = {name: (runs / name / "last.ckpt").exists() for name in STAGES}
     missing = [name for name, there in trained.items() if not there]
-    if missing and not allow_untrained:
-        raise UserError(f"{runs} has no last.ckpt of {', '.join(missing)}: train them, or give --allow_untrained")
-    encoder = vae.load_vae(runs) if trained["vae"] else AutoencoderKL(**vae.CONFIG)
-    speaker = load_vocoder(runs) if trained["vocoder"] else vocoder.VocoderStage(runs=str(runs)).vocoder
-    if trained["clap"]:
-        clap, pieces = load_clap(runs)
+    if missing and not (start or allow_untrained):
+        raise UserError(
+            f"{runs} has no last.ckpt of {', '.join(missing)}: train them, or give --start or --allow_untrained"
+        )
+    known = {name: there or start is not None for name, there in trained.items()}
+    encoder = vae.load_vae(runs, start) if known["vae"] else AutoencoderKL(**vae.CONFIG)
+    if trained["vocoder"]:
+        speaker = load_vocoder(runs)
+    else:
+        speaker = shipped.vocoder(start) if start else vocoder.VocoderStage(runs=str(runs)).vocoder
+    if known["clap"]:
+        clap, pieces = load_clap(runs, start)
     else:
         pieces = text.learn_pieces(text.captions())
         clap = text.clap(len(pieces["bpe"]))
     if trained["unet"]:
-        if not (trained["vae"] and trained["clap"]):
+        if not (known["vae"] and known["clap"]):
             raise UserError(f"{runs} has a unet, but not the vae and clap it was trained with")
         parts, checkpoint = unet.load_parts(runs)
         unet.check_frozen(checkpoint["frozen"], unet.frozen_digests(encoder, clap))
         encoder.register_to_config(scaling_factor=round(float(checkpoint["state_dict"]["scaling_factor"]), 6))
+    elif start:
+        before = unet.frozen_digests(shipped.vae(start), shipped.clap(start)[0])
+        unet.check_frozen(before, unet.frozen_digests(encoder, clap))
+        parts = shipped.parts(start)
+        encoder.register_to_config(scaling_factor=shipped.vae(start).config.scaling_factor)
     else:
         parts = unet.trained_parts(len(pieces["unigram"]))
         encoder.register_to_config(scaling_factor=1.0)
@@ -70,16 +84,18 @@ def build(runs: Path, allow_untrained: bool = False) -> AudioLDM2Pipeline:
     )
 
 
-def training(runs: Path) -> dict[str, dict[str, float]]:
-    """How long each stage was trained, from its checkpoint: optimiser steps and minutes."""
-    facts = {}
-    for stage in ("vae", "vocoder", "clap", "unet"):
+def training(runs: Path, start: Path | None = None) -> dict[str, dict[str, float]]:
+    """How long each stage was trained, from its checkpoint: optimiser steps and minutes, with those of ``start``."""
+    facts = shipped.training(start) if start else {}
+    for stage in STAGES:
         if (runs / stage / "last.ckpt").exists():
             checkpoint = torch.load(runs / stage / "last.ckpt", weights_only=True, map_location="cpu")
             budget = next(state for name, state in checkpoint["callbacks"].items() if name.startswith("TimeBudget"))
             # Manual optimisation counts a step for each of two optimisers once the discriminators have joined.
             loops = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]
-            facts[stage] = {"steps": loops, "minutes": round(budget["spent_s"] / 60, 1)}
+            before = facts.get(stage, {"steps": 0, "minutes": 0.0})
+            minutes = round(before["minutes"] + budget["spent_s"] / 60, 1)
+            facts[stage] = {"steps": before["steps"] + loops, "minutes": minutes}
     return facts
 
 
@@ -99,9 +115,9 @@ def save(pipeline: AudioLDM2Pipeline, out: Path, facts: dict | None = None) -> i
         pipeline.save_pretrained(fresh, safe_serialization=True)
         for file in fresh.glob("*/config.json"):
             config = json.loads(file.read_text())
+            config.pop("_name_or_path", None)  # where it was loaded from
             # transformers loads in the dtype written here, diffusers in fp32: they must agree.
-            if "dtype" in config:
-                file.write_text(json.dumps(_float32(config), indent=2) + "\n")
+            file.write_text(json.dumps(_float32(config), indent=2) + "\n")
         for file in fresh.glob("*/tokenizer.json"):  # without the indentation, half the bytes
             tokenizer = json.loads(file.read_text(encoding="utf-8"))
             file.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
@@ -129,11 +145,12 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, default=Path("runs/pocket"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints/pocket"))
     parser.add_argument("--allow_untrained", action="store_true", help="random weights for stages without checkpoint")
+    parser.add_argument("--start", type=Path, help="the assembled folder that the stages were started from")
     args = parser.parse_args()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        size = save(build(args.runs, args.allow_untrained), args.out, training(args.runs))
+        size = save(build(args.runs, args.allow_untrained, args.start), args.out, training(args.runs, args.start))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

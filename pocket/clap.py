@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from transformers import ClapModel
 
-from pocket import text
+from pocket import shipped, text
 from pocket.corpus import pool
 
 RATE = 48000
@@ -86,6 +86,11 @@ class ClapStage(L.LightningModule):
         self.tokenizer = text.tokenizers(self.pieces)[0]
         self.kinds = {row["caption"]: row["kind"] for row in pool()}
 
+    def start_from(self, folder: Path) -> None:
+        model, pieces = shipped.clap(folder)
+        self.clap.load_state_dict(model.state_dict())
+        self.on_load_checkpoint({"pieces": pieces})
+
     def configure_optimizers(self):
         return torch.optim.AdamW(self.clap.parameters(), lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
 
@@ -137,8 +142,13 @@ class ClapStage(L.LightningModule):
         self.log_dict(scores, prog_bar=True)
 
 
-def load_clap(runs: Path) -> tuple[ClapModel, dict]:
-    """The trained CLAP of a runs folder, frozen, fp32, and the vocabularies of both tokenizers."""
+def load_clap(runs: Path, start: Path | None = None) -> tuple[ClapModel, dict]:
+    """The trained CLAP of a runs folder, or else that of an assembled folder ``start``; frozen, fp32. And the
+    vocabularies of both tokenizers.
+    """
+    if start is not None and not (runs / "clap" / "last.ckpt").exists():
+        model, pieces = shipped.clap(start)
+        return model.eval().requires_grad_(False), pieces
     checkpoint = torch.load(runs / "clap" / "last.ckpt", weights_only=True, map_location="cpu")
     model = text.clap(len(checkpoint["pieces"]["bpe"]))
     state = checkpoint["state_dict"]

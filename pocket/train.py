@@ -31,10 +31,13 @@ STAGES = {
 }
 
 
-def build(stage: str, out: Path, options: dict[str, float]) -> L.LightningModule:
+def build(stage: str, out: Path, start: Path | None, options: dict[str, float]) -> L.LightningModule:
     module, name = STAGES[stage].split(":")
     cls = getattr(import_module(module), name)
-    return cls(runs=str(out), **options) if getattr(cls, "needs_runs", False) else cls(**options)
+    stage = cls(runs=str(out), start=start, **options) if getattr(cls, "needs_runs", False) else cls(**options)
+    if start is not None:
+        stage.start_from(start)
+    return stage
 
 
 def option(text: str) -> tuple[str, float]:
@@ -47,7 +50,9 @@ def train(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     L.seed_everything(args.seed)
     corpus = Corpus(args.corpus)
-    module = build(args.stage, args.out, dict(args.options))
+    module = build(args.stage, args.out, args.start, dict(args.options))
+    if args.learning_rate:
+        module.learning_rate = args.learning_rate
     folder = args.out / args.stage
     last = folder / "last.ckpt"
     # A resumed run must not meet the same windows again.
@@ -101,6 +106,12 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
     parser.add_argument("--out", type=Path, default=Path("runs/pocket"))
     parser.add_argument(
+        "--start",
+        type=Path,
+        help="an assembled folder, such as checkpoints/pocket: begin with its weights instead of random ones, and take "
+        "from it the parts that were not trained here (a run that has a last.ckpt goes on from that)",
+    )
+    parser.add_argument(
         "--options",
         nargs="*",
         type=option,
@@ -108,6 +119,7 @@ if __name__ == "__main__":
         metavar="NAME=VALUE",
         help="arguments of the stage's class, such as kl_weight=0.01 or adversarial_from=0.6",
     )
+    parser.add_argument("--learning_rate", type=float, help="highest one; default: the stage's, for random weights")
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--frames", type=int, help="mel frames of a training window")
     parser.add_argument("--precision", default="bf16-mixed", help="as Lightning has it; bf16-mixed helps on CPUs too")

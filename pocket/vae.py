@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 
 from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.quantize import HardQuantizer
+from pocket import shipped
 
 CONFIG = dict(
     in_channels=1,
@@ -42,6 +43,9 @@ class VAEStage(L.LightningModule):
         torch.nn.init.constant_(self.vae.decoder.conv_out.bias, -5.0)  # the mean log-mel: minutes saved
         self.quantizer = HardQuantizer(learn="ema", decay=0.98)
 
+    def start_from(self, folder: Path) -> None:
+        self.vae.load_state_dict(shipped.vae(folder).state_dict())
+
     def configure_optimizers(self):
         return torch.optim.AdamW(self.vae.parameters(), lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=1e-2)
 
@@ -52,9 +56,8 @@ class VAEStage(L.LightningModule):
         logs = {}
         if self.global_step == self.hparams.quantise_from:
             self.quantizer.initialise(posterior.mean.detach().movedim(1, -1).reshape(-1, 8).float())
-        commitment = 0.0
-        if self.global_step >= self.hparams.quantise_from:
-            count = round(len(z) * self.hparams.quantised_share)
+        commitment, count = 0.0, round(len(z) * self.hparams.quantised_share)
+        if count and self.global_step >= self.hparams.quantise_from:
             quantised = self.quantizer(posterior.mean[:count])
             z = torch.cat([quantised.z, z[count:]])
             commitment = quantised.losses["commitment"]
@@ -73,8 +76,10 @@ class VAEStage(L.LightningModule):
             self.log(name, error, batch_size=1, prog_bar=True)
 
 
-def load_vae(runs: Path) -> AutoencoderKL:
-    """The trained VAE of a runs folder, frozen, fp32."""
+def load_vae(runs: Path, start: Path | None = None) -> AutoencoderKL:
+    """The trained VAE of a runs folder, or else that of an assembled folder ``start``; frozen, fp32."""
+    if start is not None and not (runs / "vae" / "last.ckpt").exists():
+        return shipped.vae(start).eval().requires_grad_(False)
     state = torch.load(runs / "vae" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
     vae = AutoencoderKL(**CONFIG)
     vae.load_state_dict({name.removeprefix("vae."): x for name, x in state.items() if name.startswith("vae.")})

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from ddcm.mel import LN_TO_DB, log_mel
+from pocket import shipped
 from pocket.vae import load_vae
 
 CONFIG = dict(
@@ -83,16 +84,27 @@ class VocoderStage(L.LightningModule):
     automatic_optimization = False
     frames, batch_size, fill, learning_rate = 64, 12, True, 1e-3
 
-    def __init__(self, runs: str, adversarial_from: float = 1.0, vae_share: float = 0.25, mirrored: float = 0.7):
+    def __init__(
+        self,
+        runs: str,
+        start: Path | None = None,
+        adversarial_from: float = 1.0,
+        vae_share: float = 0.25,
+        mirrored: float = 0.7,
+    ):
         super().__init__()
-        self.save_hyperparameters(ignore="runs")
+        self.save_hyperparameters(ignore=["runs", "start"])
         self.vocoder = SpeechT5HifiGan(SpeechT5HifiGanConfig(**CONFIG))
         for layer in self.vocoder.modules():  # the class's own init (std 0.01) is for converted weights
             if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d)):
                 layer.reset_parameters()
         self.judges = nn.ModuleList(SpectrumDiscriminator(*r) for r in RESOLUTIONS)
         # Frozen and not part of this stage's checkpoint: a list hides it from the module tree.
-        self._vae = [load_vae(Path(runs))] if (Path(runs) / "vae" / "last.ckpt").exists() else []
+        heard = start is not None or (Path(runs) / "vae" / "last.ckpt").exists()
+        self._vae = [load_vae(Path(runs), start)] if heard else []
+
+    def start_from(self, folder: Path) -> None:
+        self.vocoder.load_state_dict(shipped.vocoder(folder).state_dict())
 
     def configure_optimizers(self):
         return [

@@ -6,11 +6,22 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("ddcm", deadline=None)  # a busy machine is no failure
+settings.load_profile("ddcm")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+settings.register_profile("no clock", deadline=None)  # a busy machine is no defect
+settings.load_profile("no clock")
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
+
+
+def sounds(folder: Path) -> list[Path]:
+    """Audio files in an output folder, whose manifest is beside them."""
+    return sorted(path for path in folder.iterdir() if path.suffix in (".wav", ".flac"))
 
 
 @pytest.fixture(autouse=True, scope="session")

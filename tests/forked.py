@@ -29,8 +29,8 @@ def forking() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def forked(work: Callable[[], object]) -> None:
-    """Run ``work`` in a forked process; it must not fail.
+def forked(work: Callable[[], object], exit_code: int = 0) -> None:
+    """Run ``work`` in a forked process, which must end with ``exit_code``: a negative one is a signal.
 
     For whatever opens a process group: gloo keeps a thread that later forks would lack, and they would hang. Forked,
     because a fresh process spends seconds on imports.
@@ -45,4 +45,4 @@ def forked(work: Callable[[], object]) -> None:
     process.join(300)
     if process.is_alive():
         process.kill()
-    assert process.exitcode == 0, f"exit code {process.exitcode}"
+    assert process.exitcode == exit_code, f"exit code {process.exitcode}"

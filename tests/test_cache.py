@@ -1,12 +1,13 @@
 """The cache of latents: encoded once, shared, resumed after a kill, and refused when it is not what it says."""
 
+import contextlib
 import errno
 import functools
+import io
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from ddcm.backbone.tiny import tiny_backbone
 from ddcm.errors import UserError
 from ddcm.fit import cache, plan, shards
 from ddcm.fit.cache import encode_all
+from ddcm.fit.cli import main
 from ddcm.fit.data import LatentData
 from ddcm.fit.manifest import read_manifest
 from tests.conftest import EXAMPLES, ROOT
+from tests.forked import forked
 
 
 def cheap_encoder(path: Path, backbone) -> torch.Tensor:
@@ -140,28 +143,22 @@ def test_a_folder_of_unreadable_files_is_refused(tmp_path):
 
 # Killed, and full disks.
 
-WRITER = """
-import os, signal, sys
-from pathlib import Path
-from ddcm.backbone.tiny import tiny_backbone
-from ddcm.fit import cache, plan
-from ddcm.fit.manifest import read_manifest
-from tests.test_cache import cheap_encoder
-plan.SHARD_BITS = 1
-met = []
-def encode_file(path, backbone):
-    met.append(path)
-    if len(met) == 12:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return cheap_encoder(path, backbone)
-cache.encode_file = encode_file
-cache.encode_all(read_manifest(sys.argv[1]), tiny_backbone(), Path(sys.argv[2]))
-"""
+
+def killed_writer(clips: Path, cache_dir: Path) -> None:
+    met = []
+
+    def encode_file(path, backbone):
+        met.append(path)
+        if len(met) == 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return cheap_encoder(path, backbone)
+
+    cache.encode_file = encode_file
+    encode_all(read_manifest(clips), BACKBONE(), cache_dir)
 
 
 def test_a_killed_writer_loses_one_shard(tmp_path, clips, encoded, small_shards):
-    done = subprocess.run([sys.executable, "-c", WRITER, str(clips), str(tmp_path / "cache")], cwd=ROOT)
-    assert done.returncode == -signal.SIGKILL
+    forked(lambda: killed_writer(clips, tmp_path / "cache"), exit_code=-signal.SIGKILL)
     finished = {path.stem for path in (tmp_path / "cache").rglob("*.f16") if not path.name.startswith(".")}
     names, bounds = plan.plan_shards(read_manifest(clips), plan.file_facts(read_manifest(clips)))
     assert finished == set(names[: len(finished)]) and 0 < len(finished) < len(names)
@@ -198,17 +195,18 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, clips, encoded, small_shard
 def test_a_disk_that_is_really_full_is_one_line_and_exit_code_2(tmp_path):
     import resource
 
-    def limited():  # the interpreter ignores SIGXFSZ: what is too long fails like a write to a full disk
+    def fit():  # the interpreter ignores SIGXFSZ: what is too long fails like a write to a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        with pytest.raises(SystemExit) as stop, contextlib.redirect_stderr(io.StringIO()) as said:
+            main(
+                ["fit", f"-c={ROOT}/configs/tiny.yaml", f"--data.root={EXAMPLES}", f"--trainer.default_root_dir={run}",
+                 f"--data.cache_dir={tmp_path / 'cache'}", "--trainer.logger=false"]
+            )  # fmt: skip
+        errors = [line for line in said.getvalue().splitlines() if line.startswith("error:")]
+        assert stop.value.code == 2 and len(errors) == 1 and "cannot write latents" in errors[0]
 
-    done = subprocess.run(
-        [sys.executable, "train.py", "fit", "-c", "configs/tiny.yaml", "--data.root=examples",
-         f"--data.cache_dir={tmp_path / 'cache'}", f"--trainer.default_root_dir={tmp_path / 'run'}"],
-        cwd=ROOT, capture_output=True, text=True, preexec_fn=limited,
-    )  # fmt: skip
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert len(errors) == 1 and "cannot write latents" in errors[0]
+    run = tmp_path / "run"
+    forked(fit)
     assert not list((tmp_path / "cache").rglob("*.f16")) and not leftovers(tmp_path)
 
 

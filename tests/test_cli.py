@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from ddcm.cli import main
-from tests.conftest import EXAMPLES, ROOT
+from tests.conftest import EXAMPLES, ROOT, sounds
 from tests.test_audio import broken_files, tone
 
 TINY = ["--backbone", "tiny", "--quantizer", "none"]
@@ -61,7 +61,7 @@ GOOD = {"phone.wav", "studio.wav", "deep.wav", "song.mp3.wav", "song.ogg.wav"}
 def test_a_mixed_folder(tmp_path, mixed, capsys):
     out = tmp_path / "out"
     assert main(["transform", str(mixed), "-o", str(out), "--steps", "2", *TINY]) == 2
-    assert {path.name for path in out.iterdir()} == GOOD
+    assert {path.name for path in sounds(out)} == GOOD and (out / "manifest.csv").is_file()
     assert all(soundfile.info(out / name).frames == 6400 for name in GOOD)
     said = capsys.readouterr().err
     for bad in ("empty.wav", "text.wav", "none.wav", "nan.wav", "inf.wav", "cut.wav", "cut.flac"):
@@ -73,13 +73,13 @@ def test_a_rerun_skips_what_is_there(tmp_path, mixed):
     out = tmp_path / "out"
     command = ["reconstruct", str(mixed), "-o", str(out), *TINY]
     main(command)
-    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    times = {path.name: path.stat().st_mtime_ns for path in sounds(out)}
     (out / "phone.wav").unlink()
     main(command)
-    for path in out.iterdir():
+    for path in sounds(out):
         assert (path.stat().st_mtime_ns == times[path.name]) == (path.name != "phone.wav")
     main([*command, "--overwrite"])
-    assert all(path.stat().st_mtime_ns != times[path.name] for path in out.iterdir())
+    assert all(path.stat().st_mtime_ns != times[path.name] for path in sounds(out))
 
 
 def test_alone_equals_in_a_folder(tmp_path):
@@ -140,7 +140,7 @@ def test_processes_share_a_folder_out(tmp_path, monkeypatch):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "2")
         assert main(["reconstruct", str(EXAMPLES), "-o", str(tmp_path / str(rank)), *TINY]) == 0
-        written.append({path.name for path in (tmp_path / str(rank)).iterdir()})
+        written.append({path.name for path in sounds(tmp_path / str(rank))})
     assert not written[0] & written[1] and len(written[0] | written[1]) == 6
 
 
@@ -157,7 +157,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(DDCMPipeline, "reconstruct", twice)
     assert main(["reconstruct", str(EXAMPLES), "-o", str(tmp_path), *TINY]) == 130
-    assert len(list(tmp_path.iterdir())) == 2 and "interrupted" in capsys.readouterr().err
+    assert len(sounds(tmp_path)) == 2 and "interrupted" in capsys.readouterr().err
 
 
 def test_inspect_a_backbone_with_both_head_layouts(capsys):

@@ -9,7 +9,8 @@ import torch
 
 from ddcm.backbone.tiny import tiny_backbone
 from ddcm.errors import UserError
-from ddcm.quantize import HardQuantizer
+from ddcm.inspect import inspect
+from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer
 from ddcm.quantize.checkpoint import Codebook, describe, load_codebook, save_codebook
 
 MEL = tiny_backbone().mel_spec.to_dict()
@@ -53,6 +54,20 @@ def test_round_trip(folder, quantizer, tmp_path):
     again = Codebook.from_pretrained(tmp_path / "again")
     assert again.config == codebook.config and same(again.quantizer.state_dict(), quantizer.state_dict())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "c"]  # nothing temporary is left
+
+
+@pytest.mark.parametrize(
+    "quantizer, books",
+    [(HardQuantizer(4), 1), (ResidualQuantizer(3, HardQuantizer(4)), 3), (ProjectedQuantizer(HardQuantizer(4, 6)), 1)],
+    ids=["hard", "residual", "projected"],
+)
+def test_inspect_knows_every_quantizer(quantizer, books, tmp_path):
+    backbone = tiny_backbone()
+    save_codebook(tmp_path / "c", quantizer, backbone.name, backbone.latent_digest, MEL, {})
+    facts = inspect(str(tmp_path / "c"))
+    assert facts["quantizer"] == type(quantizer).__name__ and facts["latent digest"] == backbone.latent_digest
+    assert sum(name.startswith("atom norm") for name in facts) == books
+    assert not any("\n" in str(fact) for fact in facts.values())
 
 
 def test_another_backbone_is_refused_by_name(folder):

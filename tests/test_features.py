@@ -95,7 +95,7 @@ def test_the_conversion_ends_near_the_matched_mel(name, file):
     from ddcm.audio import read_audio
 
     audio = level(read_audio(EXAMPLES / f"{file}.flac"))[0]
-    audio = audio[: len(audio) // 640 * 640]
+    audio = audio[:32000]
     matched = log_mel(audio[None])
     converted, used = extract(name, audio, SPEC, EXTRACTOR)
     raw, _ = extract(name, audio, SPEC, EXTRACTOR, raw=True)

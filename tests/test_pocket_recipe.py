@@ -24,7 +24,8 @@ from pocket.budget import TimeBudget  # noqa: E402
 from pocket.corpus import KINDS, Clip, Corpus  # noqa: E402
 from pocket.vae import VAEStage  # noqa: E402
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES, POCKET = ROOT / "examples", ROOT / "checkpoints" / "pocket"
 SOURCES = {"speech": ["speech"], "music": ["melodic"], "percussion": ["drumloop", "drumroll"], "effects": ["bird"]}
 CAPTIONS = ["a voice says the Greek word for star", "horse", "", "a rock drum kit, snare rimshot softest"]
 
@@ -237,3 +238,28 @@ def test_train_assemble_and_generate_with_stock_diffusers(tmp_path, corpus, runs
     torch.save(state, runs / "vae" / "last.ckpt")
     with pytest.raises(UserError, match="another vae"):
         assemble.build(runs, allow_untrained=True)
+
+
+def test_what_is_shipped_can_be_trained_further(tmp_path):
+    """Started from and assembled again without a step between, the folder's weights and tokenizers are the same."""
+    fresh = tmp_path / "again"
+    assemble.save(assemble.build(tmp_path / "runs", start=POCKET), fresh, assemble.training(tmp_path / "runs", POCKET))
+    weights = sorted(path.relative_to(POCKET) for path in POCKET.rglob("*.safetensors"))
+    assert len(weights) == 7
+    for name in [*weights, Path("training.json"), Path("tokenizer/tokenizer.json"), Path("tokenizer_2/tokenizer.json")]:
+        assert (fresh / name).read_bytes() == (POCKET / name).read_bytes(), name
+
+
+def test_windows_are_replayed_with_their_captions():
+    stage = unet.UNetStage("nowhere", start=POCKET)
+    stage.start_from(POCKET)
+    assert all(torch.equal(a, b) for a, b in zip(stage.ema.parameters(), stage.parts.parameters(), strict=True))
+    for step in range(3):
+        z = torch.full((2, 8, 4, 16), float(step))
+        mixed, captions = stage._with_earlier(z, [f"{step}"] * 2, 3)
+        assert len(mixed) == len(captions) == 2 + min(3, 2 * step) and torch.equal(mixed[:2], z)
+        assert all(
+            torch.equal(row, torch.full_like(row, float(caption))) for row, caption in zip(mixed, captions, strict=True)
+        )
+    other, captions = stage._with_earlier(torch.zeros(1, 8, 8, 16), ["longer"], 3)
+    assert captions == ["longer"] and other.shape == (1, 8, 8, 16)  # lengths do not mix

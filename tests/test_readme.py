@@ -84,7 +84,8 @@ def test_paths_that_the_readme_names_exist():
 def test_the_picture_is_drawn_by_its_command(tmp_path):
     command = next(c for c in re.findall(r"`(python [^`]*)`", README) if "picture" in c)
     target = tmp_path / "picture.png"
-    words = [sys.executable, *shlex.split(command)[1:], "--audio", "examples/bird.flac", "--out", str(target)]
+    words = [sys.executable, *shlex.split(command)[1:], "--audio", "examples/bird.flac", "--steps", "2",
+             "--out", str(target)]  # fmt: skip
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
     assert target.read_bytes().startswith(b"\x89PNG") and target.stat().st_size > 20_000
 

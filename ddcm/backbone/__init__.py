@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 from ddcm.backbone.base import Backbone, Condition
@@ -16,7 +18,8 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
 
     Args:
         name: a diffusers folder, a hub name such as ``cvssp/audioldm2-music`` (only the parts that are needed
-            are downloaded, and kept by the hub's cache), or ``tiny`` (random weights, for tests).
+            are downloaded, and kept by the hub's cache), ``module:Class`` of one's own, which is imported and
+            called with all of the following, or ``tiny`` (random weights, for tests).
         device, dtype, heads: see ``FrozenBackbone``, and ``options`` there (``vae_dtype``, ``null``).
 
     Raises:
@@ -28,8 +31,18 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
 
     if str(name) == "tiny":
         return tiny_backbone(device=device, dtype=dtype, **options)
+    if ":" in str(name) and not shipped(name).exists():
+        return _own(str(name))(device=device, dtype=dtype, heads=heads, **options)
     folder, fetch = _locate(str(name))
     return FrozenBackbone(from_folder(folder, fetch, heads), str(name), device, dtype, heads=heads, **options)
+
+
+def _own(name: str) -> Callable[..., Backbone]:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"backbone {name}: {error}; give module:Class of what Python can import from here") from error
 
 
 def _locate(name: str):

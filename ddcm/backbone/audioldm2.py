@@ -8,8 +8,10 @@ and CLAP declares float64 (so the dtype is always said).
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 
 from ddcm.audio import resample
 from ddcm.backbone.base import Condition
-from ddcm.backbone.frozen import Parts, digest_of, widths
+from ddcm.backbone.frozen import Parts, digest_of, head_counts, widths
 from ddcm.errors import UserError
 
 CLASSES = {"vae": "AutoencoderKL", "unet": "AudioLDM2UNet2DConditionModel", "vocoder": "SpeechT5HifiGan"}
@@ -35,8 +37,6 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
             raise UserError(f"{folder} is not an AudioLDM2 folder: {file.relative_to(folder)} is missing")
         configs[part] = json.loads(file.read_text())
     _check(folder, configs)
-    if heads == "original":
-        configs["unet"]["attention_head_dim"] = [c // 32 for c in configs["unet"]["block_out_channels"]]
 
     def make(part: str) -> torch.nn.Module:
         import diffusers
@@ -47,7 +47,9 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
             transformers.utils.logging.disable_progress_bar()  # a bar for half a second of loading
             return transformers.SpeechT5HifiGan.from_pretrained(folder / part, dtype=torch.float32)
         cls = getattr(diffusers, CLASSES[part])
-        extra = {"attention_head_dim": configs[part]["attention_head_dim"]} if part == "unet" else {}
+        # diffusers calls the number of heads their dimension.
+        changed = part == "unet" and heads == "original"
+        extra = {"attention_head_dim": head_counts(configs[part], heads)} if changed else {}
         return cls.from_pretrained(folder, subfolder=part, torch_dtype=torch.float32, low_cpu_mem_usage=False, **extra)
 
     def digest(part: str) -> str:
@@ -56,8 +58,19 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
-    def encode(prompt: str) -> Condition:
-        return _encode(_text_pipeline(folder, fetch), prompt)
+    def count(part: str) -> int:
+        if part not in TEXT:  # gigabytes are not downloaded to be counted
+            fetch(part)
+        try:
+            file = _weights(folder / part)
+        except UserError:
+            return 0
+        return _count(file) if file.suffix == ".safetensors" else 0
+
+    def encode(prompt: str, device: torch.device) -> Condition:
+        condition = _encode(_text_pipeline(folder, fetch), prompt, device)
+        gc.collect()  # the encoders, at once: they are larger than everything that comes after them
+        return condition
 
     def encode_empty() -> tuple[torch.Tensor, torch.Tensor]:
         from transformers import AutoTokenizer, T5EncoderModel
@@ -88,7 +101,7 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
     def clap_scores(audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
         return _clap_scores(*clap(), audios, sample_rate, prompt)
 
-    return Parts(configs, make, digest, encode, encode_empty, extractor, clap_scores)
+    return Parts(configs, make, digest, count, encode, encode_empty, extractor, clap_scores)
 
 
 @torch.no_grad()
@@ -112,6 +125,13 @@ def _weights(folder: Path) -> Path:
     raise UserError(f"no weights in {folder}: expected a .safetensors file")
 
 
+def _count(file: Path) -> int:
+    """Numbers in a safetensors file, from its header."""
+    with open(file, "rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
 def _check(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
     """A wrong checkpoint is named before anything is computed with it."""
     vae, unet, vocoder = configs["vae"], configs["unet"], configs["vocoder"]
@@ -119,6 +139,7 @@ def _check(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
         ("vae class", vae.get("_class_name"), CLASSES["vae"]),
         ("unet class", unet.get("_class_name"), CLASSES["unet"]),
         ("vocoder class", vocoder.get("architectures"), [CLASSES["vocoder"]]),
+        ("number of text conditions", len(widths(unet)), 2),  # a text-to-speech checkpoint has one
         ("unet in_channels", unet.get("in_channels"), vae.get("latent_channels")),
         ("latent channels", vae.get("latent_channels"), 8),
         ("mel bands", vocoder.get("model_in_dim"), 64),
@@ -132,9 +153,13 @@ def _check(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
 
 def _text_pipeline(folder: Path, fetch: Callable[[str], None]) -> Any:
     """The stock pipeline with only its text side. Not kept: prompts' conditions are cached, encoders are not."""
+    import diffusers
+    import transformers
     from diffusers import AudioLDM2Pipeline
     from transformers import GPT2LMHeadModel
 
+    for library in (diffusers, transformers):  # bars for seconds of loading
+        library.utils.logging.disable_progress_bar()
     for part in TEXT:
         fetch(part)
     language_model = GPT2LMHeadModel.from_pretrained(folder / "language_model", dtype=torch.float32)
@@ -144,9 +169,13 @@ def _text_pipeline(folder: Path, fetch: Callable[[str], None]) -> Any:
     )
 
 
-def _encode(pipeline: Any, prompt: str) -> Condition:
+def _encode(pipeline: Any, prompt: str, device: torch.device) -> Condition:
+    # The stock pipeline fills CLAP's text up to 512 tokens and masks them: as many as there are give the same.
+    length = len(pipeline.tokenizer(prompt).input_ids)
+    pipeline.tokenizer.model_max_length = min(pipeline.tokenizer.model_max_length, length)
+    pipeline.to(device)
     with torch.no_grad():
-        text, mask, generated = pipeline.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)
+        text, mask, generated = pipeline.encode_prompt(prompt, device, 1, do_classifier_free_guidance=False)
     return Condition(generated.float(), text.float(), mask)
 
 
@@ -174,7 +203,7 @@ def from_configs(configs: dict[str, dict[str, Any]], seed: int) -> Parts:
     def digest(part: str) -> str:
         return digest_of("random", seed, configs[part])
 
-    def encode(prompt: str) -> Condition:
+    def encode(prompt: str, device: torch.device | None = None) -> Condition:
         generator = torch.Generator().manual_seed(int(digest_of(prompt), 16) % 2**63)
         generated, text = widths(configs["unet"])
         length = 1 + len(prompt.split())
@@ -193,4 +222,7 @@ def from_configs(configs: dict[str, dict[str, Any]], seed: int) -> Parts:
         spectra = [torch.fft.rfft(audio.float().cpu(), sample_rate).abs() for audio in audios]
         return [float(spectrum[likes] / spectrum.norm().clamp(min=1e-9)) for spectrum in spectra]
 
-    return Parts(configs, make, digest, encode, encode_empty, lambda: None, clap_scores)
+    def count(part: str) -> int:
+        return sum(p.numel() for p in make(part).parameters()) if part in configs else 0
+
+    return Parts(configs, make, digest, count, encode, encode_empty, lambda: None, clap_scores)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from ddcm.mel import MelSpec
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the UNet is told besides the noisy latent. Batch 1: it is expanded to the latent's batch."""
+    """What the UNet is told besides the noisy latent. Each row is repeated until the latent's batch has its own."""
 
     generated: torch.Tensor
     """(1, 8, 768): GPT-2's continuation of the prompt, AudioLDM2's stand-in for AudioMAE features."""
@@ -22,6 +23,17 @@ class Condition:
     """(1, length, 1024): T5's hidden states."""
     mask: torch.Tensor
     """(1, length) int64: 1 where ``text`` is real."""
+
+    @classmethod
+    def stack(cls, *conditions: Condition) -> Condition:
+        """Several as one of batch len(conditions), for one call: shorter texts are filled up and masked."""
+        longest = max(condition.text.shape[1] for condition in conditions)
+        pads = [(0, longest - condition.text.shape[1]) for condition in conditions]
+        return cls(
+            torch.cat([condition.generated for condition in conditions]),
+            torch.cat([pad(c.text, (0, 0, *size)) for c, size in zip(conditions, pads, strict=True)]),
+            torch.cat([pad(c.mask, size) for c, size in zip(conditions, pads, strict=True)]),
+        )
 
 
 class Backbone(ABC):
@@ -51,6 +63,10 @@ class Backbone(ABC):
     @abstractmethod
     def digest(self) -> str:
         """Names the whole denoiser: latent space, UNet weights, head layout, schedule."""
+
+    def digest_with(self, heads: str) -> str:
+        """What ``digest`` would be with another head layout of the UNet, where there is a choice."""
+        return self.digest
 
     @abstractmethod
     def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +105,17 @@ class Backbone(ABC):
 
     @abstractmethod
     def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
-        """The UNet's estimate of the noise in x (B, C, L, F) at timestep t, one for all or one each (B,); float32."""
+        """The UNet's estimate of the noise in x (B, C, L, F) at timestep t, one for all or one each (B,); float32.
+
+        Nothing here waits for the device: whether the numbers were finite is asked by ``check``.
+        """
+
+    def check(self) -> None:  # noqa: B027  a backbone that always computes in float32 on the CPU has nothing to ask
+        """To be called after a loop of ``eps``.
+
+        Raises:
+            UserError: one of them gave NaN or infinity.
+        """
 
     def x0(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
         """The estimate of the clean latent: (x - sqrt(1 - abar) eps) / sqrt(abar)."""
@@ -102,15 +128,16 @@ class Backbone(ABC):
     def denoiser(self, prompt: str = "", negative_prompt: str = "", guidance_scale: float = 1.0):
         """``denoise(x, t) -> x0`` with classifier-free guidance inside (arXiv 2207.12598).
 
-        eps = eps_null + guidance_scale (eps_prompt - eps_null). No prompt, or a scale of 1: one UNet call.
+        eps = eps_null + guidance_scale (eps_prompt - eps_null), both from one UNet call of twice the batch. No
+        prompt, or a scale of 1: a call of the batch itself.
         """
         wanted = self.condition(prompt) if prompt else self.null_condition()
         if not prompt or guidance_scale == 1.0:
             return lambda x, t: self.x0(x, t, wanted)
-        other = self.condition(negative_prompt) if negative_prompt else self.null_condition()
+        both = Condition.stack(self.condition(negative_prompt) if negative_prompt else self.null_condition(), wanted)
 
         def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
-            eps_other, eps_wanted = self.eps(x, t, other), self.eps(x, t, wanted)
+            eps_other, eps_wanted = self.eps(torch.cat([x, x]), t, both).chunk(2)
             return self.x0_from_eps(x, t, eps_other + guidance_scale * (eps_wanted - eps_other))
 
         return denoise

@@ -7,12 +7,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from ddcm.backbone.base import Backbone, Condition
-from ddcm.errors import UserError
+from ddcm.backbone.hifigan import HifiGan2d
+from ddcm.errors import UserError, is_text
 from ddcm.files import cache_dir, whole
 from ddcm.mel import MelSpec
 
@@ -29,8 +30,10 @@ class Parts:
     """Component name -> module, float32, on the CPU."""
     digest: Callable[[str], str]
     """Component name -> hexadecimal digest of its weights."""
-    encode: Callable[[str], Condition]
-    """Prompt -> condition, float32, on the CPU."""
+    count: Callable[[str], int]
+    """Component name -> number of its weights, 0 where it is missing or not downloaded; nothing is loaded."""
+    encode: Callable[[str, torch.device], Condition]
+    """Prompt, device to compute on -> condition, float32. The encoders are forgotten afterwards."""
     encode_empty: Callable[[], tuple[torch.Tensor, torch.Tensor]]
     """T5 of the empty prompt: text (1, n, D) and mask (1, n)."""
     extractor: Callable[[], dict[str, Any] | None]
@@ -51,6 +54,8 @@ class FrozenBackbone(Backbone):
             the digest. ``ddcm inspect BACKBONE --check_heads AUDIO`` measures which one fits the weights.
         null: the condition of "no prompt". ``trained``: zeros and T5(""), what AudioLDM2 saw in training;
             ``stock``: GPT2("") and T5(""), what diffusers' pipeline guides with.
+        compiled: the UNet through torch.compile with static shapes, on a GPU as CUDA graphs: each new shape costs
+            minutes once, and results differ in the last bits.
     """
 
     def __init__(
@@ -60,8 +65,9 @@ class FrozenBackbone(Backbone):
         device: str | torch.device = "cpu",
         dtype: str = "float32",
         vae_dtype: str = "float32",
-        heads: Literal["hub", "original"] = "hub",
-        null: Literal["trained", "stock"] = "trained",
+        heads: str = "hub",
+        null: str = "trained",
+        compiled: bool = False,
     ):
         for flag, value, known in (
             ("dtype", dtype, tuple(DTYPES)),
@@ -72,9 +78,10 @@ class FrozenBackbone(Backbone):
             if value not in known:
                 raise UserError(f"{flag} {value!r} is not known; use one of: {', '.join(known)}")
         self.name, self.heads, self.null = name, heads, null
-        self.device, self.dtype, self.vae_dtype = torch.device(device), DTYPES[dtype], DTYPES[vae_dtype]
-        self._parts = parts
-        self._conditions: dict[str, Condition] = {}
+        self.device, self.dtype, self.vae_dtype = _usable(device), DTYPES[dtype], DTYPES[vae_dtype]
+        self._parts, self._compiled = parts, compiled
+        self._finite_so_far: torch.Tensor | None = None  # of eps, on the device
+        self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
         vae, vocoder, scheduler = (parts.configs[part] for part in ("vae", "vocoder", "scheduler"))
         self.scaling_factor: float = vae["scaling_factor"]
         self.latent_channels: int = vae["latent_channels"]
@@ -95,11 +102,18 @@ class FrozenBackbone(Backbone):
 
     def _load(self, part: str, dtype: torch.dtype) -> torch.nn.Module:
         # Module.to itself: diffusers' own version warns of modules to keep in fp32, and has none to name.
-        module = torch.nn.Module.to(self._parts.make(part), self.device, dtype)
-        return module.eval().requires_grad_(False)
+        module = torch.nn.Module.to(self._parts.make(part), self.device, dtype).eval().requires_grad_(False)
+        # Channels last where it was measured to be faster (benchmarks.parts), and for half precision on a GPU, whose
+        # tensor cores want it. The UNet on a CPU gains nothing by it.
+        on_cpu, half = self.device.type == "cpu", dtype != torch.float32
+        if part == "vocoder":
+            return HifiGan2d(module) if on_cpu or half else module
+        if (half and not on_cpu) or (part == "vae" and on_cpu):
+            module = torch.nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
 
     @cached_property
-    def vae(self) -> torch.nn.Module:
+    def vae(self) -> Any:  # a Module, with diffusers' encode() and decode()
         return self._load("vae", self.vae_dtype)
 
     @cached_property
@@ -108,7 +122,10 @@ class FrozenBackbone(Backbone):
 
     @cached_property
     def unet(self) -> torch.nn.Module:
-        return self._load("unet", self.dtype)
+        module = self._load("unet", self.dtype)
+        if self._compiled:  # in place: the module stays a diffusers one
+            module.compile(dynamic=False, mode="reduce-overhead" if self.device.type == "cuda" else "default")
+        return module
 
     @cached_property
     def latent_digest(self) -> str:
@@ -116,9 +133,25 @@ class FrozenBackbone(Backbone):
 
     @cached_property
     def digest(self) -> str:
+        return self.digest_with(self.heads)
+
+    def digest_with(self, heads: str) -> str:
+        """What ``digest`` is with this head layout: tells whose a file is that was made with the other one."""
         scheduler = self._parts.configs["scheduler"]
         schedule = [scheduler[key] for key in ("beta_start", "beta_end", "num_train_timesteps")]
-        return digest_of(self.latent_digest, self._parts.digest("unet"), self.heads, schedule)
+        return digest_of(self.latent_digest, self._unet_weights, heads, schedule)
+
+    @cached_property
+    def _unet_weights(self) -> str:
+        return self._parts.digest("unet")
+
+    def parameters_of(self, part: str) -> int:
+        """Weights of a component, 0 where the backbone has none here; nothing is loaded."""
+        return self._parts.count(part)
+
+    def head_counts(self, heads: str) -> list[int]:
+        """Attention heads of the UNet's levels under a layout. The first level of AudioLDM2 has no attention."""
+        return head_counts(self._parts.configs["unet"], heads)
 
     # The contract. Weights are frozen, so a graph is only kept where an input asks for gradients.
 
@@ -140,20 +173,35 @@ class FrozenBackbone(Backbone):
         return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
 
     def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
-        batch = len(x)
+        batch, rows = len(x), len(condition.generated)
+        if isinstance(t, int):  # filled on the device: a copy from the host would wait for it
+            t = torch.full((batch,), t, device=self.device, dtype=torch.long)
+        if self._compiled and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
         noise = self.unet(
             x.to(self.device, self.dtype),
-            torch.as_tensor(t, device=self.device, dtype=torch.long).expand(batch),
-            encoder_hidden_states=condition.generated.to(self.dtype).expand(batch, -1, -1),
-            encoder_hidden_states_1=condition.text.to(self.dtype).expand(batch, -1, -1),
-            encoder_attention_mask_1=condition.mask.expand(batch, -1),
+            t.to(self.device).expand(batch),
+            encoder_hidden_states=condition.generated.to(self.dtype).repeat_interleave(batch // rows, 0),
+            encoder_hidden_states_1=condition.text.to(self.dtype).repeat_interleave(batch // rows, 0),
+            encoder_attention_mask_1=condition.mask.repeat_interleave(batch // rows, 0),
             return_dict=False,
         )[0]
-        return _finite(noise, "UNet")
+        # A CUDA graph writes its next result over this one.
+        noise = noise.to(torch.float32, copy=self._compiled)
+        finite = torch.isfinite(noise).all()
+        self._finite_so_far = finite if self._finite_so_far is None else self._finite_so_far & finite
+        return noise
+
+    def check(self) -> None:
+        seen, self._finite_so_far = self._finite_so_far, None
+        if seen is not None and not seen:
+            raise UserError(_not_finite("UNet", self.dtype))
 
     def condition(self, prompt: str) -> Condition:
+        if not is_text(prompt):
+            raise UserError(f"prompt {prompt!r} is not text")
         if prompt not in self._conditions:
-            self._conditions[prompt] = self._here(self._parts.encode(prompt))
+            self._conditions[prompt] = self._here(self._parts.encode(prompt, self.device))
         return self._conditions[prompt]
 
     def null_condition(self) -> Condition:
@@ -192,18 +240,41 @@ class FrozenBackbone(Backbone):
             raise ValueError(f"mel must be (B, 1, T, {bands}) with T a multiple of 4, not {tuple(mel.shape)}")
 
 
+def _usable(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the second: torch without CUDA
+        raise UserError(f"device {name} cannot be used ({str(error).splitlines()[0]}); cpu always can") from error
+    return device
+
+
 def digest_of(*values: Any) -> str:
     """A short name for JSON-able values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def widths(unet: dict[str, Any]) -> tuple[int, int]:
+def head_counts(unet: dict[str, Any], heads: str) -> list[int]:
+    """Of each level: as the published config says, or one for 32 channels as in the original network."""
+    channels = unet["block_out_channels"]
+    if heads == "original":
+        return [max(1, width // 32) for width in channels]
+    said = unet["attention_head_dim"]
+    return list(said) if isinstance(said, list | tuple) else [said] * len(channels)
+
+
+def widths(unet: dict[str, Any]) -> tuple[int, ...]:
     """Numbers in one generated and in one text embedding. None in the config stands for self-attention."""
-    generated, text = (width for width in unet["cross_attention_dim"][-1] if width is not None)
-    return generated, text
+    return tuple(width for width in (unet.get("cross_attention_dim") or [[]])[-1] if width is not None)
 
 
 def _finite(tensor: torch.Tensor, part: str) -> torch.Tensor:
     if not torch.isfinite(tensor).all():
-        raise UserError(f"the {part} gave NaN or infinity in {tensor.dtype}; use --dtype float32 or bfloat16")
+        raise UserError(_not_finite(part, tensor.dtype))
     return tensor.float()
+
+
+def _not_finite(part: str, dtype: torch.dtype) -> str:
+    return f"the {part} gave NaN or infinity in {dtype}; use --dtype float32 or bfloat16"

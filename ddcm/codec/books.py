@@ -3,12 +3,12 @@ memory.
 
 One contract, two codebooks:
 
-    correlate(window, step, residual (n,))              -> (K,) float32, the inner product of the residual with each
-    atom synthesize(window, step, atoms (M,), weights (M,))  -> (n,) float32, the weighted sum, scaled to unit power
+    correlate(window, step, residual (..., n))              -> (..., K) float32, the inner products with each atom
+    synthesize(window, step, atoms (M,), weights (M,))      -> (n,) float32, the weighted sum, scaled to unit power
 
 Sums are of integers, and the scale is taken in float64 from an exact sum of squares: the noise is the same to the
-last bit on every machine. Correlations only choose atoms at the encoder, so they may round as they like. All of it
-runs on the CPU.
+last bit on every machine. Correlations only choose atoms at the encoder, so they may round as they like. A Hadamard
+codebook works where the residual, or the atoms, are, and never waits for a GPU; a Gaussian one on the CPU.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ START = SIGNS = 0xFFFFFFFF  # places in the counter that no step and no atom has
 BLOCK = 4  # atoms that are drawn at a time: what fits into a processor's cache is fastest
 
 
+Indices = Sequence[int] | torch.Tensor
+
+
 class Book(Protocol):
     """The contract above."""
 
@@ -36,7 +39,7 @@ class Book(Protocol):
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor: ...
 
-    def synthesize(self, window: int, step: int, atoms: Sequence[int], weights: Sequence[int]) -> torch.Tensor: ...
+    def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,23 @@ class Hadamard:
         return 1 << self.log2_atoms
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
-        padded = torch.zeros(self.atoms)
-        padded[: self.numbers] = residual * self._signs(window, step)
+        padded = residual.new_zeros(*residual.shape[:-1], self.atoms)
+        padded[..., : self.numbers] = residual * self._signs(window, step, residual.device)
         return walsh_hadamard(padded)
 
-    def synthesize(self, window: int, step: int, atoms: Sequence[int], weights: Sequence[int]) -> torch.Tensor:
-        chosen = torch.zeros(self.atoms, dtype=torch.int64)
-        chosen[torch.as_tensor(atoms)] = torch.as_tensor(weights)
-        return unit_power(walsh_hadamard(chosen)[: self.numbers] * self._signs(window, step))
+    def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor:
+        atoms, weights = torch.as_tensor(atoms), torch.as_tensor(weights)
+        chosen = torch.zeros(self.atoms, dtype=torch.int64, device=atoms.device)
+        chosen[atoms] = weights
+        return unit_power_there(walsh_hadamard(chosen)[: self.numbers] * self._signs(window, step, atoms.device))
 
-    def _signs(self, window: int, step: int) -> torch.Tensor:
+    def _signs(self, window: int, step: int, device: torch.device) -> torch.Tensor:
+        """int64 (n,) of 1 and -1: 4 kB of random bits, drawn on the CPU and unpacked where they are needed."""
         drawn = words(-(-self.numbers // 32), ([SIGNS], step, window), self.seed)[0].astype("<u4")
-        bits = np.unpackbits(drawn.view(np.uint8), bitorder="little")[: self.numbers]
-        return torch.from_numpy(bits.astype(np.int64)).mul_(2).sub_(1)
+        # Without waiting: a copy that blocks would wait for all work of the device.
+        packed = torch.from_numpy(drawn.view(np.uint8)).to(device, non_blocking=True)  # little-endian bits
+        bits = packed[:, None] >> torch.arange(8, device=device, dtype=torch.uint8) & 1
+        return bits.flatten()[: self.numbers].long() * 2 - 1
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,11 @@ class Gaussian:
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
         blocks = (range(first, min(first + BLOCK, self.atoms)) for first in range(0, self.atoms, BLOCK))
-        return torch.cat([self._draw(window, step, block).float() @ residual for block in blocks]) / GRID
+        residual = residual.cpu()
+        return torch.cat([residual @ self._draw(window, step, block).float().T for block in blocks], dim=-1) / GRID
 
-    def synthesize(self, window: int, step: int, atoms: Sequence[int], weights: Sequence[int]) -> torch.Tensor:
+    def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor:
+        atoms, weights = (x.tolist() if isinstance(x, torch.Tensor) else x for x in (atoms, weights))
         total = torch.zeros(self.numbers, dtype=torch.int64)
         for first in range(0, len(atoms), BLOCK):
             drawn = self._draw(window, step, atoms[first : first + BLOCK]).long()
@@ -119,4 +128,12 @@ def unit_power(total: torch.Tensor) -> torch.Tensor:
     """Integers (n,) -> float32 (n,) with mean square 1. All zeros stay zeros."""
     power = int((total * total).sum())
     scale = math.sqrt(len(total) / power) if power else 0.0
+    return (total.double() * scale).float()
+
+
+def unit_power_there(total: torch.Tensor) -> torch.Tensor:
+    """``unit_power`` on the device that has the integers, to the bit, for sums of squares below 2^53: those are exact
+    in float64, whose division and root are correctly rounded everywhere. Nothing is asked back."""
+    power = (total * total).sum().double()
+    scale = torch.where(power > 0, (len(total) / power.clamp(min=1)).sqrt(), 0.0)
     return (total.double() * scale).float()

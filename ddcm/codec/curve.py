@@ -1,8 +1,8 @@
 """Schedules as lists: the timesteps, and how many atoms each coded step has.
 
-A curve is a family of two exponents that the measurements in ``schedules.json`` were made over. Powers are taken in
-decimal arithmetic, which is software and rounds alike everywhere: a list that differed by one timestep would be
-another file.
+A curve is a family of two ends and two exponents that the measurements in ``schedules.json`` were made over. Powers are
+taken in decimal arithmetic, which is software and rounds alike everywhere: a list that differed by one timestep would
+be another file.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from decimal import Context, Decimal
 from ddcm.container import Curve, Lists
 
 EXACT = Context(prec=28)
-LAST = 999  # the noisiest timestep of AudioLDM2's schedule
 
 
 @functools.lru_cache(maxsize=256)
 def lists(schedule: Curve | Lists) -> Lists:
     """The schedule's explicit form.
 
-    A curve's timesteps are 999 (1 - s)^p for T values of s, even in [0, 1]; where rounding would repeat one, those
-    before move up. Its atoms are shares of ``total`` in proportion to s^q at the end of each step, rounded so that
-    they add up to it.
+    A curve's timesteps are last + (first - last) (1 - s)^p for T values of s, even in [0, 1]; where rounding would
+    repeat one, those before move up. Its atoms are shares of ``total`` in proportion to s^q at the end of each step,
+    rounded so that they add up to it.
     """
     if isinstance(schedule, Lists):
         return schedule
-    last, power, growth = schedule.steps - 1, _sixteenths(schedule.power), _sixteenths(schedule.growth)
-    timesteps = [0]
-    for i in range(1, last + 1):
-        wanted = _round(LAST * _power(Decimal(i) / last, power))
-        timesteps.append(min(max(wanted, timesteps[-1] + 1), LAST - last + i))
-    weights = [_power(Decimal(i + 1) / last, growth) for i in range(last)]
+    noises, power, growth = schedule.steps - 1, _sixteenths(schedule.power), _sixteenths(schedule.growth)
+    timesteps = [schedule.last]
+    for i in range(1, noises + 1):
+        wanted = schedule.last + _round((schedule.first - schedule.last) * _power(Decimal(i) / noises, power))
+        timesteps.append(min(max(wanted, timesteps[-1] + 1), schedule.first - noises + i))
+    weights = [_power(Decimal(i + 1) / noises, growth) for i in range(noises)]
     whole, cumulated, atoms, given = sum(weights), Decimal(0), [], 0
     for weight in weights:
         cumulated += weight

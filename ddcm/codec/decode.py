@@ -34,6 +34,9 @@ def refuse_others(stream: Stream, backbone: Backbone, codebook: Codebook | None)
     """
     here, mine = said_in_file(backbone), backbone.latent_digest if stream.mode == "vq" else backbone.digest
     if stream.backbone != mine:
+        for heads in ("hub", "original"):
+            if stream.mode != "vq" and stream.backbone == backbone.digest_with(heads):
+                raise UserError(f"made with --heads {heads}: decode it with the same")
         raise UserError(f"made with backbone {stream.backbone}; this is {backbone.name} ({mine}): give --backbone")
     if stream.mel != here["mel"]:
         raise UserError(f"made for another mel spectrogram than that of {backbone.name}")
@@ -43,6 +46,8 @@ def refuse_others(stream: Stream, backbone: Backbone, codebook: Codebook | None)
         found = vq.digest(codebook.quantizer)
         if stream.codebook != found:
             raise UserError(f"made with codebook {stream.codebook}; this one is {found}: give --codebook")
+        if stream.levels > vq.levels_of(codebook.quantizer) or stream.atoms != codebook.quantizer.codebook_size:
+            raise UserError("the .ddcm file's header is damaged: its codebook has other levels or atoms")
     elif stream.stock_null != here["stock_null"]:
         raise UserError(f"made with --null {'stock' if stream.stock_null else 'trained'}: decode it with the same")
     elif stream.dtype != here["dtype"]:
@@ -51,7 +56,7 @@ def refuse_others(stream: Stream, backbone: Backbone, codebook: Codebook | None)
 
 def sampler_for(stream: Stream, backbone: Backbone) -> Sampler:
     denoise = backbone.denoiser(stream.prompt, "", stream.guidance / 256)
-    return Sampler(denoise, backbone.alphas_cumprod, backbone.device)
+    return Sampler(denoise, backbone.alphas_cumprod, backbone.device, backbone.check)
 
 
 def latents(
@@ -65,6 +70,7 @@ def latents(
     """
     count = len(placed.starts)
     if stream.mode == "vq":
+        assert codebook is not None, "refuse_others() comes first"
         shape = (1, CHANNELS, placed.latent_frames, BANDS)
         for levels in vq.decode(stream.payload, codebook.quantizer, count, (stream.levels, *shape[2:])):
             yield codebook.quantizer.decode(vq.from_levels(levels, codebook.quantizer, shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,8 +22,11 @@ from ddcm.codec.trajectory import encode_windows, same_arithmetic
 from ddcm.container import BOOKS, MODES, Curve, Lists, Stream, pack
 from ddcm.errors import UserError
 from ddcm.quantize.checkpoint import Codebook
+from ddcm.recording import Recording
 
 OnStep = Callable[[int, int], None]
+Targets = tuple[torch.Tensor, torch.Tensor]
+"""z (W, C, L, F) of windows, and weights of the same shape"""
 OnLatent = Callable[[torch.Tensor], None]
 """Called with each window's z (1, C, L, F) as the decoder will have it."""
 
@@ -47,6 +50,8 @@ class Settings:
     """atoms of a gaussian codebook, a power of two; a hadamard one has as many as the window has numbers"""
     coefficient_bits: int = 3
     """classic: bits of the coefficients of atoms after the first of a step, in [2, 8]"""
+    levels: int | None = None
+    """vq: how many of a residual codebook's levels are kept, from the first on; default all"""
     seed: int = 0
     prompt: str = ""
     """side information: what the recording is; the decoder then needs the text encoders too"""
@@ -73,6 +78,8 @@ class Settings:
             raise UserError(f"kbps {self.kbps} is not a positive number; the shipped table is for 0.25 to 4")
         if self.mode == "vq" and (self.kbps is not None or self.quality is not None):
             raise UserError("the rate of vq is its codebook's; leave out kbps and quality")
+        if self.levels is not None and self.mode != "vq":
+            raise UserError(f"levels are a codebook's, for mode vq; mode {self.mode} has kbps")
         if self.noise_atoms < 2 or self.noise_atoms & (self.noise_atoms - 1) or self.noise_atoms > 1 << 20:
             raise UserError(f"noise_atoms {self.noise_atoms} is not a power of two up to {1 << 20}")
         if not 2 <= self.coefficient_bits <= 8:
@@ -90,8 +97,8 @@ class Settings:
 
 
 def encode(
-    audio: torch.Tensor, backbone: Backbone, settings: Settings = Settings(), codebook: Codebook | None = None,
-    lanes: int = 1, on_step: OnStep | None = None, on_latent: OnLatent | None = None,
+    audio: torch.Tensor | Recording, backbone: Backbone, settings: Settings = Settings(),
+    codebook: Codebook | None = None, lanes: int = 1, on_step: OnStep | None = None, on_latent: OnLatent | None = None,
 ) -> bytes:  # fmt: skip
     """Audio (S,), mono at the backbone's rate -> a file's bytes.
 
@@ -104,7 +111,7 @@ def encode(
     placed = layout(len(audio), spec.hop)
     mean, gain = measure_level(audio)
     stream = start(backbone, settings, len(audio), codebook, min(lanes, len(placed.starts)))
-    stream = replace(stream, mean=half(mean), gain=round(256 * math.log2(gain)))
+    stream = with_level(stream, mean, gain)
     if settings.mode != "vq":
         stream = scheduled(stream, placed, settings)
     seen = hashlib.sha256()
@@ -114,9 +121,8 @@ def encode(
         if on_latent is not None:
             on_latent(z)
 
-    def targets(windows: range) -> torch.Tensor:
-        mels = (window_mel(audio, mean, gain, placed, window, spec) for window in windows)
-        return torch.cat([backbone.encode(mel) for mel in mels])
+    def targets(windows: range) -> Targets:
+        return targets_of(backbone, [window_mel(audio, mean, gain, placed, window, spec) for window in windows])
 
     code = _code_vq if settings.mode == "vq" else _code
     stream = replace(stream, payload=code(stream, placed, backbone, codebook, targets, keep, on_step))
@@ -136,8 +142,10 @@ def start(backbone: Backbone, settings: Settings, samples: int, codebook: Codebo
         if codebook is None:
             raise UserError("vq needs a fitted codebook: name one with --codebook")
         quantizer = codebook.quantizer
-        levels, atoms = getattr(quantizer, "levels", 1), quantizer.codebook_size
-        levels = levels if isinstance(levels, int) else len(levels)
+        most, atoms = vq.levels_of(quantizer), quantizer.codebook_size
+        levels = most if settings.levels is None else settings.levels
+        if not 1 <= levels <= most:
+            raise UserError(f"levels {levels} is outside [1, {most}], what the codebook has")
         common |= dict(codebook=vq.digest(quantizer), atoms=atoms, levels=levels, backbone=backbone.latent_digest)
         return Stream("vq", **common)
     placed = layout(samples, backbone.mel_spec.hop)
@@ -155,6 +163,18 @@ def scheduled(stream: Stream, placed: Layout, settings: Settings) -> Stream:
     return planned(stream, placed, settings.rate, settings.steps, settings.schedules)
 
 
+def targets_of(backbone: Backbone, mels: Sequence[torch.Tensor]) -> Targets:
+    """What windows of mel (1, 1, T, M) should become, and how much each number of it is worth.
+
+    The posterior's deviation says how much a number may be off before the decoder makes another mel of it; in some
+    channels that is several times less than in others. Choosing noise for the residual over the root of it costs no
+    bits and brings the mel nearer. Over the deviation itself, what is left alone drifts too far.
+    """
+    found = [backbone.posterior(mel) for mel in mels]
+    z = torch.cat([mean for mean, _ in found]) * backbone.scaling_factor
+    return z, torch.cat([deviation for _, deviation in found]).clamp(min=1e-6).rsqrt()
+
+
 def _code(stream, placed, backbone, codebook, targets, keep, on_step) -> bytes:
     out, sampler = BitWriter(), sampler_for(stream, backbone)
     groups = list(in_groups(len(placed.starts), stream.lanes))
@@ -167,7 +187,9 @@ def _code(stream, placed, backbone, codebook, targets, keep, on_step) -> bytes:
             on_step(calls, in_all)
 
     for windows in groups:
-        z = encode_windows(stream, placed, sampler, targets(windows), windows, out, on_call)
+        wanted, weights = targets(windows)
+        outs = [out] * len(windows)
+        z = encode_windows(stream, placed, sampler, wanted, weights, windows, outs, on_call)
         for row in z.split(1):
             keep(row)
     return out.getvalue()
@@ -177,18 +199,18 @@ def _code_vq(stream, placed, backbone, codebook, targets, keep, on_step) -> byte
     quantizer, out = codebook.quantizer, vq.Encoder(codebook.quantizer, stream.levels, BANDS)
     with same_arithmetic(stream.threads):
         for window in range(len(placed.starts)):
-            z = targets(range(window, window + 1))
-            codes = quantizer.encode(z)
-            out.write(vq.to_levels(codes, z.shape))
-            keep(quantizer.decode(codes))
+            z, _ = targets(range(window, window + 1))
+            kept = vq.to_levels(quantizer.encode(z), z.shape)[: stream.levels]
+            out.write(kept)
+            keep(quantizer.decode(vq.from_levels(kept, quantizer, z.shape)))
             if on_step is not None:
                 on_step(window + 1, len(placed.starts))
     return out.getvalue()
 
 
-def half(number: float) -> float:
-    """As the file keeps it; NaN where it cannot, which the container refuses."""
-    return float(torch.tensor(number, dtype=torch.float16))
+def with_level(stream: Stream, mean: float, gain: float) -> Stream:
+    """The level as the file keeps it; a mean that it cannot hold becomes infinite, which the container refuses."""
+    return replace(stream, mean=float(torch.tensor(mean, dtype=torch.float16)), gain=round(256 * math.log2(gain)))
 
 
 def in_groups(windows: int, lanes: int):

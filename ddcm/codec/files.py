@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ddcm.audio import audio_writer
+from ddcm.audio import LONGEST, audio_writer
 from ddcm.backbone import Backbone
 from ddcm.codec.curve import lists
 from ddcm.codec.decode import latents, refuse_others, sound
@@ -25,7 +25,9 @@ def find(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     """``.ddcm`` files, sorted, each with its name relative to what was given, as ``ddcm.audio.find_audio`` has it."""
     found: list[tuple[Path, Path]] = []
     for given in map(Path, inputs):
-        inside = sorted(path for path in given.rglob("*.ddcm") if path.is_file()) if given.is_dir() else [given]
+        inside = [given]
+        if given.is_dir():  # hidden ones are what a killed run left
+            inside = sorted(p for p in given.rglob("*.ddcm") if p.is_file() and not p.name.startswith("."))
         if not inside:
             raise UserError(f"no .ddcm files in {given}")
         found += [(path, path.relative_to(given) if given.is_dir() else Path(given.name)) for path in inside]
@@ -64,8 +66,14 @@ def decompress(
 def decoded(
     data: bytes, backbone: Backbone, codebook: Codebook | None, vocoder: str, on_step: OnStep | None
 ) -> dict[str, Any]:
-    """A file's bytes -> the fields of ``ddcm.pipeline.Output``."""
+    """A file's bytes -> the fields of ``ddcm.pipeline.Output``, all in memory.
+
+    Raises:
+        UserError: as ``opened``; or so long that it has to be decoded to a file.
+    """
     stream, placed = opened(data, backbone, codebook)
+    if stream.samples > LONGEST:
+        raise UserError(f"{stream.samples} samples are too many for memory; ddcm decompress writes them as they come")
     kept: list[torch.Tensor] = []
     pieces_of_mel: list[torch.Tensor] = []
 

@@ -58,7 +58,7 @@ def generate(
     stream = scheduled(stream, placed, settings)
     book, out = book_of(stream, placed), BitWriter()
     null, wanted = backbone.null_condition(), backbone.condition(prompt)
-    direction: torch.Tensor | None = None  # of the step that is being taken
+    direction = torch.empty(0)  # of the step that is being taken
 
     def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
         nonlocal direction
@@ -67,14 +67,14 @@ def generate(
         direction = (plain - backbone.eps(x, t, wanted))[0].flatten().cpu()
         return backbone.x0_from_eps(x, t, plain)
 
-    def pick(lane: int, step: int, x0: torch.Tensor, count: int) -> torch.Tensor:
+    def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         ticket = torch.from_numpy(words(book.atoms, ([0], step, START), seed)[0].astype("int64"))
         part = ticket.topk(max(count, round(share * book.atoms))).indices
         correlations = torch.full((book.atoms,), 0.0)
         correlations[part] = book.correlate(0, step, direction)[part]
         choice = turbo.of_correlations(correlations, count)
         write_choice(out, stream, choice)
-        return book.synthesize(0, step, *choice)
+        return [book.synthesize(0, step, *choice)]
 
-    run(stream, placed, Sampler(denoise, backbone.alphas_cumprod, backbone.device), [0], pick, on_call)
+    run(stream, placed, Sampler(denoise, backbone.alphas_cumprod, backbone.device, backbone.check), [0], pick, on_call)
     return pack(replace(stream, payload=out.getvalue()))

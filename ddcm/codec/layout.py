@@ -70,7 +70,7 @@ def verified(stream: Stream) -> Layout:
     Raises:
         UserError: they do not.
     """
-    hop = stream.mel[2]
+    hop = int(stream.mel[2])
     windows = max(1, -(-(-(-stream.samples // hop) - OVERLAP) // (FRAMES - OVERLAP)))
     if 8 * len(stream.payload) < windows:  # before a list of starts is made
         raise UserError(f"the .ddcm file claims {stream.samples} samples, which its payload cannot hold")

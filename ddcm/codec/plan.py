@@ -1,8 +1,8 @@
 """A rate -> a schedule: how to spend steps and bits, from measurements, and then to the byte.
 
 ``schedules.json`` has what ``benchmarks/schedules.py`` found to be best, a row for each rate and number of steps.
-Between rates the exponents are interpolated over the logarithm of the rate; the atoms are then counted so that the
-file has the size asked for.
+Between rates the ends and exponents are interpolated over the logarithm of the rate; the atoms are then counted so
+that the file has the size asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ddcm.errors import UserError
 
 SHIPPED = Path(__file__).with_name("schedules.json")
 QUALITIES = {"low": 0.5, "medium": 1.0, "high": 2.0, "best": 4.0}  # kbps
+SHAPE = ("power", "growth", "first", "last")  # what rows and curves have in common
 TOLERANCE = 0.03  # of the size, for recordings of HONOURED seconds and more
 HONOURED_S = 5.0
 
@@ -91,7 +92,7 @@ def _most(with_total: Callable[[int], Stream], shape: Curve, log2_atoms: int) ->
 
 
 def rows(table: Path | None, backbone: str) -> list[dict]:
-    """Rows {kbps, steps, power, growth} that were measured on this backbone, else those that were shipped.
+    """Rows {kbps, steps, power, growth, first, last} that were measured on this backbone, else those that were shipped.
 
     Raises:
         UserError: the file is not such a table.
@@ -100,7 +101,7 @@ def rows(table: Path | None, backbone: str) -> list[dict]:
         entries = json.loads((table or SHIPPED).read_text())
         own = [entry for entry in entries if entry["backbone"] == backbone]
         found = (own or entries)[0]["rows"]
-        if not all({"kbps", "steps", "power", "growth"} <= set(row) for row in found) or not found:
+        if not all({"kbps", "steps", *SHAPE} <= set(row) for row in found) or not found:
             raise ValueError("rows are incomplete")
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(
@@ -114,7 +115,7 @@ def curve_for(kbps: float, steps: int | None, measured: list[dict]) -> Curve:
 
     Without ``steps``, the number of them that was best at the nearest rate. With it, the rows of the nearest number.
     """
-    best: dict[float, dict] = {}
+    best: dict[float, tuple[float, dict]] = {}
     for row in measured:
         at, cost = row["kbps"], row.get("loss", 0.0) if steps is None else abs(math.log(row["steps"] / steps))
         if at not in best or cost < best[at][0]:
@@ -128,5 +129,7 @@ def curve_for(kbps: float, steps: int | None, measured: list[dict]) -> Curve:
     def between(name: str) -> int:
         return round((1 - share) * below[1][name] + share * above[1][name])
 
-    chosen = steps if steps is not None else (below if share < 0.5 else above)[1]["steps"]
-    return Curve(checked_steps(chosen), between("power"), between("growth"), 1)
+    chosen = checked_steps(steps if steps is not None else (below if share < 0.5 else above)[1]["steps"])
+    first, last = between("first"), between("last")
+    first = min(max(first, last + chosen - 1), MAX_STEPS - 1)  # room for all of them
+    return Curve(chosen, between("power"), between("growth"), 1, first, min(last, first - chosen + 1))

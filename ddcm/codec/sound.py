@@ -11,7 +11,8 @@ from ddcm.backbone import Backbone
 from ddcm.codec.layout import Layout
 from ddcm.codec.trajectory import same_arithmetic
 from ddcm.container import Stream
-from ddcm.mel import log_mel
+from ddcm.mel import MelSpec, log_mel
+from ddcm.recording import Recording
 from ddcm.refine import refine
 from ddcm.vocode import CONTEXT as VOCODE_CONTEXT
 from ddcm.vocode import FRAMES as VOCODE_FRAMES
@@ -19,14 +20,18 @@ from ddcm.vocode import FRAMES as VOCODE_FRAMES
 CONTEXT = 3  # mel frames on each side that a frame's spectrum reaches into
 
 
-def measure_level(audio: torch.Tensor) -> tuple[float, float]:
+def measure_level(audio: torch.Tensor | Recording) -> tuple[float, float]:
     """(mean, gain) of audio (S,), as ``ddcm.audio.level`` has them, without a second copy of a long recording."""
+    if isinstance(audio, Recording):
+        return audio.level.mean, audio.level.gain
     mean = float(sum(piece.double().sum() for piece in audio.split(1 << 20))) / len(audio)
     peak = max(float(audio.max()) - mean, mean - float(audio.min()))
     return mean, PEAK / peak if peak > SILENCE else 1.0
 
 
-def window_mel(audio: torch.Tensor, mean: float, gain: float, placed: Layout, number: int, spec) -> torch.Tensor:
+def window_mel(
+    audio: torch.Tensor | Recording, mean: float, gain: float, placed: Layout, number: int, spec: MelSpec
+) -> torch.Tensor:
     """mel (1, 1, size, M) of one window of audio (S,): exactly what the spectrogram of the whole recording has there.
 
     The recording is continued with silence to the layout's length: a zero in the log-mel would be louder than most

@@ -7,9 +7,10 @@ input: the number of windows in a call (``lanes``) and the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,8 +22,10 @@ from ddcm.codec.layout import BANDS, CHANNELS, Layout
 from ddcm.container import Stream
 from ddcm.sample import Denoise, denoise_loop
 
-Pick = Callable[[int, int, torch.Tensor, int], torch.Tensor]
-"""``pick(lane, step, x0, count) -> noise (n,)`` of one window's step, from its estimate x0 (C, L, F)."""
+Pick = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
+"""``pick(step, x0, count) -> noises (n,)`` of the windows' step, from their estimates x0 (W, C, L, F)."""
+Stages = turbo.Choice | list[tuple[int, int]]
+"""What a step wrote into the file: turbo's atoms and signs, or classic's (atom, level) of each stage."""
 OnCall = Callable[[], None]
 """Called after each UNet call, for progress."""
 
@@ -34,6 +37,8 @@ class Sampler:
     denoise: Denoise
     alphas_cumprod: torch.Tensor
     device: torch.device
+    check: Callable[[], None]
+    """``Backbone.check``"""
 
 
 @contextmanager
@@ -55,29 +60,48 @@ def book_of(stream: Stream, placed: Layout) -> Book:
 
 
 def encode_windows(
-    stream: Stream, placed: Layout, sampler: Sampler, z: torch.Tensor, windows: Sequence[int], out: BitWriter,
-    on_call: OnCall | None = None,
+    stream: Stream, placed: Layout, sampler: Sampler, z: torch.Tensor, weights: torch.Tensor, windows: Sequence[int],
+    outs: Sequence[BitWriter], on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """Code the windows' latents z (W, C, L, F), W <= lanes, into ``out``; returns what the decoder will make of
-    them."""
-    book, targets = book_of(stream, placed), z.detach().float().cpu()
-    chosen: list[list] = [[] for _ in windows]
+    """Code the windows' latents z (W, C, L, F), W <= lanes, each into its writer of ``outs`` (which may be one and the
+    same); returns what the decoder will make of them. Noise is chosen for the residual times ``weights``.
 
-    def pick(lane: int, step: int, x0: torch.Tensor, count: int) -> torch.Tensor:
-        residual = (targets[lane] - x0).flatten()
-        if stream.mode == "classic":
-            stages = classic.choose(book, windows[lane], step, residual, count, stream.coefficient_bits)
-            choice = classic.weights(stages, stream.coefficient_bits)
-        else:
-            stages = choice = turbo.choose(book, windows[lane], step, residual, count)
-        chosen[lane].append(stages)
-        return book.synthesize(windows[lane], step, *choice)
+    Windows of several recordings may go together. Where all have the same number, as recordings of one window do, they
+    share their atoms, which are then drawn once for all.
+    """
+    book = book_of(stream, placed)
+    targets, weights = (x.detach().float().to(sampler.device) for x in (z, weights))
+    chosen: list[list[Stages]] = [[] for _ in windows]
+
+    def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
+        noises = []
+        residuals = ((targets - x0) * weights).flatten(1)
+        for lane, (stages, choice) in enumerate(choose(book, stream, windows, step, residuals, count)):
+            chosen[lane].append(stages)
+            noises.append(book.synthesize(windows[lane], step, *choice))
+        return noises
 
     result = run(stream, placed, sampler, windows, pick, on_call)
-    for stages_of_window in chosen:
+    for out, stages_of_window in zip(outs, chosen, strict=True):
         for stages in stages_of_window:
             write_choice(out, stream, stages)
     return result
+
+
+def choose(book: Book, stream: Stream, windows: Sequence[int], step: int, residuals: torch.Tensor, count: int):
+    """(what is written, the choice it stands for) of each window's residual (W, n)."""
+    if stream.mode == "classic":
+        for window, residual in zip(windows, residuals, strict=True):
+            stages = classic.choose(book, window, step, residual.cpu(), count, stream.coefficient_bits)
+            yield stages, classic.weights(stages, stream.coefficient_bits)
+        return
+    if len(set(windows)) == 1:
+        found: Iterable[torch.Tensor] = book.correlate(windows[0], step, residuals)
+    else:
+        found = (book.correlate(window, step, row) for window, row in zip(windows, residuals, strict=True))
+    for correlations in found:
+        choice = turbo.of_correlations(correlations, count)
+        yield choice, choice
 
 
 def decode_windows(
@@ -91,13 +115,20 @@ def decode_windows(
     """
     book = book_of(stream, placed)
 
-    def pick(lane: int, step: int, x0: torch.Tensor, count: int) -> torch.Tensor:
-        return book.synthesize(windows[lane], step, *read_choice(readers[lane], stream, count))
+    def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
+        noises = []
+        for window, reader in zip(windows, readers, strict=True):
+            atoms, weights = read_choice(reader, stream, count)
+            if stream.book == "hadamard":
+                atoms, weights = (torch.tensor(x).to(x0.device, non_blocking=True) for x in (atoms, weights))
+            noises.append(book.synthesize(window, step, atoms, weights))
+        return noises
 
     return run(stream, placed, sampler, windows, pick, on_call)
 
 
-def write_choice(out: BitWriter, stream: Stream, stages) -> None:
+def write_choice(out: BitWriter, stream: Stream, stages: Any) -> None:
+    """``stages`` is ``Stages`` of the stream's mode."""
     if stream.mode == "classic":
         classic.write(out, stages, stream.log2_atoms, stream.coefficient_bits)
     else:
@@ -123,10 +154,9 @@ def run(
         count = schedule.atoms[step]
         if count == 0:
             return None
-        estimates = x0.detach().float().cpu()
-        noises = [pick(lane, step, estimates[lane], count).reshape(shape) for lane in range(len(windows))]
+        noises = pick(step, x0[: len(windows)].detach().float(), count)
         noises += [noises[-1]] * (len(lanes) - len(noises))
-        return torch.stack(noises).to(x0)
+        return torch.stack(noises).reshape(x0.shape).to(x0)
 
     def denoise_and_tell(x: torch.Tensor, t: int) -> torch.Tensor:
         x0 = sampler.denoise(x, t)
@@ -138,4 +168,5 @@ def run(
         x = x.to(sampler.device)
         alphas = sampler.alphas_cumprod
         result = denoise_loop(denoise_and_tell, x, schedule.timesteps, alphas, pick_noise=pick_noise)
+        sampler.check()
     return result[: len(windows)]

@@ -6,27 +6,24 @@ from __future__ import annotations
 import torch
 
 from ddcm.bits import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
-from ddcm.codec.books import Book
+from ddcm.codec.books import Indices
 
-Choice = tuple[list[int], list[int]]
+Choice = tuple[Indices, Indices]
 """(atoms, integer weights): what the noise of a step is the sum of."""
 
 
-def choose(book: Book, window: int, step: int, residual: torch.Tensor, count: int) -> Choice:
-    """The best ``count`` atoms for the residual (n,), in rising order, weighted by the sign of their correlation."""
-    correlations = book.correlate(window, step, residual)
-    return of_correlations(correlations, count)
-
-
 def of_correlations(correlations: torch.Tensor, count: int) -> Choice:
-    """The largest in magnitude of (K,); their sum with signs is the best sum of ``count`` orthogonal atoms."""
+    """The ``count`` atoms with the largest correlations (K,) in magnitude, in rising order, weighted by their signs.
+
+    Of orthogonal atoms no other sum is nearer to the residual.
+    """
     best = correlations.abs().topk(count).indices.sort().values
-    return best.tolist(), torch.where(correlations[best] < 0, -1, 1).tolist()
+    return best, torch.where(correlations[best] < 0, -1, 1)
 
 
 def write(out: BitWriter, choice: Choice, log2_atoms: int) -> None:
     """The set as its rank among all sets, then a bit for each sign: about 40 % less than M numbers of an atom."""
-    atoms, weights = choice
+    atoms, weights = (x.tolist() if isinstance(x, torch.Tensor) else x for x in choice)
     out.write(rank_subset(atoms), subset_bits(1 << log2_atoms, len(atoms)))
     out.write(sum((weight < 0) << i for i, weight in enumerate(weights)), len(atoms))
 

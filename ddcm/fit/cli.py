@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from ddcm.ending import ending
 from ddcm.errors import UserError
+from ddcm.fit.bounded import guard_yaml
 from ddcm.fit.data import LatentData
 from ddcm.fit.export import BEST, ExportCodebook
 from ddcm.fit.module import CodebookModule
+from ddcm.quantize.checkpoint import DAMAGED
 
 
 class SaveConfig(SaveConfigCallback):
@@ -50,13 +53,34 @@ class FitCLI(LightningCLI):
         every = LightningCLI.subcommands()
         return {name: every[name] for name in ("fit", "validate", "test")}
 
+    def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise UserError(f"a configuration file is not text in UTF-8 ({error})") from error
+
+    def _parse_ckpt_path(self) -> None:
+        try:
+            super()._parse_ckpt_path()
+        except DAMAGED as error:
+            raise UserError("--ckpt_path is damaged or holds more than tensors: refused") from error
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError) as error:  # how values that fit their type are refused
+            lines = str(error).splitlines()  # of jsonargparse: what it tried, and below it why it failed
+            raise UserError(next((x[4:] for x in lines if x.startswith("  - ")), lines[0])) from error
+
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint to resume from is never unpickled
 
 
 def main(args: list[str] | None = None) -> None:
     """Run a subcommand; what the user can mend is one line on stderr and exit code 2."""
-    try:
+    guard_yaml()
+
+    def work() -> int:
         FitCLI(
             CodebookModule,
             LatentData,  # or --data CLASS; its options stand directly below data: in files and after --data.
@@ -74,6 +98,8 @@ def main(args: list[str] | None = None) -> None:
             seed_everything_default=False,  # every seed is an argument of what it seeds
             args=args,
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        return 0
+
+    # Lightning has its own answer to SIGTERM.
+    if code := ending(lambda: "error", work, terminable=False):
+        raise SystemExit(code)

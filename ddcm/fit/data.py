@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -27,10 +28,12 @@ class Windows(Dataset):
     sees single cells, this makes no difference.
     """
 
-    def __init__(self, latents: Latents, entries: Sequence[Entry], chosen: Sequence[int], window_frames: int):
-        chosen = np.asarray(chosen, np.int64)
+    def __init__(
+        self, latents: Latents, entries: Sequence[Entry], chosen: Sequence[int] | np.ndarray, window_frames: int
+    ):
+        numbers = np.asarray(chosen, np.int64)
         self.latents, self.entries = latents, entries
-        self.chosen = chosen[latents.spans[chosen, 2] > 0]
+        self.chosen = numbers[latents.spans[numbers, 2] > 0]
         self.ends = np.cumsum(latents.spans[self.chosen, 2])
         self.window_frames = min(window_frames, int(self.ends[-1]))
         self._shards: dict[int, np.ndarray] = {}  # opened where they are read: memory maps do not travel
@@ -106,6 +109,13 @@ class LatentData(L.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("window_frames", window_frames, 1),
+            ("workers", workers, 0),
+        ):
+            if value < least:
+                raise UserError(f"--data.{name} {value} is less than {least}")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no val windows
         self.root, self.backbone, self.batch_size, self.window_frames = root, backbone, batch_size, window_frames
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
@@ -134,16 +144,18 @@ class LatentData(L.LightningDataModule):
             if chosen:
                 self.windows[split] = Windows(latents, entries, readable[chosen], self.window_frames)
 
-    def train_stream(self) -> TrainStream:
+    # Return types are wide, because those of packed latents are other classes.
+
+    def train_stream(self) -> Iterator[Any]:
         """A stream from the first batch on; every call gives a new one."""
         return TrainStream(self.windows["train"], self.batch_size, self.seed, self.workers, self.device.type == "cuda")
 
-    def train_dataloader(self) -> TrainStream:
+    def train_dataloader(self) -> Iterator[Any]:
         return self.train_stream()
 
-    def val_dataloader(self) -> EvalBatches:
+    def val_dataloader(self) -> Iterable[Any]:
         return EvalBatches(self.windows["val"], self.batch_size)
 
-    def test_dataloader(self) -> EvalBatches:
+    def test_dataloader(self) -> Iterable[Any]:
         """The manifest's test files; without any, the validation files."""
         return EvalBatches(self.windows.get("test", self.windows["val"]), self.batch_size)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from ddcm.audio import find_audio
-from ddcm.errors import UserError
+from ddcm.errors import UserError, reason
 
 SPLITS = ("train", "val", "test")
+LINE = 1 << 20  # characters; a hostile one has no end
 HELD_BACK = 10  # one file in ten is for validation where nobody said which
 
 
@@ -33,7 +36,7 @@ def read_manifest(root: str | Path) -> list[Entry]:
         UserError: nothing there, no column ``path``, a row without a path, with an unknown split or a second time.
     """
     root = Path(root)
-    if root.suffix.lower() == ".csv":
+    if root.suffix.lower() == ".csv" and not root.is_dir():
         entries = _read_csv(root)
     elif root.is_dir():
         entries = [Entry(path, name.as_posix()) for path, name in find_audio([root])]
@@ -49,7 +52,7 @@ def _read_csv(path: Path) -> list[Entry]:
     seen: dict[str, int] = {}
     for line, row in _rows(path):
         name, split = (row["path"] or "").strip(), (row.get("split") or "").strip()
-        if not name:
+        if not name or "\0" in name:
             raise UserError(f"{path}, line {line}: no path")
         if split not in ("", *SPLITS):
             raise UserError(f"{path}, line {line}: split {split!r} is none of {', '.join(SPLITS)}")
@@ -66,7 +69,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a CSV with a column ``path``, each with the line that it ends on."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(_lines(file))
             if "path" not in (rows.fieldnames or ()):
                 raise UserError(f"{path} has no column path")
             for row in rows:
@@ -77,6 +80,15 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 yield rows.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV in UTF-8 ({error})") from error
+    except OSError as error:
+        raise UserError(f"--data.root {path}: {reason(error)}") from error
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    while line := file.readline(LINE):
+        if len(line) == LINE:
+            raise csv.Error(f"a line of more than {LINE} characters")
+        yield line
 
 
 def split_entries(entries: Sequence[Entry]) -> dict[str, list[int]]:
@@ -91,7 +103,7 @@ def split_entries(entries: Sequence[Entry]) -> dict[str, list[int]]:
         if entry.split:
             splits[entry.split].append(index)
         else:
-            undecided.append((int(hashlib.sha256(entry.name.encode()).hexdigest(), 16), index))
+            undecided.append((int(hashlib.sha256(os.fsencode(entry.name)).hexdigest(), 16), index))
     for digest, index in undecided:
         splits["val" if digest % HELD_BACK == 0 else "train"].append(index)
     for empty, other in (("val", "train"), ("train", "val")):

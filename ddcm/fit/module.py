@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -12,11 +13,11 @@ from torch import nn
 from ddcm import dist
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError
-from ddcm.fit.diffusion import diffusion_loss
+from ddcm.fit.diffusion import DenoisingTally, diffusion_loss
 from ddcm.fit.frozen import frozen_backbone
 from ddcm.fit.listen import mel_difference_db, show, show_codebook
 from ddcm.fit.tally import CodeTally
-from ddcm.quantize import HardQuantizer, Quantizer
+from ddcm.quantize import HardQuantizer, Quantized, Quantizer
 from ddcm.quantize.base import to_cells
 from ddcm.quantize.checkpoint import Codebook, describe, load_codebook
 from ddcm.quantize.spec import to_spec
@@ -43,7 +44,9 @@ class CodebookModule(L.LightningModule):
         learning_rate: of Adam at the start; falls linearly to zero over ``--trainer.max_steps``, because at a
             constant rate the atoms keep trembling around their places. EMA quantizers have no use for it.
         diffusion_weight: of the error of the frozen UNet in denoising noised quantised latents; 0 leaves the
-            UNet unloaded. Needs a quantizer that learns by gradient.
+            UNet unloaded. Needs a quantizer that learns by gradient. Validation then has ``val/denoising_error``,
+            which is what the best checkpoint should be chosen by: see ``configs/diffusion.yaml``.
+        diffusion_windows: of each batch that go through the UNet, the first ones; it costs more than all the rest.
         init_batches: training batches of all ranks whose cells k-means starts the codebook from.
         init_from: an exported codebook (folder, hub name or ``.ckpt``) of the same shape to start from instead.
         listen_every: validations between pictures and sound in TensorBoard; 0 for none.
@@ -56,6 +59,7 @@ class CodebookModule(L.LightningModule):
         backbone: str = "checkpoints/pocket",
         learning_rate: float = 1e-2,
         diffusion_weight: float = 0.0,
+        diffusion_windows: int = 4,
         init_batches: int = 4,
         init_from: str | None = None,
         listen_every: int = 1,
@@ -64,6 +68,7 @@ class CodebookModule(L.LightningModule):
         super().__init__()
         self.quantizer = HardQuantizer() if quantizer is None else quantizer
         self.backbone_name, self.learning_rate, self.diffusion_weight = backbone, learning_rate, diffusion_weight
+        self.diffusion_windows = diffusion_windows
         self.init_batches, self.init_from, self.listen_every, self.seed = init_batches, init_from, listen_every, seed
         learns = any(parameter.requires_grad for parameter in self.quantizer.parameters())
         if diffusion_weight > 0 and not learns:
@@ -88,6 +93,11 @@ class CodebookModule(L.LightningModule):
     def cells_per_s(self) -> float:
         spec = self.backbone.mel_spec
         return spec.sample_rate / spec.hop / 4 * (spec.n_mels // 4)
+
+    @property
+    def _data(self) -> Any:
+        """The data module, a ``LatentData``."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it on the way
 
     def setup(self, stage: str) -> None:
         dim, channels = self.quantizer.embedding_dim, self.backbone.latent_channels
@@ -118,13 +128,13 @@ class CodebookModule(L.LightningModule):
             self._start_from(load_codebook(self.init_from))
         else:
             self._initialise()
-        self.start_figures = self._measure(self.trainer.datamodule.val_dataloader())
+        self.start_figures = self._measure(self._data.val_dataloader())
         self._log_at_once({f"val/{name}_start": value for name, value in self.start_figures.items()}, 0)
 
     @torch.no_grad()
     def _initialise(self) -> None:
         """k-means on the first batches, in the order in which a single process would meet them."""
-        stream, cells = self.trainer.datamodule.train_stream(), []
+        stream, cells = self._data.train_stream(), []
         for _ in range(self.init_batches):
             z = next(stream)["z"].to(self.device)
             together = dist.gather_rows(z.flatten(1)).reshape(-1, *z.shape[1:])
@@ -147,13 +157,26 @@ class CodebookModule(L.LightningModule):
 
     @torch.no_grad()
     def _measure(self, batches) -> dict[str, float]:
-        tally = CodeTally(self.quantizer, self.device)
+        self._start_tallies()
         self.quantizer.eval()
-        for batch in batches:
+        for number, batch in enumerate(batches):
             z = batch["z"].to(self.device)
-            tally.add(z, self.quantizer(z))
+            self._tally(z, self.quantizer(z), number)
         self.quantizer.train()
-        return tally.figures(self.cells_per_s)
+        return self._tallied()
+
+    def _start_tallies(self) -> None:
+        self._codes = CodeTally(self.quantizer, self.device)
+        self._denoised = DenoisingTally(self.backbone, self.diffusion_windows) if self.diffusion_weight > 0 else None
+
+    def _tally(self, z: torch.Tensor, quantized: Quantized, number: int) -> None:
+        self._codes.add(z, quantized)
+        if self._denoised:
+            self._denoised.add(quantized.z, number)
+
+    def _tallied(self) -> dict[str, float]:
+        """Figures of all ranks."""
+        return self._codes.figures(self.cells_per_s) | (self._denoised.figures() if self._denoised else {})
 
     def _log_at_once(self, figures: dict[str, float], step: int) -> None:
         for logger in self.loggers:
@@ -165,14 +188,14 @@ class CodebookModule(L.LightningModule):
         quantized = self.quantizer(batch["z"])
         losses = dict(quantized.losses)
         if self.diffusion_weight > 0:
-            seed = (self.seed * 1_000_003 + self.global_step) * 4096 + dist.rank()
-            losses["diffusion"] = self.diffusion_weight * diffusion_loss(self.backbone, quantized.learned, seed)
+            passed, seed = quantized.learned[: self.diffusion_windows], self.seed * 1_000_003 + self.global_step
+            losses["diffusion"] = self.diffusion_weight * diffusion_loss(self.backbone, passed, seed)
         self.log_dict({f"train/{name}": value.detach() for name, value in (losses | quantized.figures).items()})
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log("train/perplexity", quantized.perplexity, prog_bar=True)
         self.log("train/usage", quantized.usage)
         self._cells_a_step = batch["z"].numel() // batch["z"].shape[1] * self.trainer.world_size
-        loss = sum(losses.values())
+        loss = functools.reduce(torch.add, losses.values())
         return loss if self.idle is None else loss.detach() + 0 * self.idle
 
     def on_train_batch_end(self, outputs, batch, batch_index: int) -> None:
@@ -181,11 +204,11 @@ class CodebookModule(L.LightningModule):
         self._clock = now
 
     def on_validation_epoch_start(self) -> None:
-        self._tally = CodeTally(self.quantizer, self.device)
+        self._start_tallies()
 
     def validation_step(self, batch: dict, batch_index: int) -> None:
         quantized = self.quantizer(batch["z"])
-        self._tally.add(batch["z"], quantized)
+        self._tally(batch["z"], quantized, batch_index)
         if batch_index == 0 and self.trainer.is_global_zero:
             self._listen(batch["z"][:LISTEN_WINDOWS], quantized.z[:LISTEN_WINDOWS])
 
@@ -196,13 +219,13 @@ class CodebookModule(L.LightningModule):
         self._mae_db, mels = mel_difference_db(self.backbone, before, after)
         due = self.listen_every and self._validations % self.listen_every == 0
         self._validations += 1
-        for board in (logger.experiment for logger in self.loggers) if due else ():
+        for board in [getattr(logger, "experiment", None) for logger in self.loggers] if due else []:
             if hasattr(board, "add_figure"):
                 show(board, self.backbone, mels, self.global_step)
                 show_codebook(board, self.quantizer, before, self.global_step)
 
     def _log_figures(self, stage: str) -> None:
-        figures = self._tally.figures(self.cells_per_s)
+        figures = self._tallied()
         if self.trainer.is_global_zero:
             self.log(f"{stage}/log_mel_mae_db", self._mae_db, rank_zero_only=True)
         # The same number on every rank already; sync_dist only keeps Lightning from warning that it is not.

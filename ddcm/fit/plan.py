@@ -38,7 +38,7 @@ def plan_shards(entries: Sequence[Entry], facts: np.ndarray) -> tuple[list[str],
     the middle of the first one: unpacked archives may agree in all the rest.
     """
     hashes = np.fromiter(
-        (int.from_bytes(hashlib.blake2b(entry.name.encode(), digest_size=8).digest(), "big") for entry in entries),
+        (int.from_bytes(hashlib.blake2b(os.fsencode(entry.name), digest_size=8).digest(), "big") for entry in entries),
         np.uint64,
         len(entries),
     )
@@ -64,7 +64,7 @@ def _starts(hashes: np.ndarray, sizes: np.ndarray, offset: int, bits: int) -> It
 
 def _name(entries: Sequence[Entry], facts: np.ndarray) -> str:
     digest = hashlib.sha256(facts.astype("<i8").tobytes())
-    digest.update("\n".join(entry.name for entry in entries).encode())
+    digest.update(os.fsencode("\n".join(entry.name for entry in entries)))
     digest.update(_sample(entries[0]))
     return digest.hexdigest()[:32]
 

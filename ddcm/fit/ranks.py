@@ -53,13 +53,14 @@ def together(work: Callable[[], T]) -> T:
     """
     if not dist.active():
         return work()
-    mine, errors = None, [None] * dist.world_size()
+    mine: str | None = None
+    errors: list[str | None] = [None] * dist.world_size()
     try:
         result = work()
     except UserError as error:
         mine = str(error)
     td.all_gather_object(errors, mine, group=_patient_group(td.group.WORLD))
-    for error in errors:
-        if error is not None:
-            raise UserError(error)
+    for said in errors:
+        if said is not None:
+            raise UserError(said)
     return result

@@ -50,6 +50,11 @@ class Order:
         return map(self.indices, count(start))
 
 
+def size_of(dataset: Dataset) -> int:
+    """Items of a dataset that knows; torch's own type does not say that it does."""
+    return len(dataset)  # type: ignore[arg-type]
+
+
 class TrainStream:
     """Endless shuffled batches in the order of ``Order``.
 
@@ -58,7 +63,7 @@ class TrainStream:
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int, workers: int = 0, pin_memory: bool = False):
-        self.dataset, self.order = dataset, Order(len(dataset), batch_size, seed)
+        self.dataset, self.order = dataset, Order(size_of(dataset), batch_size, seed)
         self.workers, self.pin_memory = workers, pin_memory
         self.position = 0  # batches handed over
         # Nothing in the feed refers to this stream: only what is in no reference cycle stops its workers in time.
@@ -106,11 +111,11 @@ class EvalBatches:
     def __init__(self, dataset: Dataset, batch_size: int):
         self.dataset, self.batch_size = dataset, batch_size
         rank, world = (dist.rank(), dist.world_size()) if dist.active() else (0, 1)
-        self.mine = range(rank, len(dataset), world)
+        self.mine = range(rank, size_of(dataset), world)
 
     def __len__(self) -> int:
         return -(-len(self.mine) // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        groups = [self.mine[i : i + self.batch_size] for i in range(0, len(self.mine), self.batch_size)]
+        groups = [list(self.mine[i : i + self.batch_size]) for i in range(0, len(self.mine), self.batch_size)]
         return iter(DataLoader(self.dataset, batch_sampler=groups))

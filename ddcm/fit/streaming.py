@@ -69,15 +69,20 @@ class StreamedLatents(LatentData):
             )
         self.packed = packed
 
+    @property
+    def _index(self) -> Packed:
+        assert self.packed is not None, "setup() comes first"
+        return self.packed
+
     def train_stream(self) -> TarStream:
         """A stream from the first batch on; every call gives a new one."""
-        return TarStream(self.packed, self.batch_size, self.seed, self.workers, self.device.type == "cuda")
+        return TarStream(self._index, self.batch_size, self.seed, self.workers, self.device.type == "cuda")
 
     def val_dataloader(self) -> TarBatches:
-        return TarBatches(self.packed, "val", self.batch_size)
+        return TarBatches(self._index, "val", self.batch_size)
 
     def test_dataloader(self) -> TarBatches:
-        return TarBatches(self.packed, "test" if self.packed.tars.get("test") else "val", self.batch_size)
+        return TarBatches(self._index, "test" if self._index.tars.get("test") else "val", self.batch_size)
 
 
 class TarStream:

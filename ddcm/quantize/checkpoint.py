@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,18 @@ from typing import Any
 
 import torch
 
-from ddcm.errors import UserError
+from ddcm.errors import UserError, reason
 from ddcm.files import shipped, whole
 from ddcm.quantize.base import Quantizer
 from ddcm.quantize.spec import from_spec, to_spec
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+PREFIX = "quantizer."  # of its weights' names in a Lightning checkpoint
+MOST = 1 << 20  # bytes of config.json
+DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError,
+           ArithmeticError, AssertionError, OSError, MemoryError, struct.error)  # fmt: skip
+"""What readers of a damaged or hostile file raise."""
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 
 
@@ -144,37 +150,45 @@ def _from_folder(folder: Path) -> Codebook:
         if not (folder / part).is_file():
             raise UserError(f"{folder} is not a codebook: {part} is missing")
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        with open(folder / CONFIG, "rb") as file:
+            config = json.loads(file.read(MOST))
         tensors = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise UserError(f"{folder / WEIGHTS} is not a safetensors file (a pickle, or damaged): refused") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is not JSON") from error
+    except OSError as error:
+        raise UserError(f"{folder}: {reason(error)}") from error
     return _build(folder, config, tensors)
 
 
 def _from_lightning(path: Path) -> Codebook:
+    refused = f"{path} is damaged, holds more than tensors, or is no checkpoint of python train.py fit: refused"
     try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\3\4":  # as all have been for years; older pickles would come to other readers
+                raise UserError(refused)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path} is damaged or holds more than tensors: refused") from error
-    config = checkpoint.get("ddcm") if isinstance(checkpoint, dict) else None
-    if config is None:
-        raise UserError(f"{path} is not a checkpoint of python train.py fit")
-    prefix = "quantizer."
-    state = checkpoint["state_dict"]
-    return _build(path, config, {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
+        config = checkpoint["ddcm"]
+        state = checkpoint["state_dict"]
+        tensors = {key.removeprefix(PREFIX): state[key] for key in state if key.startswith(PREFIX)}
+    except DAMAGED as error:  # a UserError is a ValueError, too
+        raise UserError(refused) from error
+    return _build(path, config, tensors)
 
 
 def _build(source: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Codebook:
     try:
-        quantizer = from_spec(config["quantizer"])
+        quantizer = from_spec(config["quantizer"], sum(tensor.numel() for tensor in tensors.values()))
         quantizer.load_state_dict(tensors)
         backbone, digest = config["backbone"], config["latent_digest"]
+        finite = all(tensor.isfinite().all() for tensor in quantizer.state_dict().values())
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except DAMAGED as error:
         raise UserError(f"{source}: config and weights of the codebook do not fit together") from error
+    if not finite:
+        raise UserError(f"{source}: NaN or infinite numbers in the codebook")
     return Codebook(quantizer.eval().requires_grad_(False), backbone, digest, config)
 
 

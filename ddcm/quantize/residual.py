@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,6 +16,8 @@ from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
 from ddcm.quantize.gradient import GRADIENTS
 from ddcm.quantize.hard import HardQuantizer
 from ddcm.quantize.single import SingleCodebook
+
+MOST = 64  # levels; a .ddcm file has no more either
 
 
 class ResidualQuantizer(Quantizer):
@@ -30,14 +35,21 @@ class ResidualQuantizer(Quantizer):
         level: what each of them is, copied ``levels`` times; by default ``HardQuantizer()``.
     """
 
+    scales: torch.Tensor
+
     def __init__(self, levels: int = 4, level: SingleCodebook | None = None):
         super().__init__()
-        if levels < 1:
-            raise ValueError(f"levels is at least 1, not {levels}")
+        if not 1 <= levels <= MOST:
+            raise ValueError(f"levels is from 1 to {MOST}, not {levels}")
         level = HardQuantizer() if level is None else level
         self.levels, self.codebook_size, self.embedding_dim = levels, level.codebook_size, level.embedding_dim
         self.stack = nn.ModuleList(copy.deepcopy(level) for _ in range(levels))
         self.register_buffer("scales", torch.ones(levels))
+
+    @property
+    def _stages(self) -> Iterator[tuple[SingleCodebook, torch.Tensor]]:
+        """Each level and its unit."""
+        return zip(cast(Iterable[SingleCodebook], self.stack), self.scales, strict=True)
 
     @property
     def config(self) -> dict:
@@ -47,7 +59,7 @@ class ResidualQuantizer(Quantizer):
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
         """k-means on cells (N, D), the same on every rank, then on what it leaves, level after level."""
         left = cells.float()
-        for number, level in enumerate(self.stack):
+        for number, (level, _) in enumerate(self._stages):
             scale = left.std()
             self.scales[number] = torch.where(scale > 0, scale, 1.0)
             from_rank_zero(self.scales)
@@ -57,7 +69,7 @@ class ResidualQuantizer(Quantizer):
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:
         left, codes = z.float(), []
-        for level, scale in zip(self.stack, self.scales, strict=True):
+        for level, scale in self._stages:
             codes.append(level.encode(left / scale))
             left = left - scale * level.decode(codes[-1])
         return torch.stack(codes, dim=1)
@@ -66,26 +78,28 @@ class ResidualQuantizer(Quantizer):
         """Codes (B, n, *spatial) of the first n levels -> z (B, D, *spatial)."""
         if not 1 <= codes.shape[1] <= self.levels:
             raise ValueError(f"codes (B, levels, ...) have 1 to {self.levels} levels, not {tuple(codes.shape)}")
-        parts = zip(self.stack, self.scales, codes.unbind(dim=1), strict=False)
-        return sum(scale * level.decode(code) for level, scale, code in parts)
+        parts = zip(self._stages, codes.unbind(dim=1), strict=False)
+        return functools.reduce(torch.add, (scale * level.decode(code) for (level, scale), code in parts))
 
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)
     def forward(self, z: torch.Tensor) -> Quantized:
-        left, total, found = z.detach().float(), 0.0, []
-        for level, scale in zip(self.stack, self.scales, strict=True):
+        left, found = z.detach().float(), []
+        total = torch.zeros_like(left)
+        for level, scale in self._stages:
             one = level(left / scale)
             value = scale * (one.learned if self.training else level.decode(one.codes))
             left, total = left - value.detach(), total + value
             found.append(one)
         codes = torch.stack([one.codes for one in found], dim=1)
         cells, learned = to_cells(z, self.embedding_dim), to_cells(total, self.embedding_dim)
-        commitment = self.stack[0].commitment * F.mse_loss(cells, learned.detach())
+        first, _ = next(self._stages)
+        commitment = first.commitment * F.mse_loss(cells, learned.detach())
         losses = {"commitment": commitment}
         if "codebook" in found[0].losses:
             losses["codebook"] = torch.stack([one.losses["codebook"] for one in found]).mean()
         if self.training:
-            gradient = GRADIENTS[getattr(self.stack[0], "gradient", "straight-through")]
+            gradient = GRADIENTS[getattr(first, "gradient", "straight-through")]
             passed = from_cells(gradient(cells, learned), z)
         else:
             passed = total.to(z.dtype)

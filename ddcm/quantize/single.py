@@ -31,6 +31,11 @@ class SingleCodebook(Quantizer):
         distance: ``euclidean``, or ``cosine``: the atom of nearest direction. Atoms keep a length either way.
     """
 
+    usage: torch.Tensor
+    steps: torch.Tensor
+    sums: torch.Tensor
+    counts: torch.Tensor
+
     def __init__(
         self,
         codebook_size: int = 1024,

@@ -1,0 +1,90 @@
+"""The rate-distortion measurements as a table and as a plot."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+FIELDS = ("system", "kind", "clip", "seconds", "bytes", "unet_calls", "encode_s", "sound_s", "mel_db", "plain_db",
+          "refined_db", "lsd_db", "pesq_wb", "stoi", "visqol")  # fmt: skip
+CEILING = "ceiling"
+HEAD = ("system", "clips", "kbps", "UNet calls", "mel, dB", "log_mel_mae_db, plain", "over", "refined", "over",
+        "lsd_db", "pesq_wb", "stoi", "visqol", "code, s", "sound, s")  # fmt: skip
+SAYS = """Means over clips; kbps are bytes over seconds, of all clips together, and headers count: clips of half a
+second pay more of them than music does. "code" is a clip's share of the time that a group of clips took to be
+compressed, "sound" the VAE's decoder and the vocoder, which ``decompress`` needs besides the same UNet calls; one
+thread each. Rows marked * are of fewer clips than the ceiling: their "over" is on the same ones."""
+
+
+def by_system(rows: list[dict]) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["system"], []).append(row)
+    return found
+
+
+def kbps(rows: list[dict]) -> float:
+    return sum(int(r["bytes"]) for r in rows) / 125 / sum(float(r["seconds"]) for r in rows)
+
+
+def mean(rows: list[dict], key: str) -> float:
+    """NaN where no row has it."""
+    values = [float(r[key]) for r in rows if r[key] not in ("", None) and not math.isnan(float(r[key]))]
+    return float(np.mean(values)) if values else math.nan
+
+
+def table(rows: list[dict]) -> str:
+    found = by_system(rows)
+    ceiling = {row["clip"]: row for row in found.get(CEILING, [])}
+    lines = [SAYS, "", f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    for name, mine in found.items():
+        same = [ceiling[r["clip"]] for r in mine if r["clip"] in ceiling]
+        over = {
+            key: mean(mine, key) - mean(same, key) if len(same) == len(mine) else math.nan
+            for key in ("plain_db", "refined_db")
+        }
+        star = "*" if len(mine) < len(ceiling) else ""
+        rate = kbps(mine)
+        cells = [name + star, str(len(mine)), f"{rate:.2f}" if rate else "-", _said(mean(mine, "unet_calls"), 0)]
+        cells += [_said(mean(mine, "mel_db")), _said(mean(mine, "plain_db")), _said(over["plain_db"])]
+        cells += [_said(mean(mine, "refined_db")), _said(over["refined_db"])]
+        cells += [_said(mean(mine, key)) for key in ("lsd_db", "pesq_wb", "stoi", "visqol", "encode_s", "sound_s")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _said(value: float, digits: int = 2) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """log_mel_mae_db after both vocoders over the rate of the files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, both = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained", sharey=True)
+    found = by_system(rows)
+    for axes, key, title in zip(both, ("plain_db", "refined_db"), ("the backbone's vocoder", "refined"), strict=True):
+        for family, points in curves(found).items():
+            known = [p for p in points if not math.isnan(mean(p, key))]
+            if known and family == CEILING:
+                axes.axhline(mean(known[0], key), color="black", linestyle=":", label="VAE + vocoder")
+            elif known:
+                axes.plot([kbps(p) for p in known], [mean(p, key) for p in known], "o-", label=family)
+        axes.set(xscale="log", xlabel="kbps of the file", ylabel="log_mel_mae_db (lower is better)", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def curves(found: dict[str, list[dict]]) -> dict[str, list[list[dict]]]:
+    """Families of systems that differ in rate: name without its last number -> the rows of each rate."""
+    families: dict[str, list[list[dict]]] = {}
+    for name, mine in found.items():
+        families.setdefault(name.rsplit(" ", 1)[0] if name[-1].isdigit() else name, []).append(mine)
+    return families

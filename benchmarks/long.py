@@ -1,0 +1,119 @@
+"""A long recording against a short one: memory, time and seams.
+
+    python -m benchmarks.long                                        # 1 and 10 minutes, embedded backbone, 4 steps
+    python -m benchmarks.long --backbone tiny --minutes 1 2
+
+Each length is compressed and decompressed by ``ddcm``'s own commands in a fresh process, whose greatest resident
+memory is the operating system's figure. A second of sound comes first: what it takes is the start of the process, and
+is taken off the others' time, which should then be in the ratio of their windows. A seam is heard
+where the log-mel error within the cross-fades differs from the error everywhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from ddcm.audio import audio_writer, level, read_audio
+from ddcm.codec.layout import layout
+from ddcm.mel import LN_TO_DB, MelSpec, log_mel
+
+ROOT = Path(__file__).parent.parent
+START = 1 / 60  # minutes
+SOURCES = ("speech", "melodic", "drumloop", "bird")
+MEASURED = """
+import resource, sys, time
+from ddcm.cli import main
+begin = time.perf_counter()
+code = main(sys.argv[1:])
+kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(f"seconds {time.perf_counter() - begin} mib {kib / 1024}")
+sys.exit(code)
+"""
+
+
+def write_recording(path: Path, minutes: float) -> int:
+    """The shipped recordings over and over, each time at another level; returns the samples (16 kHz)."""
+    pieces = [level(read_audio(ROOT / "examples" / f"{name}.flac"))[0] for name in SOURCES]
+    left = total = round(minutes * 60 * 16000)
+    with audio_writer(path, 16000) as write:
+        number = 0
+        while left:
+            piece = pieces[number % len(pieces)][:left] * (1 - 0.1 * (number % 7))
+            write(piece)
+            left, number = left - len(piece), number + 1
+    return total
+
+
+def command(*words: object) -> tuple[float, float]:
+    """(seconds, MiB) of ``ddcm WORDS`` in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", MEASURED, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    seconds, mib = re.findall(r"seconds (\S+) mib (\S+)", done.stdout)[-1]
+    return float(seconds), float(mib)
+
+
+def errors_db(source: Path, heard: Path) -> tuple[float, float]:
+    """Mean |log-mel difference| in the frames that two windows share, and in all others."""
+    total, seam, rest = 0, [], []
+    audio, other = read_audio(source), read_audio(heard)
+    placed, spec = layout(len(audio), 160), MelSpec()
+    shared = torch.zeros(placed.total + placed.size, dtype=torch.bool)
+    for before, start in zip(placed.starts, placed.starts[1:], strict=False):
+        shared[start : before + placed.size] = True
+    for at in range(0, len(audio) // 160 * 160, 16000 * 60):
+        pair = torch.stack([audio[at : at + 16000 * 60], other[at : at + 16000 * 60]])
+        frames = pair.shape[1] // 160
+        a, b = log_mel(pair[:, : frames * 160], spec)[:, 0]
+        error, inside = (a - b).abs().mean(dim=1) * LN_TO_DB, shared[total : total + frames]
+        seam.append(error[inside])
+        rest.append(error[~inside])
+        total += frames
+    return float(torch.cat(seam).mean()), float(torch.cat(rest).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="checkpoints/pocket")
+    parser.add_argument("--minutes", type=float, nargs=2, default=(1, 10))
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--kbps", type=float, default=1.0)
+    args = parser.parse_args()
+    options = ("--backbone", args.backbone, "--batch_size", 4)
+    print("| minutes | windows | verb | seconds | seconds a window | peak MiB |\n|---|---|---|---|---|---|")
+    found: dict[str, list[tuple[int, float, float]]] = {"compress": [], "decompress": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for minutes in (START, *args.minutes):
+            source, packed, heard = (Path(folder) / f"{minutes:g}{end}" for end in (".wav", ".ddcm", ".heard.wav"))
+            windows = len(layout(write_recording(source, minutes), 160).starts)
+            words = {
+                "compress": (source, "-o", packed, "--steps", args.steps, "--kbps", args.kbps, *options),
+                "decompress": (packed, "-o", heard, *options),
+            }
+            for verb, rest in words.items():
+                seconds, mib = command(verb, *rest)
+                found[verb].append((windows, seconds, mib))
+                print(
+                    f"| {minutes:g} | {windows} | {verb} | {seconds:.1f} | {seconds / windows:.3f} | {mib:.0f} |",
+                    flush=True,
+                )
+            if windows == 1:
+                continue
+            seam, elsewhere = errors_db(source, heard)
+            print(
+                f"{minutes:g} min: log-mel error {seam:.3f} dB in cross-fades, {elsewhere:.3f} dB elsewhere", flush=True
+            )
+    for verb, ((_, start_s, _), (few, short_s, short_mib), (many, long_s, long_mib)) in found.items():
+        ratio, memory = (long_s - start_s) / (short_s - start_s), long_mib / short_mib
+        print(f"{verb}: {many / few:.2f} times the windows, {ratio:.2f} times the time, {memory:.3f} times the memory")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Tables that commands write into pages, between two comments."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def fill(page: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- name -->`` and ``<!-- end of name -->``.
+
+    Raises:
+        SystemExit: the page has no such marks.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    whole = page.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if len(pattern.findall(whole)) != 1:
+        raise SystemExit(f"{page} must have {begin} and {end} once")
+    page.write_text(pattern.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", whole), encoding="utf-8")

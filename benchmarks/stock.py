@@ -1,0 +1,138 @@
+"""Stock diffusers against ours, side by side: time, peak memory and their ratio, on a folder of the published size.
+
+    python -m benchmarks.full_size runs/audioldm2
+    python -m benchmarks.stock runs/audioldm2 --steps 4 --threads 1 --dtypes float32 bfloat16
+    python -m benchmarks.stock runs/audioldm2 --device cuda --steps 50 --batch 1 4 16 --seconds 10 60 --dtypes bfloat16
+
+"Ours" is with what changes nothing; "fastest" has everything switched on: all of it in bfloat16, and --compile if it is
+given. Both are held against the stock pipeline in the row above them. Each system runs in a process of its own, so that
+peaks do not mix; nothing is warmed up but what ``--warm`` says. On the CPU the clock is the process's own (seconds of
+processor time on ``--threads`` threads), because other work on the machine would otherwise be measured too. "First" is
+a prompt that was never seen, without the loading of weights, which is a column of its own whenever it happens; "second"
+is another one in the same process with everything that it costs. The table goes into docs/audioldm2.md, row by row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+from benchmarks.marks import fill
+from ddcm.cli_devices import set_threads
+from ddcm.door import machine
+
+PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.stock"
+HEAD = ("task", "batch", "s", "steps", "dtype", "system", "load, s", "first, s", "second, s", "peak MiB", "times")
+
+
+def child(system: str, given: dict, threads: int | None, repeats: int, warm: int) -> dict:
+    import torch
+
+    from benchmarks import systems
+
+    set_threads(threads)
+    case = systems.Case(**given)
+    cuda = case.device.startswith("cuda")
+    clock = systems.clock(case.device)
+    loaded = getattr(systems, system)(case)
+
+    def timed(prompt: str) -> tuple[float, float]:
+        late = len(loaded.late_load_s)
+        begin = clock()
+        loaded.work(prompt)
+        if cuda:
+            torch.cuda.synchronize()
+        return clock() - begin, sum(loaded.late_load_s[late:])
+
+    for _ in range(warm):
+        loaded.work("warm")
+    first, late_first = timed(systems.PROMPTS[0])
+    seconds = [timed(systems.PROMPTS[1]) for _ in range(repeats)] or [(float("nan"), 0.0)]
+    second, late_second = min(seconds)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident
+    return dict(load_s=loaded.load_s + late_first, first_s=first - late_first, second_s=second,
+                second_load_s=late_second, peak_mib=peak)  # fmt: skip
+
+
+def measure(system: str, given: dict, args: argparse.Namespace) -> dict:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.stock", "--child", json.dumps([system, given]),
+               "--repeats", str(args.repeats), "--warm", str(args.warm)]  # fmt: skip
+    if args.threads:
+        command += ["--threads", str(args.threads)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{system} {given['task']}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rows(args: argparse.Namespace) -> Iterator[tuple]:
+    with tempfile.TemporaryDirectory() as folder:
+        for batch, seconds, dtype, task in product(args.batch, args.seconds, args.dtypes, args.tasks):
+            given = dict(folder=args.folder, task=task, batch=batch, seconds=seconds, steps=args.steps,
+                         device=args.device, dtype=dtype)  # fmt: skip
+            given["stream"] = f"{folder}/{batch}-{seconds}-{dtype}.ddcm"
+            fastest = dict(dtype="bfloat16", vae_dtype="bfloat16", compiled=args.compile)
+            settings = {"stock": given, "ours": given, "fastest": given | fastest}
+            base: dict | None = None
+            for system in args.systems:
+                got = measure("stock" if system == "stock" else "ours", settings[system], args)
+                base = base or got
+                ratios = " / ".join(f"{base[key] / got[key]:.2f}" for key in ("first_s", "second_s"))
+                steps = "-" if task == "reconstruct" else args.steps
+                used = settings[system]["dtype"]
+                yield (task, batch, f"{seconds:g}", steps, used, system, *(
+                    f"{got[key]:.1f}" for key in ("load_s", "first_s", "second_s")), f"{got['peak_mib']:.0f}",
+                    "1" if got is base else ratios)  # fmt: skip
+
+
+def table(found: list[tuple], args: argparse.Namespace, machine: str) -> str:
+    lines = [f"{Path(args.folder).name}, {machine}; `python -m benchmarks.stock {' '.join(args.said)}`", ""]
+    lines += [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in found)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", help="of benchmarks.full_size, or of real weights")
+    tasks = ("generate", "transform", "reconstruct", "compress", "decompress")
+    parser.add_argument("--tasks", nargs="+", default=list(tasks), choices=tasks)
+    parser.add_argument(
+        "--systems", nargs="+", default=["stock", "ours", "fastest"], choices=("stock", "ours", "fastest")
+    )
+    parser.add_argument("--batch", nargs="+", type=int, default=[1])
+    parser.add_argument("--seconds", nargs="+", type=float, default=[10.24])
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=("float32", "float16", "bfloat16"))
+    parser.add_argument("--compile", action="store_true", help="in fastest too; give --warm 1")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--repeats", type=int, default=1, help="of the second prompt; the best counts")
+    parser.add_argument("--warm", type=int, default=0)
+    parser.add_argument("--mark", default=MARK, help="the table's name in the page; none: print only")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        system, given = json.loads(args.child)
+        print(json.dumps(child(system, given, args.threads, args.repeats, args.warm)))
+        return
+    args.said = sys.argv[1:]
+    print(f"| {' | '.join(HEAD)} |")
+    set_threads(args.threads)
+    found = []
+    for row in rows(args):  # the page after every row: an interrupted run has measured something
+        found.append(row)
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+        if args.mark != "none":
+            fill(PAGE, args.mark, table(found, args, machine(args.device)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The stock components and ours, doing the same work: what ``benchmarks.stock`` times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ddcm.audio import level
+from ddcm.backbone import audioldm2
+from ddcm.mel import log_mel
+from ddcm.pipeline import DDCMPipeline
+
+TASKS = ("generate", "transform", "reconstruct", "compress", "decompress")
+PROMPTS = ("a bass drum and a snare in a small room", "rain on a tin roof, far away a dog")
+GUIDANCE = 3.5
+
+
+@dataclass(frozen=True)
+class Case:
+    folder: str
+    task: str
+    batch: int
+    seconds: float
+    steps: int
+    device: str
+    dtype: str
+    vae_dtype: str = "float32"
+    compiled: bool = False
+    stream: str = ""
+    """where ``compress`` leaves its file for ``decompress``"""
+
+
+@dataclass
+class Loaded:
+    work: Callable[[str], object]
+    """prompt -> does the task once"""
+    load_s: float = 0.0
+    late_load_s: list[float] = field(default_factory=list)
+    """seconds spent in loading while ``work`` ran"""
+
+
+def clock(device: str) -> Callable[[], float]:
+    """Seconds of the process's own processor time on a CPU, where other work would be measured too; else of the
+    wall."""
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
+def recording(seconds: float) -> torch.Tensor:
+    """(S,): noise that swells, for times do not depend on what is heard."""
+    size = round(16000 * seconds)
+    swell = torch.linspace(0, 31.4 * seconds, size).sin()
+    return torch.randn(size, generator=torch.Generator().manual_seed(0)) * 0.1 * swell
+
+
+def mel_of(audio: torch.Tensor) -> torch.Tensor:
+    audio = level(audio)[0]
+    return log_mel(torch.nn.functional.pad(audio, (0, -len(audio) % 640))[None])
+
+
+def stock(case: Case) -> Loaded:
+    """diffusers' pipeline for ``generate``; for the others, which it does not have, its components and scheduler in a
+    plain loop of as many UNet calls as ours make, and no more of them than are needed."""
+    dtype = getattr(torch, case.dtype)
+    now = clock(case.device)
+    begin = now()
+    if case.task == "generate":
+        pipe = _stock_pipeline(case.folder, dtype).to(case.device)
+        pipe.set_progress_bar_config(disable=True)
+        loaded = Loaded(lambda prompt: pipe(
+            prompt, num_inference_steps=case.steps, guidance_scale=GUIDANCE, audio_length_in_s=case.seconds,
+            num_waveforms_per_prompt=case.batch, generator=torch.Generator().manual_seed(0),
+        ))  # fmt: skip
+    else:
+        loaded = Loaded(_stock_loop(case, dtype))
+    loaded.load_s = now() - begin
+    return loaded
+
+
+def _stock_pipeline(folder: str, dtype: torch.dtype):
+    from diffusers import AudioLDM2Pipeline
+    from transformers import GPT2LMHeadModel
+
+    language_model = GPT2LMHeadModel.from_pretrained(Path(folder) / "language_model", dtype=dtype)
+    return AudioLDM2Pipeline.from_pretrained(folder, torch_dtype=dtype, language_model=language_model)
+
+
+def _stock_loop(case: Case, dtype: torch.dtype) -> Callable[[str], object]:
+    from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
+    from transformers import SpeechT5HifiGan
+
+    folder, mels = case.folder, mel_of(recording(case.seconds)).repeat(case.batch, 1, 1, 1)
+    parts: dict = {"vae": AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype)}
+    if case.task != "compress":
+        parts["vocoder"] = SpeechT5HifiGan.from_pretrained(folder, subfolder="vocoder", dtype=dtype)
+    if case.task != "reconstruct":
+        parts["unet"] = AudioLDM2UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype)
+    parts = {name: module.to(case.device).eval() for name, module in parts.items()}
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    mels = mels.to(case.device, dtype)
+
+    @torch.no_grad()
+    def work(prompt: str) -> object:
+        vae, scale = parts["vae"], parts["vae"].config.scaling_factor
+        z = torch.zeros(len(mels), 8, mels.shape[2] // 4, 16, device=case.device, dtype=dtype)
+        if case.task != "decompress":
+            z = vae.encode(mels).latent_dist.mode() * scale
+        if case.task != "reconstruct":
+            generated, text = audioldm2.widths(parts["unet"].config)
+            null = dict(
+                encoder_hidden_states=z.new_zeros(len(z), 8, generated),
+                encoder_hidden_states_1=z.new_zeros(len(z), 1, text),
+                encoder_attention_mask_1=torch.ones(len(z), 1, dtype=torch.long, device=case.device),
+            )
+            scheduler.set_timesteps(case.steps, device=case.device)
+            x = torch.randn_like(z) if case.task != "transform" else z
+            for t in scheduler.timesteps:
+                x = scheduler.step(parts["unet"](x, t, **null).sample, t, x).prev_sample
+            z = x
+        return None if case.task == "compress" else parts["vocoder"](vae.decode(z / scale).sample[:, 0]).float().cpu()
+
+    return work
+
+
+def ours(case: Case) -> Loaded:
+    now = clock(case.device)
+    begin = now()
+    pipe = DDCMPipeline.from_pretrained(
+        case.folder, device=case.device, dtype=case.dtype, vae_dtype=case.vae_dtype, compiled=case.compiled
+    )
+    needed = {"reconstruct": ("vae", "vocoder"), "compress": ("vae", "unet")}.get(case.task, ("vae", "unet", "vocoder"))
+    loaded = Loaded(_our_work(case, pipe))
+    if case.task != "generate":
+        for part in needed:
+            getattr(pipe.backbone, part)
+        if "unet" in needed:
+            pipe.backbone.null_condition()
+    else:
+        pipe.backbone.null_condition()
+        _count_late_loading(pipe, loaded, now)
+    loaded.load_s = now() - begin
+    return loaded
+
+
+def _our_work(case: Case, pipe: DDCMPipeline) -> Callable[[str], object]:
+    audio, plain = recording(case.seconds), dict(quantizer="none", vocoder="backbone")
+    settings = dict(steps=case.steps, solver="ddim", **plain)
+
+    def work(prompt: str) -> object:
+        if case.task == "generate":
+            return pipe.generate(
+                prompt, case.seconds, recipe="final", guidance_scale=GUIDANCE, n=case.batch, **settings
+            )
+        for _ in range(case.batch):
+            if case.task == "transform":
+                pipe.transform(audio, 16000, strength=1.0, **settings)
+            elif case.task == "reconstruct":
+                pipe.reconstruct(audio, 16000, **plain)
+            elif case.task == "compress":
+                Path(case.stream).write_bytes(pipe.compress(audio, 16000, steps=case.steps))
+            else:
+                pipe.decompress(Path(case.stream).read_bytes(), vocoder="backbone")
+        return None
+
+    return work
+
+
+def _count_late_loading(pipe: DDCMPipeline, loaded: Loaded, now: Callable[[], float]) -> None:
+    """Ours loads weights when they are first needed, and the text encoders for each new prompt again: both are
+    loading."""
+
+    def timed(function):
+        def call(*arguments):
+            begin = now()
+            result = function(*arguments)
+            loaded.late_load_s.append(now() - begin)
+            return result
+
+        return call
+
+    audioldm2._text_pipeline = timed(audioldm2._text_pipeline)
+    pipe.backbone._load = timed(pipe.backbone._load)

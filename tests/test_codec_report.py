@@ -1,0 +1,32 @@
+"""The rate-distortion table: what a row loses is judged on the clips that it has."""
+
+from benchmarks.codec_report import FIELDS, curves, table
+
+
+def row(system: str, clip: str, **more) -> dict[str, str]:
+    return dict.fromkeys(FIELDS, "") | dict(system=system, clip=clip, seconds="5", bytes="0") | more
+
+
+ROWS = [
+    row("ceiling", "a", plain_db="3", refined_db="2", unet_calls="0"),
+    row("ceiling", "b", plain_db="5", refined_db="4", unet_calls="0"),
+    row("turbo 1", "a", plain_db="3.5", refined_db="2.25", bytes="625", unet_calls="30", visqol="nan"),
+    row("turbo 1", "b", plain_db="5.5", refined_db="4.75", bytes="625", unet_calls="30", visqol="2"),
+    row("turbo 2", "b", plain_db="5.1", refined_db="4.1", bytes="1250", unet_calls="30"),
+    row("opus 6", "a", refined_db="9", bytes="3750"),
+]
+
+
+def test_rows_are_means_over_the_same_clips():
+    lines = {
+        line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in table(ROWS).split("\n")[-4:]
+    }
+    assert lines["turbo 1"][:8] == ["2", "1.00", "30", "-", "4.50", "0.50", "3.50", "0.50"]
+    assert lines["turbo 2*"][:8] == ["1", "2.00", "30", "-", "5.10", "0.10", "4.10", "0.10"]
+    assert lines["opus 6*"][4:8] == ["-", "-", "9.00", "7.00"] and lines["turbo 1"][11] == "2.00"
+
+
+def test_families_are_names_without_their_rate():
+    assert list(curves({"turbo 1": [], "turbo 2": [], "vq 8 atoms, levels 1": [], "ceiling": []})) == [
+        "turbo", "vq 8 atoms, levels", "ceiling",
+    ]  # fmt: skip
