@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -184,8 +185,8 @@ def _refuse_truncated(path: Path, log: str) -> None:
             raise UserError(f"{path}: truncated: {int(actual, 0)} of {int(declared, 0)} bytes are there")
 
 
-def _read_with_librosa(path: Path, reason: Exception, most_s: float | None) -> tuple[np.ndarray, int]:
-    """What libsndfile cannot read, through librosa's other decoders (ffmpeg, where it is installed)."""
+def _read_with_librosa(path: Path, reason: Any, most_s: float | None) -> tuple[np.ndarray, int]:
+    """What libsndfile cannot read, and its ``reason``, through librosa's decoders (ffmpeg, where it is installed)."""
     import warnings
 
     import librosa
