@@ -147,6 +147,26 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
     return np.pad(result, (0, size - len(result)))
 
 
+def as_mono(audio, sample_rate: int, target: int) -> torch.Tensor:
+    """Audio (S,) or (channels, S), array or tensor, at ``sample_rate`` -> float32 (S,) on the CPU, at ``target`` Hz.
+
+    Raises:
+        UserError: another shape, no samples, a rate that is not read, or NaN or infinite samples.
+    """
+    audio = torch.as_tensor(np.asarray(audio) if not isinstance(audio, torch.Tensor) else audio)
+    audio = audio.detach().float().cpu()
+    if audio.ndim == 2:
+        audio = audio.mean(dim=0)
+    if audio.ndim != 1 or audio.numel() == 0:
+        raise UserError(f"audio must be (S,) or (channels, S) with samples in it, not {tuple(audio.shape)}")
+    if not RATES[0] <= sample_rate <= RATES[1]:
+        raise UserError(f"a rate of {sample_rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
+    audio = torch.from_numpy(resample(audio.numpy(), sample_rate, target))
+    if not torch.isfinite(audio).all():
+        raise UserError("audio has NaN or infinite samples")
+    return audio
+
+
 def _mono(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
     """Pieces (S,) with the average of the channels, and the file's rate."""
     import soundfile

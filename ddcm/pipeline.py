@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ddcm import windows
-from ddcm.audio import RATES, Level, level, resample
+from ddcm.audio import Level, as_mono, level
 from ddcm.backbone import Backbone, load
 from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise, window_shape
 from ddcm.errors import UserError
@@ -136,7 +135,9 @@ class DDCMPipeline:
 
         chosen = Settings(**settings)
         lanes = 1 if self.backbone.device.type == "cpu" else self.batch_size
-        given = audio if isinstance(audio, Recording) else self._mono(audio, sample_rate)
+        given = (
+            audio if isinstance(audio, Recording) else as_mono(audio, sample_rate, self.backbone.mel_spec.sample_rate)
+        )
         return encode(given, self.backbone, chosen, self.codebook, lanes, on_step)
 
     def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
@@ -161,24 +162,10 @@ class DDCMPipeline:
         data = generate(self.backbone, prompt, duration_s, Settings(**settings), seed, on_call=on_call)
         return data, self.decompress(data, vocoder)
 
-    def _mono(self, audio, sample_rate: int) -> torch.Tensor:
-        """Audio (S,) or (channels, S) -> float32 (S,) on the CPU, at the backbone's rate."""
-        audio = torch.as_tensor(np.asarray(audio) if not isinstance(audio, torch.Tensor) else audio)
-        audio = audio.detach().float().cpu()
-        if audio.ndim == 2:
-            audio = audio.mean(dim=0)
-        if audio.ndim != 1 or audio.numel() == 0:
-            raise UserError(f"audio must be (S,) or (channels, S) with samples in it, not {tuple(audio.shape)}")
-        if not RATES[0] <= sample_rate <= RATES[1]:
-            raise UserError(f"a rate of {sample_rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
-        audio = torch.from_numpy(resample(audio.numpy(), sample_rate, self.backbone.mel_spec.sample_rate))
-        if not torch.isfinite(audio).all():
-            raise UserError("audio has NaN or infinite samples")
-        return audio
-
     def _prepare(self, audio, sample_rate: int, recipe: Recipe) -> _Input:
         """As the backbone takes it, by the front end of the recipe."""
-        spec, audio = self.backbone.mel_spec, self._mono(audio, sample_rate)
+        spec = self.backbone.mel_spec
+        audio = as_mono(audio, sample_rate, spec.sample_rate)
         levelled, moved = level(audio)
         # Silence is added to the waveform: a zero in the log-mel would be louder than most music.
         whole_cells = torch.nn.functional.pad(levelled, (0, -len(audio) % (4 * spec.hop)))
@@ -202,10 +189,8 @@ class DDCMPipeline:
         total = given.mel.shape[2]
         size = min(total, windows.FRAMES)
         cut = torch.cat([given.mel[:, :, start : start + size] for start in windows.starts(total)])
-        latents = []
-        for batch in cut.split(self.batch_size):
-            latents.append(self._sampled(batch, recipe))
-            given.on_batch()
+        batches = windows.counted(cut.split(self.batch_size), given.on_batch)
+        latents = [self._sampled(batch, recipe) for batch in batches]
         z = torch.cat([z for z, _ in latents])
         if recipe.mode_share < 1:
             noise = timeline_noise(seed + POSTERIOR_STREAM, total, z.shape[1:], z.device)
@@ -272,11 +257,8 @@ class DDCMPipeline:
             yield one, mine, steps
 
     def _finish(self, given: _Input, z: torch.Tensor, recipe: Recipe, said: dict | None = None) -> Output:
-        decoded = []
-        for batch in z.split(self.batch_size):
-            decoded.append(self.backbone.decode(batch).cpu())
-            given.on_batch()
-        mels = torch.cat(decoded)
+        batches = windows.counted(z.split(self.batch_size), given.on_batch)
+        mels = torch.cat([self.backbone.decode(batch).cpu() for batch in batches])
         total, rate = given.mel.shape[2], self.backbone.mel_spec.sample_rate
         mel = windows.join(mels, windows.starts(total), total)
         notes: dict[str, Any] = {"recipe": recipe}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
@@ -18,6 +18,13 @@ def starts(total: int, size: int = FRAMES, overlap: int = OVERLAP) -> list[int]:
     if total <= size:
         return [0]
     return [*range(0, total - size, size - overlap), total - size]
+
+
+def counted(batches: Iterable[torch.Tensor], done: Callable[[], None]) -> Iterator[torch.Tensor]:
+    """The same batches; ``done()`` is called when the next one is asked for, and after the last."""
+    for batch in batches:
+        yield batch
+        done()
 
 
 def join(windows: torch.Tensor, first: list[int], total: int, overlap: int = OVERLAP) -> torch.Tensor:

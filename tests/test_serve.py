@@ -36,9 +36,9 @@ def server(tiny):
         yield running
 
 
-@pytest.fixture
-def visitor(server, tmp_path):
-    with _visitor(server, tmp_path) as client:
+@pytest.fixture(scope="module")
+def visitor(server, tmp_path_factory):
+    with _visitor(server, tmp_path_factory.mktemp("visitor")) as client:
         yield client
 
 
@@ -58,6 +58,7 @@ def _until(true, seconds: float = WAIT_S) -> bool:
 
 def test_eight_visitors_each_get_their_own(server, tmp_path):
     inputs = [tone(tmp_path / f"{i}.wav", 0.5 + i / 20, 300 + 100 * i) for i in range(8)]
+    there = server.files()
 
     def visit(number):
         with _visitor(server, tmp_path / str(number)) as client:
@@ -73,8 +74,7 @@ def test_eight_visitors_each_get_their_own(server, tmp_path):
         assert Path(before).read_bytes() == encode_wav(read_audio(inputs[number]), 16000)
         assert settings["seed"] == number and metrics["log_mel_mae_db"] > 0
         assert Path(picture).stat().st_size > 10_000
-    assert _until(lambda: not {path.name for path in server.files()} & {path.name for path in inputs})
-    assert not [path for path in server.files() if path.suffix == ".wav"]  # all left, and so did what they had
+    assert _until(lambda: not server.files() - there)  # all left, and so did what they had
 
 
 def test_the_codec_there_and_back(server, visitor):
@@ -199,13 +199,14 @@ def test_cancel_stops_the_work(server, visitor):
 def test_leaving_stops_the_work_and_takes_the_files(server, tmp_path):
     calls = []
     hook = server.pipe.backbone.unet.register_forward_hook(lambda *_: calls.append(1))
+    before = server.files()
     try:
         with _visitor(server, tmp_path) as client:
             client.predict(prompt="", duration_s=0.5, steps=1, seed=77, api_name="/generate")
-            assert [path for path in server.files() if path.name == "unconditional.wav"]
+            assert server.files() - before
             client.submit(prompt="", duration_s=4, steps=200, api_name="/generate")
             assert _until(lambda: len(calls) > 3)
-        assert _until(lambda: not [path for path in server.files() if path.name == "unconditional.wav"])
+        assert _until(lambda: not server.files() - before)
         time.sleep(0.5)
         assert len(calls) < 200
     finally:
@@ -268,11 +269,12 @@ def test_the_command_opens_and_closes_the_page(monkeypatch, tmp_path, capsys):
     assert not list(tmp_path.glob("ddcm-serve-*")) and signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_taken_port_and_a_silly_limit(capsys):
+def test_a_taken_port_and_silly_flags(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert main(["serve", "--port", str(taken.getsockname()[1]), "--backbone", "tiny"]) == 2
-    assert main(["serve", "--max_seconds", "0", "--backbone", "tiny"]) == 2
-    first, second = capsys.readouterr().err.splitlines()[-2:]
-    assert "--port" in first and "--max_seconds 0" in second
+    for flag, value in (("--max_seconds", "0"), ("--port", "70000"), ("--password", "")):
+        assert main(["serve", flag, value, "--backbone", "tiny"]) == 2
+    lines = capsys.readouterr().err.splitlines()[-4:]
+    assert all(flag in line for flag, line in zip(("--port", "--max_sec", "--port", "--password"), lines, strict=True))

@@ -120,6 +120,7 @@ def test_a_visit_from_end_to_end(browser, server, tmp_path):
     page.tab.close()
 
 
+@pytest.mark.slow  # the same refusals are tested through the API; this is what they look like
 def test_mistakes_are_told_and_cancel_cancels(browser, server, tmp_path):
     page = Page(browser, server.address)
     page.open("Reconstruct")

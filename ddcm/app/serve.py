@@ -18,6 +18,7 @@ from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 
 SWEEP_S = 60.0
+NOTICED_S = 3.0
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -29,6 +30,12 @@ class Door:
     port: int = 7860
     password: str | None = None
 
+    def __post_init__(self):
+        if not 0 < self.port < 65536:
+            raise UserError(f"--port {self.port} is outside [1, 65535]")
+        if self.password == "":
+            raise UserError("--password is empty; leave it out to let everybody in")
+
 
 @contextmanager
 def serving(pipe: DDCMPipeline, door: Door, limits: Limits) -> Iterator[str]:
@@ -38,8 +45,12 @@ def serving(pipe: DDCMPipeline, door: Door, limits: Limits) -> Iterator[str]:
         UserError: Gradio is missing, or the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="ddcm-serve-", ignore_cleanup_errors=True) as root:
-        # Gradio reads from the environment where files go, and that nobody is to be told of anything.
-        os.environ |= {"GRADIO_TEMP_DIR": root, "GRADIO_EXAMPLES_CACHE": root, "GRADIO_ANALYTICS_ENABLED": "False"}
+        # Gradio reads from the environment where files go, that nobody is to be told of anything, and how soon it
+        # is to notice that a visitor has left.
+        os.environ |= {
+            "GRADIO_TEMP_DIR": root, "GRADIO_EXAMPLES_CACHE": root, "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_HEARTBEAT_INTERVAL": str(NOTICED_S),
+        }  # fmt: skip
         if find_spec("gradio") is None:
             raise UserError("the page needs Gradio: pip install 'ddcm[app]'")
         from ddcm.app.page import options, page
