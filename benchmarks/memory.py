@@ -68,8 +68,8 @@ def main() -> None:
                 peaks.append(peak_mib(verb, str(given), "-o", str(target), *few[verb], *common))
             lines.append(f"| {verb} | " + " | ".join(f"{peak:.0f}" for peak in peaks) + " |")
             print(lines[-1], flush=True)
-    if args.mark != "none":
-        fill(PAGE, args.mark, "\n".join(lines))
+            if args.mark != "none":
+                fill(PAGE, args.mark, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -127,8 +127,8 @@ def main() -> None:
         for what, without, having in measured(args, getattr(torch, dtype)):
             lines.append(f"| {what} | {dtype} | {without:.2f} | {having:.2f} | {without / having:.2f} |")
             print(lines[-1], flush=True)
-    if args.mark != "none":
-        fill(PAGE, args.mark, "\n".join(lines))
+            if args.mark != "none":  # after every row: an interrupted run has measured something
+                fill(PAGE, args.mark, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,8 @@ def rows(args: argparse.Namespace) -> Iterator[tuple]:
 
 
 def table(found: list[tuple], args: argparse.Namespace, machine: str) -> str:
-    lines = [f"{Path(args.folder).name}, {machine}; `python -m benchmarks.stock {' '.join(args.said)}`", ""]
+    said = " ".join(args.said).replace(args.folder, Path(args.folder).name)
+    lines = [f"{Path(args.folder).name}, {machine}; `python -m benchmarks.stock {said}`", ""]
     lines += [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in found)])
 
