@@ -18,7 +18,7 @@ from ddcm.audio import audio_writer, duration_s, find_audio, read_audio, write_a
 from ddcm.ending import MORE_MEMORY, failed, out_of_memory
 from ddcm.errors import UserError
 from ddcm.files import sweep
-from ddcm.pipeline import Output
+from ddcm.output import Output
 from ddcm.record import Record, merge, rows
 from ddcm.recording import Recording, open_recording
 

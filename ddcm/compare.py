@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from ddcm.evaluate import measure
+from ddcm.output import Output
 from ddcm.peak import cost
-from ddcm.pipeline import DDCMPipeline, Output
+from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES, resolve, settings
 from ddcm.report import Entry
 

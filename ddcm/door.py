@@ -15,7 +15,8 @@ from ddcm.audio import read_audio, write_audio
 from ddcm.errors import UserError
 from ddcm.evaluate import evaluate, pairs, summary, write_csv
 from ddcm.files import whole
-from ddcm.pipeline import DDCMPipeline, Output
+from ddcm.output import Output
+from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import resolve
 from ddcm.report import check_target, slug, write_report
 

@@ -17,6 +17,7 @@ from ddcm.diffuse import OnStep, Trace, Words, code_notes, diffuse, quantise, ti
 from ddcm.errors import UserError
 from ddcm.features import extract
 from ddcm.limit import limit_std
+from ddcm.output import Output
 from ddcm.post import HIGH_HZ, energy_above, finish
 from ddcm.quantize.checkpoint import Codebook, load_codebook
 from ddcm.recipes import Recipe, resolve
@@ -28,25 +29,6 @@ if TYPE_CHECKING:
 
 LONGEST_S = 3600  # of generated audio
 POSTERIOR_STREAM = 1 << 40  # added to the seed, so that a sampled latent and the noise on it are not the same numbers
-
-
-@dataclass
-class Output:
-    """What a verb returns. Tensors are on the CPU."""
-
-    audio: torch.Tensor
-    """(S,) float32, as long as the input, at the input's level."""
-    sample_rate: int
-    mel: torch.Tensor
-    """(1, 1, T, M): what the vocoder was given."""
-    latent: torch.Tensor
-    """(W, C, L, F): the z that was decoded, a row for each window of 10.24 s."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """The settings that were used, and what was noticed on the way."""
-    others: list[Output] = field(default_factory=list)
-    """The other candidates where several were asked for: by falling CLAP score, without a prompt by seed."""
-    trace: list[tuple[int, torch.Tensor]] = field(default_factory=list)
-    """(timestep, log-mel (1, 1, T, M) of the first window's estimate) on the way, where a trace was asked for."""
 
 
 @dataclass

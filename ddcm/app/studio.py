@@ -16,8 +16,9 @@ from ddcm.container import read, unpack
 from ddcm.errors import UserError
 from ddcm.inspect import inspect
 from ddcm.metrics import METRICS
+from ddcm.output import Output
 from ddcm.picture import mel_of, side_by_side
-from ddcm.pipeline import DDCMPipeline, Output
+from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES, RUNS, Recipe, resolve, settings
 from ddcm.report import page, slug
 
