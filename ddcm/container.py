@@ -113,8 +113,7 @@ def pack(stream: Stream) -> bytes:
     out = bytearray(MAGIC) + bytes([VERSION, flags, DTYPES.index(stream.dtype) | stream.stock_null << 2])
     out += bytes.fromhex(stream.backbone) + varint(stream.samples) + _LEVEL.pack(stream.mean, stream.gain)
     out += bytes([stream.lanes, stream.threads])
-    if stream.mel != MEL:
-        out += _MEL.pack(*stream.mel)
+    out += _MEL.pack(*stream.mel) if stream.mel != MEL else b""
     if stream.seed:
         out += varint(stream.seed)
     if stream.prompt:

@@ -1,4 +1,4 @@
-"""What a verb on tensors returns."""
+"""What the verbs return."""
 
 from __future__ import annotations
 

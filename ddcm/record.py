@@ -27,19 +27,23 @@ class Record:
         self.folder, self.since = folder, time.time()
         self._path = folder / PARTS / f"rank-{rank:04d}.jsonl"
         self._common = {"verb": verb, "settings": settings}
+        self._held = b""  # of files that failed before there was a folder: a run of failures alone makes none
 
     def add(
         self, source: Path, target: Path, status: str, seconds: float | None, time_s: float, notes: Any, of: int
     ) -> None:
         """One of ``of`` files is done or has failed: ``status`` is ``written`` or what went wrong."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         row: dict[str, Any] = {"file": str(source), "output": str(target.relative_to(self.folder)), "status": status}
         row |= {"seconds": seconds, "time_s": round(time_s, 3)} | self._common
         row |= {"notes": notes, "finished": time.time(), "of": of}
-        line = json.dumps(row, default=str) + "\n"
+        self._held += json.dumps(row, default=str).encode() + b"\n"
+        if not self.folder.is_dir():
+            return
+        self._path.parent.mkdir(exist_ok=True)
         with open(self._path, "ab", buffering=0) as file:
             torn = file.tell() and not _ends_a_line(self._path)  # what a killed process was writing
-            file.write((b"\n" if torn else b"") + line.encode())
+            file.write((b"\n" if torn else b"") + self._held)
+        self._held = b""
 
 
 def _ends_a_line(path: Path) -> bool:

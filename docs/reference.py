@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference.md"
 SECTIONS: dict[str, list[tuple[str, list[str]]]] = {  # heading -> [(file, names)]
-    "ddcm": [("ddcm/pipeline.py", ["DDCMPipeline", "Output"])],
+    "ddcm": [("ddcm/pipeline.py", ["DDCMPipeline"]), ("ddcm/output.py", ["Output"])],
     "ddcm.recipes": [("ddcm/recipes.py", ["Recipe", "resolve"])],
     "ddcm.codec": [("ddcm/codec/encode.py", ["Settings"])],
     "ddcm.quantize": [

@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "ddcm"
 LAYERS = [
-    {"errors", "page"},
+    {"errors", "output", "page"},
     {"launch"},
     {
         "ending",
