@@ -79,7 +79,7 @@ def merge(folder: Path) -> None:
             as_json = {key: json.dumps(row[key], default=str) if row[key] else "" for key in ("settings", "notes")}
             when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(row["finished"]))
             writer.writerow(row | as_json | {"finished": when})
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")  # names of any bytes
 
 
 class _alone:

@@ -24,6 +24,11 @@ def sounds(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".wav", ".flac"))
 
 
+def made(folder: Path) -> set[str]:
+    """Names in an output folder but for its manifest; none where there is no folder."""
+    return {path.name for path in folder.iterdir()} - {".run", "manifest.csv"} if folder.exists() else set()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     os.environ["DDCM_CACHE"] = str(tmp_path_factory.mktemp("cache"))

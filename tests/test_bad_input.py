@@ -19,7 +19,7 @@ from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.checkpoint import save_codebook
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLES, made
 from tests.test_audio import tone
 
 TINY = ["--backbone", "tiny", "--quantizer", "none"]
@@ -216,9 +216,9 @@ def test_a_full_disk(tmp_path, capsys, sources, verb, reason):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     said = capsys.readouterr().err
-    assert code == 2 and reason in said and "Traceback" not in said and list((tmp_path / "out").iterdir()) == []
+    assert code == 2 and reason in said and "Traceback" not in said and not made(tmp_path / "out")
     assert ("the rest was not tried" in said) == (verb == "reconstruct")
-    assert main(command) == 0 and len(list((tmp_path / "out").iterdir())) == 3
+    assert main(command) == 0 and len(made(tmp_path / "out")) == 3
 
 
 def test_places_that_cannot_be_written(tmp_path, capsys, sources):
@@ -240,7 +240,7 @@ def test_names_of_any_kind(tmp_path, capsys, tiny):
             soundfile.write(file, tone(0.05, 16000), 16000, format="WAV")
     (tmp_path / "in" / "bad\nline.wav").write_text("no audio")
     assert main(["reconstruct", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *TINY]) == 2
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(names)
+    assert made(tmp_path / "out") == set(names)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ddcm ")]
     assert len(said) == 1 and "bad\\nline.wav" in said[0]
 
@@ -258,4 +258,4 @@ def test_out_of_memory_concerns_one_file(tmp_path, capsys, monkeypatch, sources,
 
     monkeypatch.setattr(DDCMPipeline, "reconstruct", second_fails)
     line = refused(capsys, ["reconstruct", sources, "-o", tmp_path / "out", *TINY], "out of memory")
-    assert "b.wav" in line and {path.name for path in (tmp_path / "out").iterdir()} == {"a.wav", "c.wav"}
+    assert "b.wav" in line and made(tmp_path / "out") == {"a.wav", "c.wav"}
