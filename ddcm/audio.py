@@ -56,7 +56,7 @@ def duration_s(path: str | Path) -> float:
     import soundfile
 
     try:
-        return soundfile.info(path).duration
+        return soundfile.info(os.fsencode(path)).duration
     except (soundfile.LibsndfileError, OSError):
         return Path(path).stat().st_size / 16000 if Path(path).is_file() else 0.0
 
