@@ -178,7 +178,7 @@ def _mono(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
         return
     with file:
         _refuse_truncated(path, file.extra_info)
-        _refuse_long(path, file.frames / file.samplerate, most_s)
+        _refuse_long(path, file.frames, file.samplerate, most_s)
         read, size = 0, max(1, BLOCK // file.channels)
         try:
             while len(block := file.read(size, dtype="float32", always_2d=True)):
@@ -192,8 +192,8 @@ def _mono(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
             raise UserError(f"{path}: truncated: {read} of {file.frames} frames are there")
 
 
-def _refuse_long(path: Path, seconds: float, most_s: float | None) -> None:
-    if most_s is not None and seconds > most_s:
+def _refuse_long(path: Path, samples: int, rate: int, most_s: float | None) -> None:
+    if most_s is not None and samples > most_s * rate:
         raise UserError(f"{path}: longer than {most_s:g} s; give a shorter piece of it")
 
 
@@ -219,7 +219,7 @@ def _read_with_librosa(path: Path, reason: Any, most_s: float | None) -> tuple[n
             audio, rate = librosa.load(path, sr=None, mono=True, duration=most)
     except Exception as error:  # audioread raises its backends' own errors
         raise UserError(f"{path}: not readable as audio ({reason.error_string.rstrip('.')})") from error
-    _refuse_long(path, len(audio) / rate, most_s)
+    _refuse_long(path, len(audio), int(rate), most_s)
     return audio.astype(np.float32), int(rate)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from ddcm.errors import UserError, is_text, reason
 
-MAGIC, VERSION = b"ddcm", 1
+MAGIC, VERSION = b"ddcm", 2
 MODES, BOOKS = ("turbo", "classic", "vq"), ("hadamard", "gaussian")
 DTYPES = ("float32", "float16", "bfloat16")
 MEL = (16000, 1024, 160, 64, 0.0, 8000.0, 1e-5)  # AudioLDM2's: sample_rate, n_fft, hop, n_mels, fmin, fmax, floor

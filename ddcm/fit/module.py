@@ -108,7 +108,9 @@ class CodebookModule(L.LightningModule):
         if self.idle is not None:
             return torch.optim.SGD([self.idle], lr=0.0)
         learned = [parameter for parameter in self.quantizer.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(learned, lr=self.learning_rate)
+        # An atom in the midst of its cells has a gradient of rounding alone, about 1e-9, which Adam's usual eps of 1e-8
+        # would scale up to a step; those of atoms that have somewhere to go are above 1e-6.
+        optimizer = torch.optim.Adam(learned, lr=self.learning_rate, eps=1e-7)
         steps = self.trainer.max_steps
         if steps <= 0:  # the end is not known: limited by epochs or time
             return optimizer
