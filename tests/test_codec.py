@@ -222,7 +222,7 @@ def test_a_folder_there_and_back(tmp_path, capsys):
     tiny = ["--backbone", "tiny"]
     assert main(["compress", str(source), "-o", str(tmp_path / "x"), "--steps", "2", *tiny]) == 2
     assert "c.wav" in capsys.readouterr().err
-    (tmp_path / "x" / "d.ddcm").write_bytes(b"ddcm\x01 cut")
+    (tmp_path / "x" / "d.ddcm").write_bytes(b"ddcm\x02 cut")
     assert main(["decompress", str(tmp_path / "x"), "-o", str(tmp_path / "y"), *tiny]) == 2
     assert "d.ddcm: the .ddcm file is damaged" in capsys.readouterr().err
     assert {p.name: soundfile.info(p).frames for p in sounds(tmp_path / "y")} == {"a.wav": 8000, "b.wav": 8000}
