@@ -24,6 +24,10 @@ def sounds(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".wav", ".flac"))
 
 
+class Killed(BaseException):
+    """Nobody answers to it, as to SIGKILL."""
+
+
 def made(folder: Path) -> set[str]:
     """Names in an output folder but for its manifest; none where there is no folder."""
     return {path.name for path in folder.iterdir()} - {".run", "manifest.csv"} if folder.exists() else set()

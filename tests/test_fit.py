@@ -11,6 +11,7 @@ from ddcm.backbone.tiny import tiny_backbone
 from ddcm.fit.cli import main
 from ddcm.fit.module import CodebookModule
 from ddcm.quantize.checkpoint import load_codebook
+from tests.conftest import Killed
 from tests.forked import forked
 from tests.kinds import FIT_KINDS
 
@@ -83,10 +84,6 @@ def test_fit_improves_on_kmeans_and_leaves_what_it_promises(fit, capsys):
         "by_kilocells/quantisation_error",
     )
     assert all(tag.encode() in events for tag in tags)
-
-
-class Killed(BaseException):
-    """Nobody answers to it, as to SIGKILL."""
 
 
 # 7 batches make an epoch: in its middle and at its end.

@@ -25,7 +25,7 @@ from ddcm.fit.pack import main as pack_main
 from ddcm.fit.pack import pack
 from ddcm.fit.packed import read_index
 from ddcm.fit.streaming import StreamedLatents, TarStream
-from tests.conftest import EXAMPLES, ROOT
+from tests.conftest import EXAMPLES, ROOT, Killed
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FRAMES = 4
@@ -135,12 +135,12 @@ def test_a_fit_from_tar_files_that_is_killed_and_resumed(packed, tmp_path, monke
 
     def killed(self, *_):
         if self.global_step == 8:
-            raise ConnectionError("killed")
+            raise Killed
 
     whole = fit("whole")
     with monkeypatch.context() as patch:
         patch.setattr(CodebookModule, "on_train_batch_end", killed)
-        with pytest.raises(ConnectionError):
+        with pytest.raises(Killed):
             fit("cut")
     cut = fit("cut", f"--ckpt_path={tmp_path / 'cut/checkpoints/last.ckpt'}")
     assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
