@@ -19,6 +19,7 @@ import csv
 import functools
 import multiprocessing
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.codec_report import FIELDS, plot, table
+from benchmarks.codec_report import FIELDS, page, plot
 from benchmarks.peers import peers
 from benchmarks.together import Coded, compress, in_lengths
 from ddcm.codec import vq
@@ -217,10 +218,10 @@ def main() -> None:
             file.flush()
     print(f"{len(todo)} groups of clips in {time.perf_counter() - begin:.0f} s with {args.workers} processes")
     rows.sort(key=lambda row: names.index(row["system"]) if row["system"] in names else len(names))
-    text = table(rows)
-    args.out.with_suffix(".md").write_text(text + "\n")
+    text = page(rows, shlex.join(["python", "-m", "benchmarks.codec", *words]), args.backbone, args.out.stem)
+    args.out.with_suffix(".md").write_text(text)
     plot(rows, args.out.with_suffix(".png"))
-    print(text)
+    print(text, end="")
 
 
 if __name__ == "__main__":

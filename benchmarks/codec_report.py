@@ -17,6 +17,8 @@ second pay more of them than music does. "code" is a clip's share of the time th
 compressed, "sound" the VAE's decoder and the vocoder, which ``decompress`` needs besides the same UNet calls; one
 thread each. Rows marked * are of fewer clips than the ceiling: their "over" is on the same ones."""
 
+TICKS = (0.25, 0.5, 1, 2, 4, 8)
+
 
 def by_system(rows: list[dict]) -> dict[str, list[dict]]:
     found: dict[str, list[dict]] = {}
@@ -55,6 +57,12 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def page(rows: list[dict], command: str, backbone: str, name: str) -> str:
+    """The table under its command and its picture, ``name``.png."""
+    about = f"Written by `{command}`: {backbone}, validation clips of the pool."
+    return f"# Rate against distortion\n\n{about}\n\n![log_mel_mae_db over kbps]({name}.png)\n\n{table(rows)}\n"
+
+
 def _said(value: float, digits: int = 2) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
@@ -76,6 +84,8 @@ def plot(rows: list[dict], path: Path) -> None:
             elif known:
                 axes.plot([kbps(p) for p in known], [mean(p, key) for p in known], "o-", label=family)
         axes.set(xscale="log", xlabel="kbps of the file", ylabel="log_mel_mae_db (lower is better)", title=title)
+        axes.set_xticks(TICKS, [f"{rate:g}" for rate in TICKS])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
