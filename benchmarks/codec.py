@@ -10,6 +10,11 @@ the ceiling with the same vocoder: the backbone's own ("plain"), or corrected to
 other metrics are of the refined audio. Clips of one length are coded in the same UNet calls (``benchmarks.together``);
 the first of each group is decoded again from its bytes in calls of its own and must be the same to the last bit with
 ``--check``. A row that was measured before is taken from the CSV: an interrupted run goes on.
+
+The residual codebook of docs/codec.md is 300 steps of
+
+    python train.py fit -c configs/fit.yaml -c configs/residual.yaml --data.root POOL/manifest.csv \\
+        --model.quantizer.level.init_args.codebook_size=8 --trainer.max_steps 300 --trainer.val_check_interval 150
 """
 
 from __future__ import annotations
