@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from ddcm.errors import UserError, one_line
+from ddcm.errors import UserError, one_line, reason
 
 MENDABLE, INTERRUPTED, PIPE_CLOSED, TERMINATED = 2, 130, 141, 143
 MORE_MEMORY = "out of memory; use a smaller --batch_size or --dtype float16"
@@ -54,8 +54,7 @@ def ending(
 
 def failed(error: OSError) -> str:
     """In a line: a full disk, a folder that may not be written, a name that is too long, ..."""
-    reason = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {reason}" if error.filename else reason
+    return f"{error.filename}: {reason(error)}" if error.filename else reason(error)
 
 
 def out_of_memory(error: Exception) -> bool:

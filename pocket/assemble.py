@@ -61,10 +61,10 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
         unet.check_frozen(checkpoint["frozen"], unet.frozen_digests(encoder, clap))
         encoder.register_to_config(scaling_factor=round(float(checkpoint["state_dict"]["scaling_factor"]), 6))
     elif start:
-        before = unet.frozen_digests(shipped.vae(start), shipped.clap(start)[0])
-        unet.check_frozen(before, unet.frozen_digests(encoder, clap))
+        first = shipped.vae(start)
+        unet.check_frozen(unet.frozen_digests(first, shipped.clap(start)[0]), unet.frozen_digests(encoder, clap))
         parts = shipped.parts(start)
-        encoder.register_to_config(scaling_factor=shipped.vae(start).config.scaling_factor)
+        encoder.register_to_config(scaling_factor=first.config.scaling_factor)
     else:
         parts = unet.trained_parts(len(pieces["unigram"]))
         encoder.register_to_config(scaling_factor=1.0)

@@ -56,11 +56,14 @@ def digest(module: nn.Module) -> str:
     return state.hexdigest()[:16]
 
 
+def encoder_digest(vae: nn.Module) -> str:
+    return digest(nn.ModuleList([vae.encoder, vae.quant_conv]))
+
+
 def frozen_digests(vae: nn.Module, clap: nn.Module) -> dict[str, str]:
     """Of what the UNet's inputs come from. The decoder of the VAE may still change."""
-    encoder = nn.ModuleList([vae.encoder, vae.quant_conv])
     reader = nn.ModuleList([clap.text_model, clap.text_projection])
-    return {"vae": digest(encoder), "clap": digest(reader)}
+    return {"vae": encoder_digest(vae), "clap": digest(reader)}
 
 
 def check_frozen(saved: dict[str, str], now: dict[str, str]) -> None:
@@ -130,8 +133,8 @@ class UNetStage(L.LightningModule):
         state = shipped.parts(folder).state_dict()
         self.parts.load_state_dict(state)
         self.ema.load_state_dict(state)
-        vae, (clap, _) = shipped.vae(folder), shipped.clap(folder)
-        if frozen_digests(vae, clap)["vae"] == self.frozen["vae"]:
+        vae = shipped.vae(folder)
+        if encoder_digest(vae) == self.frozen["vae"]:
             self.scaling_factor.fill_(vae.config.scaling_factor)
 
     def configure_optimizers(self):
