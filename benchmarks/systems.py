@@ -171,6 +171,7 @@ def _our_work(case: Case, pipe: DDCMPipeline) -> Callable[[str], object]:
 def _count_late_loading(pipe: DDCMPipeline, loaded: Loaded, now: Callable[[], float]) -> None:
     """Ours loads weights when they are first needed, and the text encoders for each new prompt again: both are
     loading."""
+    import transformers
 
     def timed(function):
         def call(*arguments):
@@ -181,5 +182,6 @@ def _count_late_loading(pipe: DDCMPipeline, loaded: Loaded, now: Callable[[], fl
 
         return call
 
-    audioldm2._text_pipeline = timed(audioldm2._text_pipeline)
+    for encoder in (transformers.ClapTextModelWithProjection, transformers.T5EncoderModel, transformers.GPT2Model):
+        encoder.from_pretrained = timed(encoder.from_pretrained)
     pipe.backbone._load = timed(pipe.backbone._load)

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "quantizers.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 LEVELS = (1, 2, 4, 8)
-SECOND = ["--model.learning_rate=0.003", "--trainer.max_steps={half}"]
+SECOND = ["--model.learning_rate=0.001", "--trainer.max_steps={half}"]  # the rate of diffusion.yaml
 FITS = {  # name -> overlay of fit.yaml, and options; annealing takes three quarters of the steps
     "hard": ("fit", []),
     "hard, EMA": ("ema", []),

@@ -1,5 +1,6 @@
 """The published repositories' layout at a small size: stock saves it, both load it, and both compute the same."""
 
+import gc
 import json
 import weakref
 from pathlib import Path
@@ -18,6 +19,7 @@ from ddcm.sample import denoise_loop
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+POCKET = ROOT / "checkpoints" / "pocket"
 
 
 @pytest.fixture(scope="module")
@@ -75,32 +77,55 @@ def test_a_text_to_speech_checkpoint_is_refused(hub, tmp_path):
         load(tmp_path)
 
 
-def test_encoders_are_gone_once_a_prompt_is_encoded(hub, monkeypatch):
-    from ddcm.backbone import audioldm2
+def test_encoders_are_gone_before_the_next_one_comes(hub, monkeypatch):
+    import transformers
 
-    made, real = [], audioldm2._text_pipeline
+    made: list[weakref.ref] = []
+    for name in ("ClapTextModelWithProjection", "T5EncoderModel", "GPT2Model"):
+        kind = getattr(transformers, name)
 
-    def kept_an_eye_on(*arguments):
-        pipeline = real(*arguments)
-        made.extend(weakref.ref(part) for part in (pipeline.text_encoder, pipeline.text_encoder_2))
-        return pipeline
+        def watched(*arguments, real=kind.from_pretrained, **options):
+            gc.collect()
+            assert not any(ref() for ref in made)
+            model = real(*arguments, **options)
+            made.append(weakref.ref(model))
+            return model
 
-    monkeypatch.setattr(audioldm2, "_text_pipeline", kept_an_eye_on)
+        monkeypatch.setattr(kind, "from_pretrained", watched)
     fresh = load(hub)
     first = fresh.condition("rain")
-    assert len(made) == 2 and not any(ref() for ref in made)
-    assert fresh.condition("rain") is first and len(made) == 2  # cached
+    gc.collect()
+    assert len(made) == 3 and not any(ref() for ref in made)
+    assert fresh.condition("rain") is first and len(made) == 3  # cached
 
 
-def stock_latents(folder, prompt: Condition, null: Condition, start: torch.Tensor, steps: int, scale: float):
+@pytest.mark.parametrize("prompt", ["", "a bass drum, and a snare", "rain on a tin roof " * 8])
+@pytest.mark.parametrize("which", ["hub", "pocket"])
+def test_conditions_are_the_stock_pipelines(hub, which, prompt):
+    folder = hub if which == "hub" else POCKET
+    text, mask, generated = stock_pipeline(folder).encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)
+    ours = load(folder).condition(prompt)
+    assert torch.equal(ours.mask, mask) and generated.std() > 0.1
+    assert (ours.text - text).abs().max() < 1e-5 and (ours.generated - generated).abs().max() < 1e-5
+
+
+def test_a_prompt_longer_than_is_read_says_so(hub):
+    with pytest.warns(UserWarning, match="only the first 128 tokens of the prompt are read"):
+        load(hub).condition("rain " * 128)
+
+
+def stock_pipeline(folder):
     from diffusers import AudioLDM2Pipeline
     from transformers import GPT2LMHeadModel
 
-    pipeline = AudioLDM2Pipeline.from_pretrained(
-        folder, torch_dtype=torch.float32,
-        language_model=GPT2LMHeadModel.from_pretrained(folder / "language_model", dtype=torch.float32),
-    )  # fmt: skip
+    language_model = GPT2LMHeadModel.from_pretrained(folder / "language_model", dtype=torch.float32)
+    pipeline = AudioLDM2Pipeline.from_pretrained(folder, torch_dtype=torch.float32, language_model=language_model)
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def stock_latents(folder, prompt: Condition, null: Condition, start: torch.Tensor, steps: int, scale: float):
+    pipeline = stock_pipeline(folder)
     both = Condition.stack(null, prompt)  # the stock pipeline wants texts of one length
     latents = pipeline(
         prompt_embeds=both.text[1:], generated_prompt_embeds=both.generated[1:], attention_mask=both.mask[1:],
@@ -114,7 +139,7 @@ def stock_latents(folder, prompt: Condition, null: Condition, start: torch.Tenso
 @pytest.mark.parametrize("which, scale", [("small", 1.0), ("small", 3.5), ("pocket", 3.5)])
 def test_latents_equal_the_stock_pipelines(backbone, hub, which, scale):
     """Same start, steps and embeddings: the same latents, guided or not."""
-    folder = hub if which == "small" else ROOT / "checkpoints" / "pocket"
+    folder = hub if which == "small" else POCKET
     ours = backbone if which == "small" else load(folder)
     start = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(3))
     prompt, null = ours.condition("a bass drum, and a snare"), ours.null_condition()

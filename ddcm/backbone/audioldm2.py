@@ -1,14 +1,12 @@
-"""Parts of AudioLDM2 from diffusers and transformers: the only file that knows either.
+"""Parts of AudioLDM2 from diffusers and transformers: with ``text.py`` the only file that knows either.
 
-Hub repositories are used as published. Two of their habits break the stock calls with current versions and are
-handled here: the language model is saved as ``GPT2Model`` (it generates, so it is loaded as ``GPT2LMHeadModel``),
-and CLAP declares float64 (so the dtype is always said).
+Hub repositories are used as published. Two of their habits break the stock calls with current versions: the language
+model is saved as ``GPT2Model`` (see ``text.py``), and CLAP declares float64 (so the dtype is always said).
 """
 
 from __future__ import annotations
 
 import functools
-import gc
 import hashlib
 import json
 import math
@@ -21,6 +19,7 @@ import torch
 from ddcm.audio import resample
 from ddcm.backbone.base import Condition
 from ddcm.backbone.frozen import Parts, digest_of, head_counts, widths
+from ddcm.backbone.text import encode_prompt, encode_t5
 from ddcm.errors import UserError
 
 CLASSES = {"vae": "AutoencoderKL", "unet": "AudioLDM2UNet2DConditionModel", "vocoder": "SpeechT5HifiGan"}
@@ -68,19 +67,10 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
         return _count(file) if file.suffix == ".safetensors" else 0
 
     def encode(prompt: str, device: torch.device) -> Condition:
-        condition = _encode(_text_pipeline(folder, fetch), prompt, device)
-        gc.collect()  # the encoders, at once: they are larger than everything that comes after them
-        return condition
+        return encode_prompt(folder, fetch, prompt, device)
 
     def encode_empty() -> tuple[torch.Tensor, torch.Tensor]:
-        from transformers import AutoTokenizer, T5EncoderModel
-
-        for part in ("tokenizer_2", "text_encoder_2"):
-            fetch(part)
-        tokens = AutoTokenizer.from_pretrained(folder / "tokenizer_2")([""], return_tensors="pt")
-        encoder = T5EncoderModel.from_pretrained(folder / "text_encoder_2", dtype=torch.float32)
-        text = encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
-        return text.detach(), tokens.attention_mask
+        return encode_t5(folder, fetch, "", torch.device("cpu"))
 
     @functools.cache
     def extractor() -> dict[str, Any] | None:
@@ -149,34 +139,6 @@ def _check(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
     for what, found, expected in facts:
         if found != expected:
             raise UserError(f"{folder} is no AudioLDM2 backbone: {what} is {found}, expected {expected}")
-
-
-def _text_pipeline(folder: Path, fetch: Callable[[str], None]) -> Any:
-    """The stock pipeline with only its text side. Not kept: prompts' conditions are cached, encoders are not."""
-    import diffusers
-    import transformers
-    from diffusers import AudioLDM2Pipeline
-    from transformers import GPT2LMHeadModel
-
-    for library in (diffusers, transformers):  # bars for seconds of loading
-        library.utils.logging.disable_progress_bar()
-    for part in TEXT:
-        fetch(part)
-    language_model = GPT2LMHeadModel.from_pretrained(folder / "language_model", dtype=torch.float32)
-    absent = dict(vae=None, unet=None, vocoder=None, feature_extractor=None, scheduler=None)
-    return AudioLDM2Pipeline.from_pretrained(
-        folder, language_model=language_model, torch_dtype=torch.float32, low_cpu_mem_usage=False, **absent
-    )
-
-
-def _encode(pipeline: Any, prompt: str, device: torch.device) -> Condition:
-    # The stock pipeline fills CLAP's text up to 512 tokens and masks them: as many as there are give the same.
-    length = len(pipeline.tokenizer(prompt).input_ids)
-    pipeline.tokenizer.model_max_length = min(pipeline.tokenizer.model_max_length, length)
-    pipeline.to(device)
-    with torch.no_grad():
-        text, mask, generated = pipeline.encode_prompt(prompt, device, 1, do_classifier_free_guidance=False)
-    return Condition(generated.float(), text.float(), mask)
 
 
 def from_configs(configs: dict[str, dict[str, Any]], seed: int) -> Parts:
