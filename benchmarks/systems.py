@@ -174,9 +174,9 @@ def _count_late_loading(pipe: DDCMPipeline, loaded: Loaded, now: Callable[[], fl
     import transformers
 
     def timed(function):
-        def call(*arguments):
+        def call(*arguments, **options):
             begin = now()
-            result = function(*arguments)
+            result = function(*arguments, **options)
             loaded.late_load_s.append(now() - begin)
             return result
 

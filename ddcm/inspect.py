@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 PARTS = ("vae", "unet", "vocoder", *TEXT)
+PROMPTS = "prompts, while they are encoded"  # one encoder after another: of the largest alone
 NEEDS = {  # what it can do -> the weights that are in memory at once
     "reconstruct": ("vae", "vocoder"),
     "compress, decompress, transform": ("vae", "unet", "vocoder"),
-    "prompts, while they are encoded": TEXT,
+    PROMPTS: TEXT,
     "candidates by CLAP score": ("vae", "unet", "vocoder", "text_encoder"),
 }
 
@@ -114,6 +115,8 @@ def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
     for what, parts in NEEDS.items():
         count = {part: counts[part] for part in parts}
         if all(count.values()):
+            if what == PROMPTS:
+                count = {"largest": max(count.values())}
             # The VAE and the vocoder, and the text encoders while they run, stay in float32 whatever --dtype says.
             unet = count.pop("unet", 0)
             full, half = sum(count.values()) * 4 + unet * 4, sum(count.values()) * 4 + unet * 2

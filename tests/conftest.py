@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("ddcm", deadline=None)  # a busy machine is no failure
-settings.load_profile("ddcm")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 settings.register_profile("no clock", deadline=None)  # a busy machine is no defect
