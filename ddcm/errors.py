@@ -17,9 +17,10 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def reason(error: OSError) -> str:
-    """What the operating system says, as the end of a line; not every such error has words of its own."""
-    return (error.strerror or str(error) or type(error).__name__).lower()
+def reason(error: Exception) -> str:
+    """What went wrong, as the end of a line: the operating system's words where there are some."""
+    said = getattr(error, "strerror", None)
+    return said.lower() if said else (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def is_text(words: str) -> bool:

@@ -194,7 +194,7 @@ def test_bad_indices_are_one_line(copy, changes, message):
 
 
 def test_no_index_at_all(tmp_path):
-    with pytest.raises(UserError, match=r"index\.json cannot be read \(No such file.*; python -m ddcm\.fit\.pack"):
+    with pytest.raises(UserError, match=r"index\.json cannot be read \(no such file.*; python -m ddcm\.fit\.pack"):
         opened(tmp_path)
 
 
