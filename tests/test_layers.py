@@ -25,6 +25,7 @@ LAYERS = [
         "advice",
         "windows",
         "peak",
+        "heap",
         "bits",
         "philox",
         "output",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -107,9 +108,11 @@ class FrozenBackbone(Backbone):
         # tensor cores want it. The UNet on a CPU gains nothing by it.
         on_cpu, half = self.device.type == "cpu", dtype != torch.float32
         if part == "vocoder":
-            return HifiGan2d(module) if on_cpu or half else module
-        if (half and not on_cpu) or (part == "vae" and on_cpu):
+            module = HifiGan2d(module) if on_cpu or half else module
+        elif (half and not on_cpu) or (part == "vae" and on_cpu):
             module = torch.nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if on_cpu and part != "unet":
+            _unmap(module)
         return module
 
     @cached_property
@@ -238,6 +241,13 @@ class FrozenBackbone(Backbone):
         bands = self.mel_spec.n_mels
         if mel.ndim != 4 or mel.shape[1] != 1 or mel.shape[3] != bands or mel.shape[2] % 4:
             raise ValueError(f"mel must be (B, 1, T, {bands}) with T a multiple of 4, not {tuple(mel.shape)}")
+
+
+def _unmap(module: torch.nn.Module) -> None:
+    """Copy what still lies in the mapped file: a single bias there keeps all of the file in memory, beside the weights
+    that were rearranged."""
+    module._apply(torch.clone)
+    gc.collect()  # loading leaves cycles behind that hold the file, too
 
 
 def _usable(name: str | torch.device) -> torch.device:

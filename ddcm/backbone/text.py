@@ -6,9 +6,7 @@ the next one, so that a prompt costs the memory of the largest, not of all; what
 
 from __future__ import annotations
 
-import ctypes
 import json
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 
 from ddcm.backbone.base import Condition
+from ddcm.heap import give_back
 
 Fetch = Callable[[str], None]
 """Called with a component's name before its files are read."""
@@ -29,7 +28,7 @@ def encode_prompt(folder: Path, fetch: Fetch, prompt: str, device: torch.device)
 
     It fills CLAP's text up to 512 tokens and masks them: as many as there are give the same.
     """
-    _give_back()
+    give_back()
     heard = _clap(folder, fetch, prompt, device)
     text, mask = encode_t5(folder, fetch, prompt, device)
     return Condition(_continued(folder, fetch, heard, text, mask), text, mask)
@@ -90,14 +89,6 @@ def _tokens(folder: Path, fetch: Fetch, part: str, prompt: str, device: torch.de
     if part == "tokenizer_2" and len(tokenizer.tokenize(prompt)) >= tokenizer.model_max_length:
         warnings.warn(f"only the first {tokenizer.model_max_length} tokens of the prompt are read", stacklevel=2)
     return {name: given[name].to(device) for name in ("input_ids", "attention_mask")}
-
-
-def _give_back() -> None:
-    """Memory that was freed and that glibc keeps for later goes back to the system: after a vocoder, 0.8 GB."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none, and keep less
-        if trim is not None:
-            trim(0)
 
 
 @contextmanager
