@@ -1,6 +1,6 @@
 """The rate-distortion table: what a row loses is judged on the clips that it has."""
 
-from benchmarks.codec_report import FIELDS, curves, table
+from benchmarks.codec_report import FIELDS, books, curves, table
 
 
 def row(system: str, clip: str, **more) -> dict[str, str]:
@@ -30,3 +30,12 @@ def test_families_are_names_without_their_rate():
     assert list(curves({"turbo 1": [], "turbo 2": [], "vq 8 atoms, levels 1": [], "ceiling": []})) == [
         "turbo", "vq 8 atoms, levels", "ceiling",
     ]  # fmt: skip
+
+
+def test_noise_books_are_compared_clip_by_clip():
+    names = {"turbo hadamard 1": (2.0, 3.0), "turbo gaussian 1": (2.5, 3.1), "turbo gaussian 2": (9.0, 9.0)}
+    rows = [
+        row(name, clip, mel_db=str(mel)) for name, both in names.items() for clip, mel in zip("ab", both, strict=True)
+    ]
+    assert "-0.300 (0.200) at 1 kbps; -0.300 (0.200) over all 2 pairs" in books(rows)
+    assert books(ROWS) == ""
