@@ -80,6 +80,7 @@ def rows(args: argparse.Namespace) -> Iterator[tuple]:
                          device=args.device, dtype=dtype)  # fmt: skip
             given["stream"] = f"{folder}/{batch}-{seconds}-{dtype}.ddcm"
             fastest = dict(dtype="bfloat16", vae_dtype="bfloat16", compiled=args.compile)
+            fastest["stream"] = f"{given['stream']}.fastest"  # is decoded with the dtype that it was made with
             settings = {"stock": given, "ours": given, "fastest": given | fastest}
             base: dict | None = None
             for system in args.systems:

@@ -150,6 +150,13 @@ def test_latents_equal_the_stock_pipelines(backbone, hub, which, scale):
     assert theirs.std() > 0.1 and (mine - theirs).abs().max() < 1e-4
 
 
+def test_a_filled_text_is_masked(backbone):
+    x, condition = torch.randn(1, 8, 8, 16), backbone.condition("rain")
+    filled = condition.filled(32)
+    assert filled.text.shape[1] == 32 and filled.mask.sum() == condition.mask.sum()
+    assert torch.allclose(backbone.eps(x, 500, filled), backbone.eps(x, 500, condition), atol=1e-5)
+
+
 def test_a_negative_prompt_is_padded_away(backbone):
     """One call for both halves of guidance gives what two calls give, whatever the lengths of the texts."""
     x = torch.randn(2, 8, 8, 16)
@@ -208,6 +215,8 @@ def test_compiled_is_the_same_to_rounding(hub):
     x = torch.randn(1, 8, 8, 16)
     expected = plain.denoiser("rain", guidance_scale=2.0)(x, 500)
     assert torch.allclose(compiled.denoiser("rain", guidance_scale=2.0)(x, 500), expected, atol=1e-4)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        compiled.denoiser("rain on a tin roof, far away a dog", guidance_scale=2.0)(x, 500)
 
 
 def test_inspect_says_what_a_backbone_can_do(hub, capsys):

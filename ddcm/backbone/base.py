@@ -24,6 +24,11 @@ class Condition:
     mask: torch.Tensor
     """(1, length) int64: 1 where ``text`` is real."""
 
+    def filled(self, multiple: int) -> Condition:
+        """The same with a text whose length is a multiple of ``multiple``; what is added is masked."""
+        size = 0, -self.text.shape[1] % multiple
+        return Condition(self.generated, pad(self.text, (0, 0, *size)), pad(self.mask, size))
+
     @classmethod
     def stack(cls, *conditions: Condition) -> Condition:
         """Several as one of batch len(conditions), for one call: shorter texts are filled up and masked."""

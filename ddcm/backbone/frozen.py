@@ -18,6 +18,7 @@ from ddcm.errors import UserError, is_text
 from ddcm.files import cache_dir, whole
 from ddcm.mel import MelSpec
 
+TEXT_LENGTHS = 64  # a compiled UNet has a shape of its own for each multiple: nearly all prompts share one
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -179,8 +180,10 @@ class FrozenBackbone(Backbone):
         batch, rows = len(x), len(condition.generated)
         if isinstance(t, int):  # filled on the device: a copy from the host would wait for it
             t = torch.full((batch,), t, device=self.device, dtype=torch.long)
-        if self._compiled and self.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()
+        if self._compiled:
+            condition = condition.filled(TEXT_LENGTHS)
+            if self.device.type == "cuda":
+                torch.compiler.cudagraph_mark_step_begin()
         noise = self.unet(
             x.to(self.device, self.dtype),
             t.to(self.device).expand(batch),
