@@ -6,6 +6,7 @@ the next one, so that a prompt costs the memory of the largest, not of all; what
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -72,23 +73,30 @@ def _continued(folder: Path, fetch: Fetch, heard: torch.Tensor, text: torch.Tens
         folder / "projection_model", torch_dtype=torch.float32, low_cpu_mem_usage=False
     )
     projected = projection.to(heard.device)(heard, text, mask.new_ones(1, 1), mask)
-    states, mask = projected.hidden_states, projected.attention_mask
     model = GPT2Model.from_pretrained(folder / "language_model", dtype=torch.float32).eval().to(heard.device)
+    entering, mask, past, made = projected.hidden_states, projected.attention_mask, None, []
     for _ in range(count):
-        last = model(inputs_embeds=states, attention_mask=mask, use_cache=False).last_hidden_state[:, -1:]
-        states, mask = torch.cat([states, last], dim=1), torch.cat([mask, mask.new_ones(1, 1)], dim=1)
-    return states[:, -count:]
+        said = model(inputs_embeds=entering, attention_mask=mask, past_key_values=past, use_cache=True)
+        entering, past = said.last_hidden_state[:, -1:], said.past_key_values
+        made.append(entering)
+        mask = torch.cat([mask, mask.new_ones(1, 1)], dim=1)
+    return torch.cat(made, dim=1)
 
 
 def _tokens(folder: Path, fetch: Fetch, part: str, prompt: str, device: torch.device) -> dict[str, Any]:
-    from transformers import AutoTokenizer
-
     fetch(part)
-    tokenizer = AutoTokenizer.from_pretrained(folder / part)
+    tokenizer = _tokenizer(folder / part)
     given = tokenizer([prompt], truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt")
     if part == "tokenizer_2" and len(tokenizer.tokenize(prompt)) >= tokenizer.model_max_length:
         warnings.warn(f"only the first {tokenizer.model_max_length} tokens of the prompt are read", stacklevel=2)
     return {name: given[name].to(device) for name in ("input_ids", "attention_mask")}
+
+
+@functools.lru_cache(4)  # two of a backbone: small, and slow to read
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
 
 
 @contextmanager
