@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ddcm.audio import level, read_audio
 from ddcm.backbone import Backbone
 from ddcm.fit.diffusion import fixed_errors
-from ddcm.fit.manifest import read_manifest, split_entries
 from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.quantize import Quantizer
+from pocket.batches import validation
+from pocket.corpus import Corpus
 
-SAMPLES = 40960  # 2.56 s of each validation file
-DRAWS = 4  # of timestep and noise for each clip
+SECONDS = 2.56  # of each validation clip, at most
+DRAWS = 8  # of timestep and noise for each clip
 CELLS_PER_S = 400
 
 Apply = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
@@ -28,6 +29,7 @@ Apply = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
 class Clip:
     """A validation recording, encoded."""
 
+    kind: str
     mel: torch.Tensor  # (1, 1, T, 64)
     z: torch.Tensor  # (1, 8, T / 4, 16)
 
@@ -48,16 +50,12 @@ class Row:
         return f"{row} | {usage:.3f} | {perplexity:.0f} | {bits_per_cell * CELLS_PER_S / 1000:.2f}"
 
 
-def clips(root: str, backbone: Backbone, limit: int) -> list[Clip]:
-    entries = read_manifest(root)
-    chosen = split_entries(entries)["val"]
-    chosen = chosen[:: max(1, len(chosen) // limit)][:limit]  # spread over the collection
+def clips(corpus: Path, backbone: Backbone, per_kind: int) -> list[Clip]:
+    """The validation clips of ``pocket.evaluate``, as many of each kind."""
     made = []
-    for entry in tqdm([entries[index] for index in chosen], desc="encoding"):
-        audio, _ = level(read_audio(entry.path, backbone.mel_spec.sample_rate)[:SAMPLES])
-        audio = torch.nn.functional.pad(audio, (0, -len(audio) % 640))
-        mel = log_mel(audio[None], backbone.mel_spec)
-        made.append(Clip(mel, backbone.encode(mel)))
+    for clip, audio in tqdm(validation(Corpus(corpus), SECONDS, per_kind), desc="encoding"):
+        mel = log_mel(torch.from_numpy(audio)[None], backbone.mel_spec)
+        made.append(Clip(clip.kind, mel, backbone.encode(mel)))
     return made
 
 

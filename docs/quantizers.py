@@ -1,6 +1,6 @@
 """Fit every quantizer on one collection and write the table of docs/quantizers.md.
 
-    python -m pocket.corpus --flac POOL                       # a collection, where there is none at hand
+    python -m pocket.corpus && python -m pocket.corpus --flac POOL
     python -m docs.quantizers --root POOL/manifest.csv
 
 Runs ``train.py fit`` with the shipped overlays, all with the same steps, batches and seed, below ``--runs`` (a fit
@@ -8,7 +8,8 @@ whose codebook is there is not run again). A residual codebook is measured at it
 learn greedily, each from what the ones before it leave, so its prefixes are the shorter codebooks.
 
 The diffusion term is measured as a second fit, with and without it, from the same codebook with the same batches and
-steps; the UNet meets both at the same timesteps with the same noise, clip by clip.
+steps; the UNet meets both at the same timesteps with the same noise, clip by clip. Clips are the validation clips of
+``pocket.evaluate``, as many of each kind: the collection itself is nearly all speech.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from ddcm.backbone import Backbone, load
 from ddcm.fit.cli import main as train
 from ddcm.quantize import Quantizer
 from ddcm.quantize.checkpoint import load_codebook
-from docs.quantizer_rows import SAMPLES, Apply, Clip, Row, clips, denoising_errors, difference, measure, prefix
+from docs.quantizer_rows import SECONDS, Apply, Clip, Row, clips, denoising_errors, difference, measure, prefix
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "quantizers.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 LEVELS = (1, 2, 4, 8)
-SECOND = ["--model.learning_rate=0.001", "--trainer.max_steps={half}"]  # the rate of diffusion.yaml
+SECOND = ["--model.learning_rate=0.0005", "--trainer.max_steps={half}"]  # the rate of diffusion.yaml
 FITS = {  # name -> overlay of fit.yaml, and options; annealing takes three quarters of the steps
     "hard": ("fit", []),
     "hard, EMA": ("ema", []),
@@ -51,14 +54,23 @@ def denoising(fitted: dict[str, Quantizer], backbone: Backbone, data: list[Clip]
     ways: dict[str, Apply] = {"nothing quantised": lambda z: (z, None)}
     ways |= {name: prefix(fitted[name], 1) for name in ("hard", WITHOUT, WITH)}
     errors = {name: denoising_errors(way, backbone, data) for name, way in ways.items()}
+    of_kind = {kind: np.array([clip.kind == kind for clip in data]) for kind in dict.fromkeys(c.kind for c in data)}
+    of_kind["all"] = np.ones(len(data), dtype=bool)
+    lines = ["The UNet's denoising error on quantised validation latents:", ""]
+    lines += ["| | " + " | ".join(f"{kind} ({chosen.sum()})" for kind, chosen in of_kind.items()) + " |"]
+    lines += ["|---" * (len(of_kind) + 1) + "|"]
+    for name, values in errors.items():
+        lines.append(f"| {name} | " + " | ".join(f"{values[chosen].mean():.5f}" for chosen in of_kind.values()) + " |")
+    lines.append("")
+    for than in (WITHOUT, "hard"):
+        for kind, chosen in of_kind.items():
+            if kind == "all" or than == WITHOUT:
+                lines.append(f"- {kind}: {difference(WITH, errors[WITH][chosen], than, errors[than][chosen])}")
+    clean, without, having = (errors[name].mean() for name in ("nothing quantised", WITHOUT, WITH))
     return [
-        "| | UNet's denoising error on quantised validation latents |",
-        "|---|---|",
-        *(f"| {name} | {values.mean():.5f} |" for name, values in errors.items()),
+        *lines,
         "",
-        difference(WITH, errors[WITH], WITHOUT, errors[WITHOUT]),
-        "",
-        difference(WITH, errors[WITH], "hard", errors["hard"]),
+        f"Of what quantisation costs, the term takes {(without - having) / (without - clean):.1%} back.",
     ]
 
 
@@ -75,7 +87,7 @@ def closed(rows: dict[tuple[str, int], Row], ceiling: Row, name: str) -> str:
 def table(args: argparse.Namespace) -> str:
     backbone = load(args.backbone)
     fitted = {name: fit(name, overlay, options, backbone, args) for name, (overlay, options) in FITS.items()}
-    data = clips(args.root, backbone, args.clips)
+    data = clips(args.corpus, backbone, args.per_kind)
     ceiling, rows = measure(lambda z: (z, None), backbone, data, 1), {}
     lines = [
         "| quantizer | levels | validation error | mel error (dB) | usage | perplexity | kbps |",
@@ -93,7 +105,7 @@ def table(args: argparse.Namespace) -> str:
     lines += ["", *denoising(fitted, backbone, data)]
     lines += [
         "",
-        f"{len(data)} validation files, at most {SAMPLES / 16000:g} s of each; {args.steps} steps a fit (second fits "
+        f"{len(data)} validation clips of at most {SECONDS:g} s; {args.steps} steps a fit (second fits "
         f"half, soft residual a quarter of them); {args.backbone}.",
     ]
     return "\n".join(lines)
@@ -128,8 +140,9 @@ if __name__ == "__main__":
     parser.add_argument("--backbone", default="checkpoints/pocket")
     parser.add_argument("--cache_dir", help="of encoded latents")
     parser.add_argument("--runs", type=Path, default=Path("runs/quantizers"))
-    parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--clips", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"), help="whose validation clips are measured")
+    parser.add_argument("--per_kind", type=int, default=16, help="clips of each kind")
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
     text = table(arguments)
