@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -73,6 +74,10 @@ def measure(system: str, given: dict, args: argparse.Namespace) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def said(value: float, digits: int = 1) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def rows(args: argparse.Namespace) -> Iterator[tuple]:
     with tempfile.TemporaryDirectory() as folder:
         for batch, seconds, dtype, task in product(args.batch, args.seconds, args.dtypes, args.tasks):
@@ -86,17 +91,17 @@ def rows(args: argparse.Namespace) -> Iterator[tuple]:
             for system in args.systems:
                 got = measure("stock" if system == "stock" else "ours", settings[system], args)
                 base = base or got
-                ratios = " / ".join(f"{base[key] / got[key]:.2f}" for key in ("first_s", "second_s"))
+                ratios = " / ".join(said(base[key] / got[key], 2) for key in ("first_s", "second_s"))
                 steps = "-" if task == "reconstruct" else args.steps
                 used = settings[system]["dtype"]
                 yield (task, batch, f"{seconds:g}", steps, used, system, *(
-                    f"{got[key]:.1f}" for key in ("load_s", "first_s", "second_s")), f"{got['peak_mib']:.0f}",
+                    said(got[key]) for key in ("load_s", "first_s", "second_s")), f"{got['peak_mib']:.0f}",
                     "1" if got is base else ratios)  # fmt: skip
 
 
 def table(found: list[tuple], args: argparse.Namespace, machine: str) -> str:
-    said = " ".join(args.said).replace(args.folder, Path(args.folder).name)
-    lines = [f"{Path(args.folder).name}, {machine}; `python -m benchmarks.stock {said}`", ""]
+    words = " ".join(args.said).replace(args.folder, Path(args.folder).name)
+    lines = [f"{Path(args.folder).name}, {machine}; `python -m benchmarks.stock {words}`", ""]
     lines += [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in found)])
 
