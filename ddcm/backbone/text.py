@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def encode_t5(folder: Path, fetch: Fetch, prompt: str, device: torch.device) -> 
 
     tokens = _tokens(folder, fetch, "tokenizer_2", prompt, device)
     fetch("text_encoder_2")
-    encoder = T5EncoderModel.from_pretrained(folder / "text_encoder_2", dtype=torch.float32).eval().to(device)
+    encoder = _loaded(T5EncoderModel, folder / "text_encoder_2", device)
     with torch.no_grad():
         return encoder(**tokens).last_hidden_state, tokens["attention_mask"]
 
@@ -52,9 +51,7 @@ def _clap(folder: Path, fetch: Fetch, prompt: str, device: torch.device) -> torc
 
     tokens = _tokens(folder, fetch, "tokenizer", prompt, device)
     fetch("text_encoder")
-    with quiet():  # of the weights of the half that is left out
-        encoder = ClapTextModelWithProjection.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    placed = encoder.eval().to(device)(**tokens).text_embeds
+    placed = _loaded(ClapTextModelWithProjection, folder / "text_encoder", device)(**tokens).text_embeds
     return torch.nn.functional.normalize(placed, dim=-1)[:, None]
 
 
@@ -73,7 +70,7 @@ def _continued(folder: Path, fetch: Fetch, heard: torch.Tensor, text: torch.Tens
         folder / "projection_model", torch_dtype=torch.float32, low_cpu_mem_usage=False
     )
     projected = projection.to(heard.device)(heard, text, mask.new_ones(1, 1), mask)
-    model = GPT2Model.from_pretrained(folder / "language_model", dtype=torch.float32).eval().to(heard.device)
+    model = _loaded(GPT2Model, folder / "language_model", heard.device)
     entering, mask, past, made = projected.hidden_states, projected.attention_mask, None, []
     for _ in range(count):
         said = model(inputs_embeds=entering, attention_mask=mask, past_key_values=past, use_cache=True)
@@ -99,17 +96,14 @@ def _tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No bars for seconds of loading, no lists of what else a file has."""
-    import diffusers
-    import transformers
+def _loaded(kind: Any, folder: Path, device: torch.device) -> Any:
+    """A model of transformers, float32, without a bar and without a list of what else its file has: half of a CLAP."""
+    from transformers.utils import logging
 
-    before = transformers.utils.logging.get_verbosity()
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    before = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
-        yield
+        return kind.from_pretrained(folder, dtype=torch.float32).eval().to(device)
     finally:
-        transformers.utils.logging.set_verbosity(before)
+        logging.set_verbosity(before)
