@@ -31,6 +31,21 @@ def made(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {".run", "manifest.csv"} if folder.exists() else set()
 
 
+def reconstruct_fails(monkeypatch, number: int, error: BaseException) -> None:
+    """Reconstruction number ``number`` from now on raises the error; the others work."""
+    from ddcm.pipeline import DDCMPipeline
+
+    real, calls = DDCMPipeline.reconstruct, []
+
+    def counted(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == number:
+            raise error
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(DDCMPipeline, "reconstruct", counted)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     os.environ["DDCM_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -19,7 +19,7 @@ from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.checkpoint import save_codebook
-from tests.conftest import EXAMPLES, made
+from tests.conftest import EXAMPLES, made, reconstruct_fails
 from tests.test_audio import tone
 
 TINY = ["--backbone", "tiny", "--quantizer", "none"]
@@ -248,14 +248,6 @@ def test_names_of_any_kind(tmp_path, capsys, tiny):
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
                                    torch.OutOfMemoryError("CUDA out of memory")])  # fmt: skip
 def test_out_of_memory_concerns_one_file(tmp_path, capsys, monkeypatch, sources, error):
-    real, calls = DDCMPipeline.reconstruct, []
-
-    def second_fails(self, *args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise error
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(DDCMPipeline, "reconstruct", second_fails)
+    reconstruct_fails(monkeypatch, 2, error)
     line = refused(capsys, ["reconstruct", sources, "-o", tmp_path / "out", *TINY], "out of memory")
     assert "b.wav" in line and made(tmp_path / "out") == {"a.wav", "c.wav"}

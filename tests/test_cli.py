@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from ddcm.cli import main
-from tests.conftest import EXAMPLES, ROOT, sounds
+from tests.conftest import EXAMPLES, ROOT, reconstruct_fails, sounds
 from tests.test_audio import broken_files, tone
 
 TINY = ["--backbone", "tiny", "--quantizer", "none"]
@@ -145,17 +145,7 @@ def test_processes_share_a_folder_out(tmp_path, monkeypatch):
 
 
 def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
-    from ddcm.pipeline import DDCMPipeline
-
-    real, calls = DDCMPipeline.reconstruct, []
-
-    def twice(self, *args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(DDCMPipeline, "reconstruct", twice)
+    reconstruct_fails(monkeypatch, 3, KeyboardInterrupt())
     assert main(["reconstruct", str(EXAMPLES), "-o", str(tmp_path), *TINY]) == 130
     assert len(sounds(tmp_path)) == 2 and "interrupted" in capsys.readouterr().err
 

@@ -28,7 +28,6 @@ LAYERS = [
         "heap",
         "bits",
         "philox",
-        "output",
     },
     {"audio", "sample", "refine", "container", "record"},
     {"recording"},
