@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.marks import cell
+
 FIELDS = ("system", "kind", "clip", "seconds", "bytes", "unet_calls", "encode_s", "sound_s", "mel_db", "plain_db",
           "refined_db", "lsd_db", "pesq_wb", "stoi", "visqol")  # fmt: skip
 CEILING = "ceiling"
@@ -49,10 +51,10 @@ def table(rows: list[dict]) -> str:
         }
         star = "*" if len(mine) < len(ceiling) else ""
         rate = kbps(mine)
-        cells = [name + star, str(len(mine)), f"{rate:.2f}" if rate else "-", _said(mean(mine, "unet_calls"), 0)]
-        cells += [_said(mean(mine, "mel_db")), _said(mean(mine, "plain_db")), _said(over["plain_db"])]
-        cells += [_said(mean(mine, "refined_db")), _said(over["refined_db"])]
-        cells += [_said(mean(mine, key)) for key in ("lsd_db", "pesq_wb", "stoi", "visqol", "encode_s", "sound_s")]
+        cells = [name + star, str(len(mine)), f"{rate:.2f}" if rate else "-", cell(mean(mine, "unet_calls"), 0)]
+        cells += [cell(mean(mine, "mel_db"), 2), cell(mean(mine, "plain_db"), 2), cell(over["plain_db"], 2)]
+        cells += [cell(mean(mine, "refined_db"), 2), cell(over["refined_db"], 2)]
+        cells += [cell(mean(mine, key), 2) for key in ("lsd_db", "pesq_wb", "stoi", "visqol", "encode_s", "sound_s")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -84,10 +86,6 @@ def page(rows: list[dict], command: str, backbone: str, name: str) -> str:
     about = f"Written by `{command}`: {backbone}, validation clips of the pool."
     picture = f"![log_mel_mae_db over kbps]({name}.png)"
     return "\n\n".join(["# Rate against distortion", about, picture, table(rows), books(rows)]).strip() + "\n"
-
-
-def _said(value: float, digits: int = 2) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def plot(rows: list[dict], path: Path) -> None:

@@ -1,9 +1,15 @@
-"""Tables that commands write into pages, between two comments."""
+"""Tables that commands write into pages, between two comments, and their cells."""
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
+
+
+def cell(value: float, digits: int) -> str:
+    """A dash for what was not measured."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def fill(page: Path, name: str, text: str) -> None:

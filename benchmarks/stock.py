@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from benchmarks.marks import fill
+from benchmarks.marks import cell, fill
 from ddcm.cli_devices import set_threads
 from ddcm.door import machine
 
@@ -74,10 +73,6 @@ def measure(system: str, given: dict, args: argparse.Namespace) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def said(value: float, digits: int = 1) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
 def rows(args: argparse.Namespace) -> Iterator[tuple]:
     with tempfile.TemporaryDirectory() as folder:
         for batch, seconds, dtype, task in product(args.batch, args.seconds, args.dtypes, args.tasks):
@@ -91,11 +86,11 @@ def rows(args: argparse.Namespace) -> Iterator[tuple]:
             for system in args.systems:
                 got = measure("stock" if system == "stock" else "ours", settings[system], args)
                 base = base or got
-                ratios = " / ".join(said(base[key] / got[key], 2) for key in ("first_s", "second_s"))
+                ratios = " / ".join(cell(base[key] / got[key], 2) for key in ("first_s", "second_s"))
                 steps = "-" if task == "reconstruct" else args.steps
                 used = settings[system]["dtype"]
                 yield (task, batch, f"{seconds:g}", steps, used, system, *(
-                    said(got[key]) for key in ("load_s", "first_s", "second_s")), f"{got['peak_mib']:.0f}",
+                    cell(got[key], 1) for key in ("load_s", "first_s", "second_s")), f"{got['peak_mib']:.0f}",
                     "1" if got is base else ratios)  # fmt: skip
 
 

@@ -12,12 +12,11 @@ if TYPE_CHECKING:
 
 TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 PARTS = ("vae", "unet", "vocoder", *TEXT)
-PROMPTS = "prompts, while they are encoded"  # one encoder after another: of the largest alone
-NEEDS = {  # what it can do -> the weights that are in memory at once
-    "reconstruct": ("vae", "vocoder"),
-    "compress, decompress, transform": ("vae", "unet", "vocoder"),
-    PROMPTS: TEXT,
-    "candidates by CLAP score": ("vae", "unet", "vocoder", "text_encoder"),
+NEEDS: dict[str, list[tuple[str, ...]]] = {  # what it can do -> weights in memory at once, group after group
+    "reconstruct": [("vae", "vocoder")],
+    "compress, decompress, transform": [("vae", "unet", "vocoder")],
+    "prompts, while they are encoded": [(part,) for part in TEXT],
+    "candidates by CLAP score": [("vae", "unet", "vocoder", "text_encoder")],
 }
 
 
@@ -112,16 +111,15 @@ def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
     layouts = f"{backbone.heads}: {backbone.head_counts('hub')}; original: {backbone.head_counts('original')}"
     counts = {part: backbone.parameters_of(part) for part in PARTS}
     facts = {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
-    for what, parts in NEEDS.items():
-        count = {part: counts[part] for part in parts}
-        if all(count.values()):
-            if what == PROMPTS:
-                count = {"largest": max(count.values())}
-            # The VAE and the vocoder, and the text encoders while they run, stay in float32 whatever --dtype says.
-            unet = count.pop("unet", 0)
-            full, half = sum(count.values()) * 4 + unet * 4, sum(count.values()) * 4 + unet * 2
-            said = f"{full / 1e9:.2f} GB" + (f", {half / 1e9:.2f} GB with --dtype float16 or bfloat16" if unet else "")
-        else:
-            said = "not here: " + ", ".join(part for part, found in count.items() if not found)
-        facts[what] = said
+    for what, groups in NEEDS.items():
+        absent = [part for group in groups for part in group if not counts[part]]
+        full, half = (_most_gb(counts, groups, unet_bytes) for unet_bytes in (4, 2))
+        said = f"{full:.2f} GB" + (f", {half:.2f} GB with --dtype float16 or bfloat16" if half < full else "")
+        facts[what] = "not here: " + ", ".join(absent) if absent else said
     return facts
+
+
+def _most_gb(counts: dict[str, int], groups: list[tuple[str, ...]], unet_bytes: int) -> float:
+    """The VAE and the vocoder, and the text encoders while they run, stay in float32 whatever --dtype says."""
+    sizes = {part: count * (unet_bytes if part == "unet" else 4) for part, count in counts.items()}
+    return max(sum(sizes[part] for part in group) for group in groups) / 1e9

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
+from benchmarks.marks import cell
 from ddcm.advice import KINDS as ADVICE
 from ddcm.advice import NEEDS
 from ddcm.recipes import RECIPES, Recipe, settings
@@ -20,7 +20,7 @@ def table(found: Found, rows: list[str], columns: list[Column]) -> str:
     lines = ["| recipe | " + " | ".join(head for head, _, _ in columns) + " |", "|---|" + "---|" * len(columns)]
     for name in rows:
         values = [(take(found[name]), digits) for _, take, digits in columns]
-        cells = ["-" if math.isnan(value) else f"{value:.{digits}f}" for value, digits in values]
+        cells = [cell(value, digits) for value, digits in values]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

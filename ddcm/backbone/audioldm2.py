@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ import torch
 from ddcm.audio import resample
 from ddcm.backbone.base import Condition
 from ddcm.backbone.frozen import Parts, digest_of, head_counts, widths
-from ddcm.backbone.text import encode_prompt, encode_t5
+from ddcm.backbone.text import Fetch, encode_prompt, encode_t5
 from ddcm.errors import UserError
 
 CLASSES = {"vae": "AutoencoderKL", "unet": "AudioLDM2UNet2DConditionModel", "vocoder": "SpeechT5HifiGan"}
-TEXT = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "projection_model", "language_model")
+TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 
 
-def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts:
+def from_folder(folder: Path, fetch: Fetch, heads: str) -> Parts:
     """Parts of a diffusers folder. ``fetch(component)`` is called before a component's files are read."""
     configs = {}
     for part in ("vae", "unet", "vocoder", "scheduler"):
@@ -66,9 +66,6 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
             return 0
         return _count(file) if file.suffix == ".safetensors" else 0
 
-    def encode(prompt: str, device: torch.device) -> Condition:
-        return encode_prompt(folder, fetch, prompt, device)
-
     def encode_empty() -> tuple[torch.Tensor, torch.Tensor]:
         return encode_t5(folder, fetch, "", torch.device("cpu"))
 
@@ -91,6 +88,7 @@ def from_folder(folder: Path, fetch: Callable[[str], None], heads: str) -> Parts
     def clap_scores(audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
         return _clap_scores(*clap(), audios, sample_rate, prompt)
 
+    encode = functools.partial(encode_prompt, folder, fetch)
     return Parts(configs, make, digest, count, encode, encode_empty, extractor, clap_scores)
 
 

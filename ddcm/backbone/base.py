@@ -24,21 +24,17 @@ class Condition:
     mask: torch.Tensor
     """(1, length) int64: 1 where ``text`` is real."""
 
-    def filled(self, multiple: int) -> Condition:
-        """The same with a text whose length is a multiple of ``multiple``; what is added is masked."""
-        size = 0, -self.text.shape[1] % multiple
+    def filled(self, length: int) -> Condition:
+        """The same with a text of ``length``, which is not less than its own; what is added is masked."""
+        size = 0, length - self.text.shape[1]
         return Condition(self.generated, pad(self.text, (0, 0, *size)), pad(self.mask, size))
 
     @classmethod
     def stack(cls, *conditions: Condition) -> Condition:
         """Several as one of batch len(conditions), for one call: shorter texts are filled up and masked."""
         longest = max(condition.text.shape[1] for condition in conditions)
-        pads = [(0, longest - condition.text.shape[1]) for condition in conditions]
-        return cls(
-            torch.cat([condition.generated for condition in conditions]),
-            torch.cat([pad(c.text, (0, 0, *size)) for c, size in zip(conditions, pads, strict=True)]),
-            torch.cat([pad(c.mask, size) for c, size in zip(conditions, pads, strict=True)]),
-        )
+        equal = [condition.filled(longest) for condition in conditions]
+        return cls(*(torch.cat([getattr(c, name) for c in equal]) for name in ("generated", "text", "mask")))
 
 
 class Backbone(ABC):

@@ -112,7 +112,7 @@ class FrozenBackbone(Backbone):
             module = HifiGan2d(module) if on_cpu or half else module
         elif (half and not on_cpu) or (part == "vae" and on_cpu):
             module = torch.nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if on_cpu and part != "unet":
+        if on_cpu and part != "unet":  # which is used where it is mapped
             _unmap(module)
         return module
 
@@ -180,10 +180,8 @@ class FrozenBackbone(Backbone):
         batch, rows = len(x), len(condition.generated)
         if isinstance(t, int):  # filled on the device: a copy from the host would wait for it
             t = torch.full((batch,), t, device=self.device, dtype=torch.long)
-        if self._compiled:
-            condition = condition.filled(TEXT_LENGTHS)
-            if self.device.type == "cuda":
-                torch.compiler.cudagraph_mark_step_begin()
+        if self._compiled and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
         noise = self.unet(
             x.to(self.device, self.dtype),
             t.to(self.device).expand(batch),
@@ -238,6 +236,8 @@ class FrozenBackbone(Backbone):
         return kept["text"], kept["mask"]
 
     def _here(self, condition: Condition) -> Condition:
+        if self._compiled:
+            condition = condition.filled(-(-condition.text.shape[1] // TEXT_LENGTHS) * TEXT_LENGTHS)
         return Condition(*(getattr(condition, name).to(self.device) for name in ("generated", "text", "mask")))
 
     def _check_mel(self, mel: torch.Tensor) -> None:
