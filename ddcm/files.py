@@ -33,7 +33,7 @@ def sweep(path: Path) -> None:
     for left in path.parent.glob(glob.escape(f".{path.stem[:KEPT]}.") + "*-*.part*"):
         pid = left.name[len(f".{path.stem[:KEPT]}.") :].partition("-")[0]
         if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

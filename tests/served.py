@@ -28,7 +28,8 @@ class Served:
     pipe: DDCMPipeline
 
     def files(self) -> set[Path]:
-        return {path for path in self.root.rglob("*") if path.is_file()}
+        """What is there now. ``Path.rglob`` fails on a folder that goes away meanwhile, ``walk`` goes on."""
+        return {Path(folder, name) for folder, _, names in os.walk(self.root) for name in names}
 
 
 def free_port() -> int:

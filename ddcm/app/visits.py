@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -29,7 +30,7 @@ class Visits:
 
     def keep_what_is_there(self) -> None:
         """Files of the page itself, such as its examples, are nobody's."""
-        self._ours = {path for path in self.root.rglob("*") if path.is_file()}
+        self._ours = set(self._files())
 
     def folder(self, visit: str) -> Path:
         """A new folder for one result."""
@@ -71,12 +72,20 @@ class Visits:
             upload.unlink(missing_ok=True)
 
     def end_all(self) -> None:
-        for visit in {*self._stops, *self._folders, *self._uploads}:
+        with self._lock:
+            visits = {*self._stops, *self._folders, *self._uploads}
+        for visit in visits:
             self.end(visit)
 
     def sweep(self, older_than_s: float) -> None:
         """Delete what has not changed for so long, whoever's it is: uploads that were never used, visits that
         were never ended."""
-        for path in self.root.rglob("*"):
-            if path.is_file() and path not in self._ours and time.time() - path.stat().st_mtime > older_than_s:
-                path.unlink(missing_ok=True)
+        for path in self._files():
+            with suppress(FileNotFoundError):  # somebody leaves meanwhile
+                if path not in self._ours and time.time() - path.stat().st_mtime > older_than_s:
+                    path.unlink()
+
+    def _files(self) -> Iterator[Path]:
+        """All there are. Unlike ``Path.rglob``, ``os.walk`` survives a folder that goes away meanwhile."""
+        for folder, _, names in os.walk(self.root):
+            yield from (Path(folder, name) for name in names)
