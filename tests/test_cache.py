@@ -181,7 +181,7 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, clips, encoded, small_shard
         original(descriptor)
 
     monkeypatch.setattr(shards.os, "fsync", fsync)
-    with pytest.raises(UserError, match=r"cannot write latents to .* \(No space left on device\); free some space"):
+    with pytest.raises(UserError, match=r"cannot write latents to .* \(no space left on device\); free some space"):
         latents_of(clips, tmp_path / "cache")
     assert not leftovers(tmp_path)
     (kept,) = tmp_path.rglob("*.f16")

@@ -246,5 +246,5 @@ def test_packing_onto_a_full_disk_leaves_nothing(tmp_path, cache, monkeypatch, c
     with pytest.raises(SystemExit) as stop:
         pack_main([str(EXAMPLES), str(tmp_path / "out"), "--backbone=tiny", f"--cache_dir={cache}"])
     error = capsys.readouterr().err.splitlines()[-1]
-    assert stop.value.code == 2 and error.startswith(f"error: cannot write {tmp_path / 'out'} (No space left")
+    assert stop.value.code == 2 and error.startswith(f"error: cannot write {tmp_path / 'out'} (no space left")
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ddcm import dist
 from ddcm.backbone import Backbone
-from ddcm.errors import UserError
+from ddcm.errors import UserError, reason
 from ddcm.fit.encode import encode_file
 from ddcm.fit.manifest import Entry
 from ddcm.fit.plan import file_facts, plan_shards
@@ -109,5 +109,5 @@ def _encoded(entries: Sequence[Entry], backbone: Backbone, progress: tqdm) -> It
         except UserError as error:
             yield None, str(error)
         except OSError as error:  # of reading: a full disk is not what is wrong here
-            raise UserError(f"{entry.path}: {error.strerror}; run again to go on") from error
+            raise UserError(f"{entry.path}: {reason(error)}; run again to go on") from error
         progress.update()

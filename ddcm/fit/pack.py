@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ddcm.errors import UserError
+from ddcm.errors import UserError, reason
 from ddcm.files import whole
 from ddcm.fit.data import LatentData, Windows
 from ddcm.fit.frozen import frozen_backbone
@@ -80,7 +80,7 @@ def pack(
             }
             (temporary / INDEX).write_text(json.dumps(index, indent=1))
     except OSError as error:
-        raise UserError(f"cannot write {out} ({error.strerror}); nothing of it was kept") from error
+        raise UserError(f"cannot write {out} ({reason(error)}); nothing of it was kept") from error
 
 
 def _write_split(windows: Windows, folder: Path, split: str, per_tar: int, seed: int) -> dict[str, int]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ddcm.backbone import Backbone
-from ddcm.errors import UserError
+from ddcm.errors import UserError, reason
 from ddcm.files import whole
 from ddcm.fit.encode import WINDOW_S
 
@@ -153,6 +153,6 @@ def _writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write latents to {folder} ({error.strerror}); free some space or give another --data.cache_dir; "
+            f"cannot write latents to {folder} ({reason(error)}); free some space or give another --data.cache_dir; "
             "shards that were finished stay and are not encoded again"
         ) from error
