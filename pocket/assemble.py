@@ -87,7 +87,9 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
 def training(runs: Path, start: Path | None = None) -> dict[str, dict[str, float]]:
     """How long each stage was trained, from its checkpoint: optimiser steps and minutes, with those of ``start``."""
     facts = shipped.training(start) if start else {}
-    for stage in STAGES:
+    if (runs / "linear" / "last.ckpt").exists():
+        facts.pop("vae", None)  # it began anew
+    for stage in ("linear", *STAGES):
         if (runs / stage / "last.ckpt").exists():
             checkpoint = torch.load(runs / stage / "last.ckpt", weights_only=True, map_location="cpu")
             budget = next(state for name, state in checkpoint["callbacks"].items() if name.startswith("TimeBudget"))

@@ -3,8 +3,9 @@
     python -m pocket.train --stage vae --budget_minutes 40
 
 Runs are resumed from ``--out/STAGE/last.ckpt`` where there is one: the same command with a larger budget trains
-on. Stages in order: vae, vocoder and clap (independent of each other), then unet (needs vae and clap). The
-vocoder can be trained again after the vae to hear its mels. ``python -m pocket.assemble`` makes the folder.
+on. Stages in order: linear, vae (which begins with it), vocoder and clap (independent of each other), then unet (needs
+vae and clap). The vocoder can be trained again after the vae to hear its mels. ``python -m pocket.assemble`` makes the
+folder.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pocket.budget import TimeBudget
 from pocket.corpus import Corpus
 
 STAGES = {
+    "linear": "pocket.vae:LinearStage",
     "vae": "pocket.vae:VAEStage",
     "vocoder": "pocket.vocoder:VocoderStage",
     "clap": "pocket.clap:ClapStage",
