@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.marks import fill
 from ddcm.backbone import Backbone, load
 from ddcm.fit.cli import main as train
 from ddcm.quantize import Quantizer
@@ -27,7 +28,6 @@ from docs.quantizer_rows import SECONDS, Apply, Clip, Row, clips, denoising_erro
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "quantizers.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 LEVELS = (1, 2, 4, 8)
 SECOND = ["--model.learning_rate=0.0005", "--trainer.max_steps={half}"]  # the rate of diffusion.yaml
 FITS = {  # name -> overlay of fit.yaml, and options; annealing takes three quarters of the steps
@@ -147,6 +147,4 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     text = table(arguments)
     print(text)
-    old = arguments.page.read_text(encoding="utf-8")
-    new = old[: old.index(BEGIN) + len(BEGIN)] + f"\n{text}\n" + old[old.index(END) :]
-    arguments.page.write_text(new, encoding="utf-8")
+    fill(arguments.page, "docs.quantizers", text)

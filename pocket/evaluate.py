@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ddcm.errors import UserError
+from benchmarks.marks import fill
 from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.metrics import log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from pocket.batches import validation
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 STRENGTHS = (0.1, 0.3, 0.6, 0.9)
 ROWS = {
     "mel_vae": "VAE round trip, mel domain (dB)",
@@ -83,13 +82,6 @@ def training_table(folder: Path) -> str:
     return "\n".join(lines + [f"| {stage} | {row['steps']} | {row['minutes']} |" for stage, row in facts.items()])
 
 
-def write_card(card: Path, text: str) -> None:
-    old = card.read_text(encoding="utf-8")
-    if BEGIN not in old or END not in old:
-        raise UserError(f"{card}: no place for numbers; it needs the lines {BEGIN} and {END}")
-    card.write_text(old[: old.index(BEGIN) + len(BEGIN)] + f"\n{text}\n" + old[old.index(END) :], encoding="utf-8")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="checkpoints/pocket")
@@ -107,4 +99,4 @@ if __name__ == "__main__":
     text = f"{table(rows)}\n\n{training_table(Path(args.backbone))}"
     print(text)
     if args.card:
-        write_card(args.card, text)
+        fill(args.card, "pocket.evaluate", text)

@@ -93,7 +93,7 @@ def test_the_picture_is_drawn_by_its_command(tmp_path):
 
 def test_the_model_card_has_its_numbers():
     card = (ROOT / "checkpoints" / "pocket" / "README.md").read_text(encoding="utf-8")
-    measured = card[card.index("<!-- measured: begin -->") : card.index("<!-- measured: end -->")]
+    measured = card[card.index("<!-- pocket.evaluate -->") : card.index("<!-- end of pocket.evaluate -->")]
     row = next(line for line in measured.splitlines() if line.startswith("| VAE round trip, mel domain"))
     assert 0 < float(row.split("|")[-2]) <= 2.5
 
