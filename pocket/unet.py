@@ -18,6 +18,7 @@ from ddcm.mel import log_mel
 from pocket import shipped, text
 from pocket.batches import Windows
 from pocket.clap import cut, load_clap
+from pocket.optimizer import muon
 from pocket.vae import load_vae
 
 # The form of cvssp/audioldm2: per block a self-attention, one to GPT-2's states and one to T5's.
@@ -97,7 +98,7 @@ class UNetStage(L.LightningModule):
 
     needs_runs = True
     # Windows of 5.12 s: seven batches in eight use 2.56 s of each, the eighth all of them, and replays a third as many.
-    frames, batch_size, fill, learning_rate = 512, 4, False, 8e-4
+    frames, batch_size, fill, learning_rate = 512, 4, False, 2e-3
     kept = 4096  # windows to replay
     timesteps = (25, 150, 350, 600, 850)  # of validation
 
@@ -138,7 +139,7 @@ class UNetStage(L.LightningModule):
             self.scaling_factor.fill_(vae.config.scaling_factor)
 
     def configure_optimizers(self):
-        return torch.optim.AdamW(self.parts.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2)
+        return muon(self.parts, self.learning_rate, betas=(0.9, 0.99))
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["pieces"], checkpoint["frozen"] = self.pieces, self.frozen

@@ -13,6 +13,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from ddcm.mel import LN_TO_DB, log_mel
 from pocket import shipped
+from pocket.optimizer import muon
 from pocket.vae import load_vae
 
 CONFIG = dict(
@@ -108,7 +109,7 @@ class VocoderStage(L.LightningModule):
 
     def configure_optimizers(self):
         return [
-            torch.optim.AdamW(self.vocoder.parameters(), lr=self.learning_rate, betas=(0.8, 0.99)),
+            muon(self.vocoder, self.learning_rate, betas=(0.8, 0.99)),
             torch.optim.AdamW(self.judges.parameters(), lr=self.learning_rate / 2, betas=(0.8, 0.99)),
         ]
 

@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 lightning = pytest.importorskip("lightning")
+pytest.importorskip("pytorch_optimizer")
 
 from diffusers import AudioLDM2Pipeline  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
@@ -22,6 +23,7 @@ from pocket import assemble, clap, text, unet  # noqa: E402
 from pocket.batches import Windows, validation  # noqa: E402
 from pocket.budget import TimeBudget  # noqa: E402
 from pocket.corpus import KINDS, Clip, Corpus  # noqa: E402
+from pocket.optimizer import muon  # noqa: E402
 from pocket.vae import VAEStage  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -263,3 +265,30 @@ def test_windows_are_replayed_with_their_captions():
         )
     other, captions = stage._with_earlier(torch.zeros(1, 8, 8, 16), ["longer"], 3)
     assert captions == ["longer"] and other.shape == (1, 8, 8, 16)  # lengths do not mix
+
+
+def test_matrices_are_orthogonalised_and_lookups_are_not(pieces):
+    """Each matrix moves by a step of the size that AdamW's has; what is looked up moves only where it was."""
+    parts = unet.trained_parts(len(pieces["unigram"]))
+    optimizer = muon(parts, 1e-3, betas=(0.9, 0.99), weight_decay=0.0)
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in parts.parameters()} and len(held) == len(set(map(id, held)))
+    conv, table, norm = (
+        parts["unet"].conv_in.weight,
+        parts["gpt2"].get_input_embeddings().weight,
+        parts["unet"].conv_norm_out.weight,
+    )
+    before = [p.detach().clone() for p in (conv, table, norm)]
+    torch.manual_seed(0)
+    for p in (conv, norm):
+        p.grad = torch.randn_like(p)
+    table.grad = torch.zeros_like(table)
+    table.grad[3] = 1.0
+    optimizer.step()
+    step = (conv.detach() - before[0]).flatten(1)
+    assert step.square().mean().sqrt() == pytest.approx(0.2e-3, rel=0.2)
+    singular = torch.linalg.svdvals(step)
+    assert singular.min() > 0.5 * singular.max()
+    moved = (table.detach() - before[1]).abs().amax(dim=1)
+    assert moved[3] == pytest.approx(0.4e-3, rel=0.01) and not moved[:3].any() and not moved[4:].any()
+    assert (norm.detach() - before[2]).abs().max() == pytest.approx(0.4e-3, rel=0.01)
