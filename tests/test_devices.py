@@ -43,7 +43,8 @@ def folder_of(path, count: int, seconds: float = 0.1):
 
 
 def contents(out) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.wav")}
+    # Hidden names are of files being written, which go away meanwhile.
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("[!.]*.wav")}
 
 
 def rows_of(out) -> list[dict]:
