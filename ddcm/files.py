@@ -27,6 +27,12 @@ def shipped(name: str | Path) -> Path:
     return beside if beside.exists() and not Path(name).exists() else Path(name)
 
 
+def files_under(folder: Path) -> Iterator[Path]:
+    """All there are. Unlike ``Path.rglob``, ``os.walk`` goes on when a folder goes away meanwhile."""
+    for inside, _, names in os.walk(folder):
+        yield from (Path(inside, name) for name in names)
+
+
 def sweep(path: Path) -> None:
     """Remove what processes that were killed left of ``path`` under its temporary names."""
     path = Path(path)

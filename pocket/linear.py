@@ -54,7 +54,6 @@ def _unfold(half: Encoder | Decoder, x: torch.Tensor) -> None:
     features, mirrored, constants = _roles(half)
     writer, norm, last = _writer(half), half.conv_norm_out, _resnets(half)[-1]
     writer.weight[mirrored], writer.bias[mirrored] = -writer.weight[features], -writer.bias[features]
-    half.conv_out.weight[:, mirrored] = -half.conv_out.weight[:, features]
     for resnet in _resnets(half):
         torch.nn.init.zeros_(resnet.conv2.weight)
         torch.nn.init.zeros_(resnet.conv2.bias)
@@ -68,7 +67,7 @@ def _unfold(half: Encoder | Decoder, x: torch.Tensor) -> None:
     deviation = constant * (2 * norm.num_groups / norm.num_channels) ** 0.5
     norm.weight[features] = norm.weight[mirrored] = deviation / size
     half.conv_out.weight[:, features] *= size[:, None, None]
-    half.conv_out.weight[:, mirrored] *= size[:, None, None]
+    half.conv_out.weight[:, mirrored] = -half.conv_out.weight[:, features]
 
 
 def _roles(half: Encoder | Decoder) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

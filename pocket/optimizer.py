@@ -15,7 +15,7 @@ def muon(module: nn.Module, learning_rate: float, betas: tuple[float, float], we
     """Muon (Jordan 2024) for weights of linear and convolutional layers, AdamW for embeddings, norms and biases.
 
     Updates of matrices are scaled to the size that AdamW's have (Moonlight, arXiv 2502.16982, equation 4), so that
-    rates are of the same order. Fused attention weights and convolutions are taken as one matrix, (out, everything).
+    rates are of the same order; a convolution is the matrix (out, everything else). ``weight_decay`` is theirs alone.
     """
     looked_up = {id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()}
     matrices, others = [], []

@@ -42,7 +42,7 @@ class VAEStage(L.LightningModule):
 
     def __init__(
         self,
-        runs: str = "",
+        runs: str | None = None,
         start: Path | None = None,
         kl_weight: float = 1e-3,
         quantised_share: float = 0.25,
@@ -57,8 +57,8 @@ class VAEStage(L.LightningModule):
         self.quantizer = HardQuantizer(learn="ema", decay=0.98)
         self.register_buffer("clustered", torch.tensor(False))  # its atoms have begun where latents are
         self.register_buffer("middle", torch.zeros(CONFIG["latent_channels"]))  # mean latent, followed
-        trained = Path(runs) / "linear" / "last.ckpt"
-        if not self.chain and start is None and trained.exists():
+        trained = runs and Path(runs) / "linear" / "last.ckpt"
+        if trained and trained.exists() and start is None and not self.chain:
             self.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu")["state_dict"])
 
     def start_from(self, folder: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from ddcm.app.serve import Door, serving
 from ddcm.app.studio import Limits
+from ddcm.files import files_under
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.checkpoint import Codebook
@@ -28,8 +29,7 @@ class Served:
     pipe: DDCMPipeline
 
     def files(self) -> set[Path]:
-        """What is there now. ``Path.rglob`` fails on a folder that goes away meanwhile, ``walk`` goes on."""
-        return {Path(folder, name) for folder, _, names in os.walk(self.root) for name in names}
+        return set(files_under(self.root))
 
 
 def free_port() -> int:

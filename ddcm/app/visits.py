@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import threading
@@ -11,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ddcm.files import files_under
 
 
 class Visits:
@@ -30,7 +31,7 @@ class Visits:
 
     def keep_what_is_there(self) -> None:
         """Files of the page itself, such as its examples, are nobody's."""
-        self._ours = set(self._files())
+        self._ours = set(files_under(self.root))
 
     def folder(self, visit: str) -> Path:
         """A new folder for one result."""
@@ -80,12 +81,7 @@ class Visits:
     def sweep(self, older_than_s: float) -> None:
         """Delete what has not changed for so long, whoever's it is: uploads that were never used, visits that
         were never ended."""
-        for path in self._files():
+        for path in files_under(self.root):
             with suppress(FileNotFoundError):  # somebody leaves meanwhile
                 if path not in self._ours and time.time() - path.stat().st_mtime > older_than_s:
                     path.unlink()
-
-    def _files(self) -> Iterator[Path]:
-        """All there are. Unlike ``Path.rglob``, ``os.walk`` survives a folder that goes away meanwhile."""
-        for folder, _, names in os.walk(self.root):
-            yield from (Path(folder, name) for name in names)
