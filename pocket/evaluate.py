@@ -2,6 +2,7 @@
 
     python -m pocket.evaluate --backbone checkpoints/pocket --codebook checkpoints/codebooks/pocket-1024
 
+Rows of listeners (visqol in its speech mode; stoi and pesq for speech) are there where ``.[metrics]`` is installed.
 Prints a table in Markdown; ``--card FILE`` writes it between the marks of a model card, so that the numbers there
 are always those of this command.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.marks import fill
+from ddcm.listeners import installed
 from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.metrics import log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
@@ -32,13 +35,19 @@ ROWS = {
     "quantised": "VAE, codebook and vocoder (dB)",
     "refined": "VAE and refined vocoder (dB)",
     "corr": "VAE and vocoder, log_mel_corr",
+    **{
+        f"{way}_{name}": f"VAE and {'refined ' * (way == 'refined')}vocoder, {name}"
+        for name in ("visqol", "stoi", "pesq_wb")
+        for way in ("vae", "refined")
+    },
     **{f"corr_{strength}": f"transform (refined) at strength {strength}, log_mel_corr" for strength in STRENGTHS},
 }
 
 
-def measure(pipe: DDCMPipeline, audio: torch.Tensor) -> dict[str, float]:
-    """All rows for one clip (S,), which fills whole latent frames."""
+def measure(pipe: DDCMPipeline, audio: torch.Tensor, kind: str) -> dict[str, float]:
+    """All rows for one clip (S,), which fills whole latent frames; stoi and pesq of speech alone."""
     backbone = pipe.backbone
+    listeners = {name: hear for name, hear in installed().items() if kind == "speech" or name == "visqol"}
     mel = log_mel(audio[None])
     row = {}
 
@@ -52,8 +61,10 @@ def measure(pipe: DDCMPipeline, audio: torch.Tensor) -> dict[str, float]:
         row[f"mel_{name}"] = mel_error(out.mel)
         row[name] = log_mel_mae_db(audio, out.audio)
         if recipe == "matched":
-            row["refined"] = log_mel_mae_db(audio, pipe.reconstruct(audio, SAMPLE_RATE, vocoder="refined").audio)
-            row["corr"] = log_mel_corr(audio, out.audio)
+            refined = pipe.reconstruct(audio, SAMPLE_RATE, vocoder="refined").audio
+            row["refined"], row["corr"] = log_mel_mae_db(audio, refined), log_mel_corr(audio, out.audio)
+            row |= {f"vae_{metric}": hear(audio, out.audio) for metric, hear in listeners.items()}
+            row |= {f"refined_{metric}": hear(audio, refined) for metric, hear in listeners.items()}
     row["vocoder"] = log_mel_mae_db(audio, backbone.vocode(mel)[0].cpu())
     if pipe.codebook is not None:
         for strength in STRENGTHS:
@@ -64,14 +75,13 @@ def measure(pipe: DDCMPipeline, audio: torch.Tensor) -> dict[str, float]:
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
     """Rows of measurements by kind -> Markdown, the mean of each kind's clips and of all clips."""
-    everything = [row for kind in rows.values() for row in kind]
-    columns = {**rows, "all": everything}
+    columns = {**rows, "all": [row for kind in rows.values() for row in kind]}
     lines = ["| | " + " | ".join(f"{name} ({len(clips)})" for name, clips in columns.items()) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     for key, title in ROWS.items():
-        if key in everything[0]:
-            means = [np.mean([clip[key] for clip in clips]) for clips in columns.values()]
-            lines.append(f"| {title} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
+        known = [[row[key] for row in clips if not math.isnan(row.get(key, math.nan))] for clips in columns.values()]
+        if any(known):
+            lines.append(f"| {title} | " + " | ".join(f"{np.mean(some):.2f}" if some else "-" for some in known) + " |")
     return "\n".join(lines)
 
 
@@ -95,7 +105,7 @@ if __name__ == "__main__":
     pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook, device=args.device)
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for clip, audio in tqdm(validation(Corpus(args.corpus), args.seconds, args.per_kind), desc="clips"):
-        rows[clip.kind].append(measure(pipe, torch.from_numpy(audio)))
+        rows[clip.kind].append(measure(pipe, torch.from_numpy(audio), clip.kind))
     text = f"{table(rows)}\n\n{training_table(Path(args.backbone))}"
     print(text)
     if args.card:

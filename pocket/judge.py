@@ -6,7 +6,8 @@ A small classifier (``pocket.listener``), trained here on the training clips' me
 
 1. real validation clips: how far the judge itself can be trusted;
 2. sounds generated from captions of validation clips, guided: the share whose kind is the caption's. Beside it the
-   Frechet distance between generated and real clips of the mean and deviation of each mel band;
+   Frechet distance between generated and real clips, every kind of which counts the same, of the mean and deviation of
+   each mel band;
 3. validation clips transformed at strength 0.5 under a caption of another kind: the share that is heard as the new
    kind, and how well the frame energies still follow the input (Pearson).
 
@@ -24,10 +25,7 @@ from scipy.linalg import sqrtm
 from tqdm import tqdm
 
 from ddcm.mel import log_mel
-from ddcm.noise import latent_noise
 from ddcm.pipeline import DDCMPipeline
-from ddcm.sample import denoise_loop
-from ddcm.schedule import even
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
 from pocket.listener import SAMPLES, named, real_clips, train_listener
 
@@ -39,19 +37,14 @@ def captions(corpus: Corpus, kind: str, count: int) -> list[str]:
     return [found[index % len(found)] for index in range(count)]
 
 
-@torch.no_grad()
 def generated(pipe: DDCMPipeline, prompts: list[str], steps: int, guidance: float) -> torch.Tensor:
     """(n, SAMPLES), number i from the noise of seed i."""
-    backbone, clips = pipe.backbone, []
-    for seed, prompt in enumerate(tqdm(prompts, desc="generating")):
-        x = latent_noise(seed, SAMPLES // 640, backbone.latent_channels, backbone.mel_spec.n_mels // 4)[None]
-        timesteps = even(steps)
-        z = denoise_loop(
-            backbone.denoiser(prompt, "", guidance), x.to(backbone.device), timesteps, backbone.alphas_cumprod,
-            solver="dpm++",
-        )  # fmt: skip
-        clips.append(backbone.vocode(backbone.decode(z))[0].cpu()[:SAMPLES])
-    return torch.stack(clips)
+    settings = {"recipe": "full-diffusion", "solver": "dpm++", "steps": steps, "guidance_scale": guidance, "n": 1}
+    clips = (
+        pipe.generate(prompt, SAMPLES / SAMPLE_RATE, seed=seed, **settings).audio
+        for seed, prompt in enumerate(tqdm(prompts, desc="generating"))
+    )
+    return torch.stack(list(clips))
 
 
 def statistics(audio: torch.Tensor) -> np.ndarray:
@@ -61,10 +54,18 @@ def statistics(audio: torch.Tensor) -> np.ndarray:
     return torch.cat([mel.mean(dim=1), mel.std(dim=1)], dim=1).double().numpy()
 
 
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Frechet distance of the Gaussians fitted to rows a and b (Dowson and Landau 1982)."""
-    first, second = (np.cov(rows, rowvar=False) + 1e-6 * np.eye(rows.shape[1]) for rows in (a, b))
-    gap = a.mean(axis=0) - b.mean(axis=0)
+Moments = tuple[np.ndarray, np.ndarray]
+
+
+def moments(rows: np.ndarray, weights: np.ndarray | None = None) -> Moments:
+    """Rows (n, d), each of a weight -> their mean (d,) and covariance (d, d)."""
+    return np.average(rows, axis=0, weights=weights), np.cov(rows, rowvar=False, aweights=weights)
+
+
+def frechet(a: Moments, b: Moments) -> float:
+    """Frechet distance of the Gaussians with these moments (Dowson and Landau 1982)."""
+    (mean_a, first), (mean_b, second) = ((mean, cov + 1e-6 * np.eye(len(mean))) for mean, cov in (a, b))
+    gap = mean_a - mean_b
     return float(gap @ gap + np.trace(first + second - 2 * np.real(sqrtm(first @ second))))
 
 
@@ -110,10 +111,12 @@ def judge(args: argparse.Namespace) -> str:
     for title in next(iter(rows.values())):
         values = [row[title] for row in rows.values()]
         lines.append(f"| {title} | " + " | ".join(f"{v:.2f}" for v in [*values, np.mean(values)]) + " |")
-    together = torch.cat(list(real.values()))
-    distance = frechet(statistics(torch.cat(every)), statistics(together))
-    halves = frechet(statistics(together[::2]), statistics(together[1::2]))
-    lines += ["", f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(together)} real clips: "
+    made_moments = moments(statistics(torch.cat(every)))
+    found = np.concatenate([statistics(clips) for clips in real.values()])
+    weights = np.concatenate([np.full(len(clips), 1 / len(clips)) for clips in real.values()])  # as many of each kind
+    distance = frechet(made_moments, moments(found, weights))
+    halves = frechet(*(moments(found[i::2], weights[i::2]) for i in range(2)))
+    lines += ["", f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(found)} real clips: "
               f"{distance:.1f} (one half of the real clips to the other: {halves:.1f}). Guidance "
               f"{args.guidance_scale:g}, {args.steps} steps, {args.transforms} transforms of each kind."]  # fmt: skip
     return "\n".join(lines)

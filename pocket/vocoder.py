@@ -144,9 +144,8 @@ class VocoderStage(L.LightningModule):
     def training_step(self, batch, batch_idx):
         real = self._with_mirrored(batch["audio"])
         mel = log_mel(real)
-        heard = mel
-        if self._vae:
-            count = self._through(len(mel))
+        heard, count = mel, self._through(len(mel))
+        if self._vae and count:
             heard = torch.cat([self._through_vae(mel[:count]), mel[count:]])
         fake = self.vocode(heard)
         generator_step, judge_step = self.optimizers()

@@ -10,7 +10,7 @@ pytest.importorskip("lightning")
 
 from pocket import listener
 from pocket.corpus import KINDS
-from pocket.judge import captions, energy_corr, frechet, judge, statistics
+from pocket.judge import captions, energy_corr, frechet, judge, moments, statistics
 from tests.test_pocket_recipe import examples_as_corpus
 
 
@@ -36,9 +36,17 @@ def test_listener_learns_what_it_was_shown_at_any_level(heard):
 def test_frechet_distance_of_known_gaussians():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(20000, 3))
-    assert frechet(a, a) == pytest.approx(0, abs=1e-3)
-    assert frechet(a, a + np.array([3.0, 4.0, 0.0])) == pytest.approx(25, rel=1e-3)
-    assert frechet(a, 2 * a) == pytest.approx(3, rel=0.05)  # (2 - 1)^2 for each of three dimensions
+    moved, wider = a + np.array([3.0, 4.0, 0.0]), 2 * a
+    assert frechet(moments(a), moments(a)) == pytest.approx(0, abs=1e-3)
+    assert frechet(moments(a), moments(moved)) == pytest.approx(25, rel=1e-3)
+    assert frechet(moments(a), moments(wider)) == pytest.approx(3, rel=0.05)  # (2 - 1)^2 for each of three dimensions
+
+
+def test_weights_balance_what_is_there_unevenly():
+    rows = np.random.default_rng(0).normal(size=(3000, 3)) + np.repeat([[0.0], [6.0]], (2000, 1000), axis=0)
+    weights = np.repeat([1 / 2000, 1 / 1000], (2000, 1000))
+    balanced = moments(np.concatenate([rows[:1000], rows[2000:]]))
+    assert frechet(moments(rows, weights), balanced) < 0.05 < frechet(moments(rows), balanced)
 
 
 def test_statistics_ignore_the_level_and_energy_follows_the_envelope(speech):
