@@ -110,7 +110,8 @@ def _told_what_is_there(out: str) -> Iterator[dict[str, str]]:
     they look at different times."""
     with tempfile.TemporaryDirectory(prefix="ddcm-") as folder:
         listing = Path(folder) / "finished"
-        listing.write_text("\n".join(str(path) for path in Path(out).rglob("*") if path.is_file()))
+        there = (str(Path(inside, name)) for inside, _, names in os.walk(out) for name in names)
+        listing.write_text("\n".join(there))
         yield {**os.environ, FINISHED: str(listing)}
 
 

@@ -22,6 +22,7 @@ from pocket import shipped, text, unet, vae, vocoder
 from pocket.clap import load_clap
 
 STAGES = ("vae", "vocoder", "clap", "unet")
+KEPT = ("README.md", "curves.png")  # of a folder that is written anew
 LIMIT = 24e6  # bytes of all files together
 
 
@@ -102,11 +103,11 @@ def training(runs: Path, start: Path | None = None) -> dict[str, dict[str, float
 
 
 def save(pipeline: AudioLDM2Pipeline, out: Path, facts: dict | None = None) -> int:
-    """fp16 safetensors in ``out``, which appears whole or not at all; returns the bytes. A README.md is kept.
+    """fp16 safetensors in ``out``, which appears whole or not at all; returns the bytes.
 
-    ``facts`` on the training become ``training.json``.
+    The model card and its picture are kept. ``facts`` on the training become ``training.json``.
     """
-    if out.exists() and not (out / "model_index.json").exists() and any(p.name != "README.md" for p in out.iterdir()):
+    if out.exists() and not (out / "model_index.json").exists() and any(p.name not in KEPT for p in out.iterdir()):
         raise UserError(f"{out} exists and is not a pipeline: give another --out")
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
@@ -124,8 +125,8 @@ def save(pipeline: AudioLDM2Pipeline, out: Path, facts: dict | None = None) -> i
             tokenizer = json.loads(file.read_text(encoding="utf-8"))
             file.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
         (fresh / "training.json").write_text(json.dumps(facts or {}, indent=2) + "\n")
-        if (out / "README.md").exists():
-            shutil.copy(out / "README.md", fresh)
+        for file in filter(Path.exists, (out / name for name in KEPT)):
+            shutil.copy(file, fresh)
         size = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
         if size > LIMIT:
             raise UserError(f"the pipeline has {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} MB it may have")
