@@ -83,54 +83,54 @@ class Recipe:
 # Behind each name: its medians over the pocket's validation clips, written there by ``python -m docs.recipes --stamp``,
 # whose page, docs/recipes.md, has them by kind of audio.
 RECIPES: dict[str, Recipe] = {
-    "matched": Recipe(  # log_mel_mae_db 3.84, hf_ratio_db -2.02
+    "matched": Recipe(  # log_mel_mae_db 2.39, hf_ratio_db -1.76
         "reconstruct", "mel, VAE and vocoder as they were trained, nothing quantised",
     ),
-    "quantised": Recipe(  # log_mel_mae_db 3.87, hf_ratio_db -1.81
+    "quantised": Recipe(  # log_mel_mae_db 2.64, hf_ratio_db -1.95
         "reconstruct", "as matched, every cell replaced by its nearest atom", quantizer="hard",
     ),
-    "ultimate-fix": Recipe(  # log_mel_mae_db 4.29, hf_ratio_db 1.21
+    "ultimate-fix": Recipe(  # log_mel_mae_db 3.38, hf_ratio_db -0.83
         "reconstruct", "CLAP's features, limited latent, a chain of vocoders, volume match and filter",
         features="clap", limiter="strict", vocoder="backbone,direct,griffin-lim", after="volume,filter",
     ),
-    "v3-balanced": Recipe(  # log_mel_mae_db 4.09, hf_ratio_db 2.30
+    "v3-balanced": Recipe(  # log_mel_mae_db 3.27, hf_ratio_db 0.20
         "reconstruct", "as ultimate-fix, the latent 70 % mode and 30 % sample",
         features="clap", mode_share=0.7, limiter="strict", after="volume",
     ),
-    "v4-high-freq": Recipe(  # log_mel_mae_db 4.00, hf_ratio_db -0.55
+    "v4-high-freq": Recipe(  # log_mel_mae_db 2.90, hf_ratio_db -0.41
         "reconstruct", "features down to 0 Hz and 120 dB, a looser limit, high bands lifted",
         features="librosa-high", limiter="loose", high_lift=True,
     ),
-    "v5-high-freq": Recipe(  # log_mel_mae_db 4.07, hf_ratio_db -0.02
+    "v5-high-freq": Recipe(  # log_mel_mae_db 2.92, hf_ratio_db -0.01
         "reconstruct", "as v4-high-freq, with a filter that protects the high band",
         features="librosa-high", limiter="loose", high_lift=True, after="protect",
     ),
-    "final-optimized": Recipe(  # log_mel_mae_db 4.23, hf_ratio_db 1.11
+    "final-optimized": Recipe(  # log_mel_mae_db 3.11, hf_ratio_db -1.13
         "reconstruct", "CLAP's features, mixed latent, balanced limit and balanced finish",
         features="clap", mode_share=0.7, limiter="balanced", after="volume,gentle,limit",
     ),
-    "critical-fix": Recipe(  # log_mel_mae_db 4.49, hf_ratio_db -1.24
+    "critical-fix": Recipe(  # log_mel_mae_db 3.14, hf_ratio_db -1.45
         "reconstruct", "a plain mel, a sampled latent, a peak limit and nothing else",
         features="plain", mode_share=0.0, after="limit",
     ),
-    "input-based": Recipe(  # log_mel_corr 0.98, 0.96, 0.93, 0.80, 0.52, at strength 0.1, 0.3, 0.5, 0.7, 0.9
+    "input-based": Recipe(  # log_mel_corr 0.98, 0.97, 0.92, 0.81, 0.46, at strength 0.1, 0.3, 0.5, 0.7, 0.9
         "transform",
         "the input's latent is quantised, noised to strength and denoised under the prompt",
         quantizer="hard", vocoder="refined", strength=0.5, solver="dpm++", steps=25,
     ),
-    "improved": Recipe(  # log_mel_corr 0.33, clap_score 0.34
+    "improved": Recipe(  # log_mel_corr 0.36, clap_score 0.11
         "generate", "few steps; in their last half each estimate becomes a soft mixture of atoms",
         quantizer="soft", acts_on="late-estimates", vocoder="refined", strength=1.0, solver="unipc", steps=20,
     ),
-    "final": Recipe(  # log_mel_corr 0.34, clap_score 0.35
+    "final": Recipe(  # log_mel_corr 0.36, clap_score 0.48
         "generate", "standard DDIM; the final latent becomes its nearest atoms",
         quantizer="hard", acts_on="output", vocoder="refined", strength=1.0, steps=50,
     ),
-    "complete": Recipe(  # log_mel_corr 0.35, clap_score 0.25
+    "complete": Recipe(  # log_mel_corr 0.36, clap_score 0.46
         "generate", "200 steps, every estimate its nearest atoms",
         quantizer="hard", acts_on="estimates", vocoder="refined", strength=1.0, steps=200,
     ),
-    "full-diffusion": Recipe(  # log_mel_corr 0.04, clap_score 0.57
+    "full-diffusion": Recipe(  # log_mel_corr 0.39, clap_score 0.52
         "generate", "200 steps without a codebook, the best of three by CLAP score",
         vocoder="refined", strength=1.0, steps=200, n=3,
     ),

@@ -114,8 +114,8 @@ def test_round_trips_stay_within_the_card(pipe):
             errors["plain" + suffix].append(log_mel_mae_db(audio, out.audio))
         errors["refined"].append(log_mel_mae_db(audio, pipe.reconstruct(audio, 16000, vocoder="refined").audio))
     mean = {name: sum(values) / len(values) for name, values in errors.items()}
-    assert mean["mel"] <= 2.5 and mean["plain"] <= 5.5 and mean["refined"] <= 3.0, mean
-    assert mean["mel quantised"] - mean["mel"] < 0.5 and mean["plain quantised"] - mean["plain"] < 0.5, mean
+    most = {"mel": 1.0, "mel quantised": 2.0, "plain": 4.0, "plain quantised": 4.3, "refined": 1.5}
+    assert all(mean[name] <= error for name, error in most.items()), mean
 
 
 @pytest.mark.parametrize("name", NAMES)
