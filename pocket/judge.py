@@ -11,7 +11,7 @@ A small classifier (``pocket.listener``), trained here on the training clips' me
 3. validation clips transformed at strength 0.5 under a caption of another kind: the share that is heard as the new
    kind, and how well the frame energies still follow the input (Pearson).
 
-Prints a table in Markdown.
+Prints a table in Markdown; ``--card FILE`` puts it into a model card.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from scipy.linalg import sqrtm
 from tqdm import tqdm
 
+from benchmarks.marks import fill
 from ddcm.mel import log_mel
 from ddcm.pipeline import DDCMPipeline
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
@@ -133,4 +134,9 @@ if __name__ == "__main__":
     parser.add_argument("--guidance_scale", type=float, default=3.5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
-    print(judge(parser.parse_args()))
+    parser.add_argument("--card", type=Path, help="a model card to put the table into")
+    args = parser.parse_args()
+    text = judge(args)
+    print(text)
+    if args.card:
+        fill(args.card, "pocket.judge", text)
