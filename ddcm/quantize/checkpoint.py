@@ -205,6 +205,7 @@ tags: [audio, vector-quantization, audioldm2]
 
 ```python
 from ddcm.quantize.checkpoint import load_codebook
+
 codebook = load_codebook("THIS_FOLDER_OR_REPOSITORY")
 codes = codebook.quantizer.encode(z)  # z (B, 8, L, 16) -> codes (B, L, 16)
 ```
