@@ -67,11 +67,12 @@ def denoising(fitted: dict[str, Quantizer], backbone: Backbone, data: list[Clip]
             if kind == "all" or than == WITHOUT:
                 lines.append(f"- {kind}: {difference(WITH, errors[WITH][chosen], than, errors[than][chosen])}")
     clean, without, having = (errors[name].mean() for name in ("nothing quantised", WITHOUT, WITH))
-    return [
-        *lines,
-        "",
-        f"Of what quantisation costs, the term takes {(without - having) / (without - clean):.1%} back.",
-    ]
+    if without > clean:
+        said = f"Of what quantisation costs, the term takes {(without - having) / (without - clean):.1%} back."
+    else:
+        said = "Quantised latents are easier to denoise than what they were made of; the term makes them easier still."
+        said = said if having < without else said.partition(";")[0] + "."
+    return [*lines, "", said]
 
 
 def closed(rows: dict[tuple[str, int], Row], ceiling: Row, name: str) -> str:
