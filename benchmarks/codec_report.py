@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.marks import cell
+from benchmarks.marks import cell, mean
 
 FIELDS = ("system", "kind", "clip", "seconds", "bytes", "unet_calls", "encode_s", "sound_s", "mel_db", "plain_db",
           "refined_db", "lsd_db", "pesq_wb", "stoi", "visqol")  # fmt: skip
@@ -31,12 +31,6 @@ def by_system(rows: list[dict]) -> dict[str, list[dict]]:
 
 def kbps(rows: list[dict]) -> float:
     return sum(int(r["bytes"]) for r in rows) / 125 / sum(float(r["seconds"]) for r in rows)
-
-
-def mean(rows: list[dict], key: str) -> float:
-    """NaN where no row has it."""
-    values = [float(r[key]) for r in rows if r[key] not in ("", None) and not math.isnan(float(r[key]))]
-    return float(np.mean(values)) if values else math.nan
 
 
 def table(rows: list[dict]) -> str:

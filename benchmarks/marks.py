@@ -6,6 +6,14 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
+
+
+def mean(rows: list[dict], key: str) -> float:
+    """NaN where no row has it."""
+    values = [float(r[key]) for r in rows if r.get(key) not in ("", None) and not math.isnan(float(r[key]))]
+    return float(np.mean(values)) if values else math.nan
+
 
 def cell(value: float, digits: int) -> str:
     """A dash for what was not measured."""

@@ -70,8 +70,7 @@ def denoising(fitted: dict[str, Quantizer], backbone: Backbone, data: list[Clip]
     if without > clean:
         said = f"Of what quantisation costs, the term takes {(without - having) / (without - clean):.1%} back."
     else:
-        said = "Quantised latents are easier to denoise than what they were made of; the term makes them easier still."
-        said = said if having < without else said.partition(";")[0] + "."
+        said = "Quantised latents are easier to denoise than what they were made of: there is no cost to take back."
     return [*lines, "", said]
 
 

@@ -14,11 +14,10 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.marks import fill
+from benchmarks.marks import cell, fill, mean
 from ddcm.listeners import installed
 from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.metrics import log_mel_corr, log_mel_mae_db
@@ -79,9 +78,9 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
     lines = ["| | " + " | ".join(f"{name} ({len(clips)})" for name, clips in columns.items()) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     for key, title in ROWS.items():
-        known = [[row[key] for row in clips if not math.isnan(row.get(key, math.nan))] for clips in columns.values()]
-        if any(known):
-            lines.append(f"| {title} | " + " | ".join(f"{np.mean(some):.2f}" if some else "-" for some in known) + " |")
+        means = [mean(clips, key) for clips in columns.values()]
+        if not math.isnan(means[-1]):
+            lines.append(f"| {title} | " + " | ".join(cell(value, 2) for value in means) + " |")
     return "\n".join(lines)
 
 

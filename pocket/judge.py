@@ -112,10 +112,9 @@ def judge(args: argparse.Namespace) -> str:
     for title in next(iter(rows.values())):
         values = [row[title] for row in rows.values()]
         lines.append(f"| {title} | " + " | ".join(f"{v:.2f}" for v in [*values, np.mean(values)]) + " |")
-    made_moments = moments(statistics(torch.cat(every)))
     found = np.concatenate([statistics(clips) for clips in real.values()])
     weights = np.concatenate([np.full(len(clips), 1 / len(clips)) for clips in real.values()])  # as many of each kind
-    distance = frechet(made_moments, moments(found, weights))
+    distance = frechet(moments(statistics(torch.cat(every))), moments(found, weights))
     halves = frechet(*(moments(found[i::2], weights[i::2]) for i in range(2)))
     lines += ["", f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(found)} real clips: "
               f"{distance:.1f} (one half of the real clips to the other: {halves:.1f}). Guidance "
