@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AudioLDM2Pipeline, AutoencoderKL, DDIMScheduler
-from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from transformers import logging as transformers_logging
 
 from ddcm.errors import UserError
@@ -24,14 +23,6 @@ from pocket.clap import load_clap
 STAGES = ("vae", "vocoder", "clap", "unet")
 KEPT = ("README.md", "curves.png")  # of a folder that is written anew
 LIMIT = 24e6  # bytes of all files together
-
-
-def load_vocoder(runs: Path) -> SpeechT5HifiGan:
-    state = torch.load(runs / "vocoder" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
-    model = SpeechT5HifiGan(SpeechT5HifiGanConfig(**vocoder.CONFIG))
-    prefix = "vocoder."
-    model.load_state_dict({name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)})
-    return model
 
 
 def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) -> AudioLDM2Pipeline:
@@ -45,9 +36,9 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
             f"{runs} has no last.ckpt of {', '.join(missing)}: train them, or give --start or --allow_untrained"
         )
     known = {name: there or start is not None for name, there in trained.items()}
-    encoder = vae.load_vae(runs, start) if known["vae"] else AutoencoderKL(**vae.CONFIG)
+    encoder = vae.load_vae(runs, start) if known["vae"] else AutoencoderKL(**vae.config())
     if trained["vocoder"]:
-        speaker = load_vocoder(runs)
+        speaker = vocoder.load_vocoder(runs)
     else:
         speaker = shipped.vocoder(start) if start else vocoder.VocoderStage(runs=str(runs)).vocoder
     if known["clap"]:

@@ -33,11 +33,13 @@ STAGES = {
 }
 
 
-def build(stage: str, out: Path, start: Path | None, options: dict[str, float]) -> L.LightningModule:
+def build(
+    stage: str, out: Path, start: Path | None, options: dict[str, float], fresh: bool = False
+) -> L.LightningModule:
     module, name = STAGES[stage].split(":")
     cls = getattr(import_module(module), name)
     stage = cls(runs=str(out), start=start, **options) if getattr(cls, "needs_runs", False) else cls(**options)
-    if start is not None:
+    if start is not None and not fresh:
         stage.start_from(start)
     return stage
 
@@ -52,7 +54,7 @@ def train(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     L.seed_everything(args.seed)
     corpus = Corpus(args.corpus)
-    module = build(args.stage, args.out, args.start, dict(args.options))
+    module = build(args.stage, args.out, args.start, dict(args.options), args.fresh)
     if args.learning_rate:
         module.learning_rate = args.learning_rate
     folder = args.out / args.stage
@@ -112,6 +114,9 @@ if __name__ == "__main__":
         type=Path,
         help="an assembled folder, such as checkpoints/pocket: begin with its weights instead of random ones, and take "
         "from it the parts that were not trained here (a run that has a last.ckpt goes on from that)",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="with --start: take from it only the parts that are not trained here"
     )
     parser.add_argument(
         "--options",

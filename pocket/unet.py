@@ -21,19 +21,6 @@ from pocket.clap import cut, load_clap
 from pocket.optimizer import muon
 from pocket.vae import load_vae
 
-# The form of cvssp/audioldm2: per block a self-attention, one to GPT-2's states and one to T5's.
-CONFIG = dict(
-    sample_size=256,
-    in_channels=8,
-    out_channels=8,
-    down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
-    up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
-    block_out_channels=(64, 64, 64, 64),
-    layers_per_block=1,
-    norm_num_groups=32,
-    cross_attention_dim=[[None, text.WIDTH, text.WIDTH]] * 4,
-    attention_head_dim=8,  # the count of heads, as on the hub
-)
 # AudioLDM2's own.
 SCHEDULER = dict(
     num_train_timesteps=1000,
@@ -73,10 +60,29 @@ def check_frozen(saved: dict[str, str], now: dict[str, str]) -> None:
             raise UserError(f"the unet was trained on another {name} than the one in the runs folder: train it anew")
 
 
-def trained_parts(vocab_size: int) -> nn.ModuleDict:
-    """Untrained: unet, t5, projection, gpt2."""
+def untrained(width: float = 64) -> AudioLDM2UNet2DConditionModel:
+    """The form of cvssp/audioldm2, ``width`` channels in every block, a multiple of 32: per block a self-attention,
+    one to GPT-2's states and one to T5's.
+    """
+    width = int(width)
+    return AudioLDM2UNet2DConditionModel(
+        sample_size=256,
+        in_channels=8,
+        out_channels=8,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
+        block_out_channels=(width,) * 4,
+        layers_per_block=1,
+        norm_num_groups=width // 2,
+        cross_attention_dim=[[None, text.WIDTH, text.WIDTH]] * 4,
+        attention_head_dim=8,  # the count of heads, as on the hub
+    )
+
+
+def trained_parts(vocab_size: int, width: float = 64) -> nn.ModuleDict:
+    """What the stage trains, untrained: unet, t5, projection, gpt2."""
     parts = text.language(vocab_size)
-    parts["unet"] = AudioLDM2UNet2DConditionModel(**CONFIG)
+    parts["unet"] = untrained(width)
     # Torch's fused attention for CPUs is 2.5 times slower than plain products at 8 channels a head.
     parts["unet"].set_default_attn_processor()
     return parts
@@ -111,6 +117,7 @@ class UNetStage(L.LightningModule):
         snr_limit: float = 5.0,
         snr_floor: float = 0.1,
         replayed: int = 12,
+        width: float = 64,
     ):
         super().__init__()
         self.save_hyperparameters(ignore=["runs", "start"])
@@ -124,7 +131,7 @@ class UNetStage(L.LightningModule):
         self._earlier: dict[int, deque[tuple[torch.Tensor, str]]] = {}  # by length: latents and captions
         self.frozen = frozen_digests(vae, clap)
         self.clap_tokenizer, self.t5_tokenizer = text.tokenizers(self.pieces)
-        self.parts = trained_parts(len(self.pieces["unigram"]))
+        self.parts = trained_parts(len(self.pieces["unigram"]), width)
         self.ema = copy.deepcopy(self.parts).requires_grad_(False).eval()
         self.register_buffer("scaling_factor", torch.tensor(torch.nan))
         self.register_buffer("abar", DDIMScheduler(**SCHEDULER).alphas_cumprod, persistent=False)
@@ -237,7 +244,7 @@ class UNetStage(L.LightningModule):
 def load_parts(runs: Path) -> tuple[nn.ModuleDict, dict]:
     """The averaged weights of a runs folder (unet, t5, projection, gpt2), fp32, and the rest of the checkpoint."""
     checkpoint = torch.load(runs / "unet" / "last.ckpt", weights_only=True, map_location="cpu")
-    parts = trained_parts(len(checkpoint["pieces"]["unigram"]))
+    parts = trained_parts(len(checkpoint["pieces"]["unigram"]), checkpoint["hyper_parameters"]["width"])
     state = checkpoint["state_dict"]
     parts.load_state_dict({name.removeprefix("ema."): x for name, x in state.items() if name.startswith("ema.")})
     return parts.eval().requires_grad_(False), checkpoint

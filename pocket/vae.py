@@ -13,17 +13,23 @@ from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.quantize import HardQuantizer
 from pocket import linear, shipped
 
-CONFIG = dict(
-    in_channels=1,
-    out_channels=1,
-    latent_channels=8,
-    down_block_types=("DownEncoderBlock2D",) * 3,
-    up_block_types=("UpDecoderBlock2D",) * 3,
-    block_out_channels=(32, 64, 128),
-    layers_per_block=1,
-    norm_num_groups=8,
-    sample_size=1024,
-)
+LATENT_CHANNELS = 8
+
+
+def config(width: float = 32) -> dict:
+    """Of an ``AutoencoderKL`` whose blocks have one, two and four times ``width`` channels, a multiple of 8."""
+    width = int(width)
+    return dict(
+        in_channels=1,
+        out_channels=1,
+        latent_channels=LATENT_CHANNELS,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(width, 2 * width, 4 * width),
+        layers_per_block=1,
+        norm_num_groups=width // 4,
+        sample_size=1024,
+    )
 
 
 class VAEStage(L.LightningModule):
@@ -47,16 +53,17 @@ class VAEStage(L.LightningModule):
         kl_weight: float = 1e-3,
         quantised_share: float = 0.25,
         quantise_from: int = 300,
+        width: float = 32,
     ):
         super().__init__()
         self.save_hyperparameters(ignore=["runs", "start"])
-        self.vae = AutoencoderKL(**CONFIG)
+        self.vae = AutoencoderKL(**config(width))
         linear.initialise(self.vae)
         self.register_buffer("whole", torch.tensor(False))  # or its chain alone
         torch.nn.init.constant_(self.vae.decoder.conv_out.bias, -5.0)  # the mean log-mel: minutes saved
         self.quantizer = HardQuantizer(learn="ema", decay=0.98)
         self.register_buffer("clustered", torch.tensor(False))  # its atoms have begun where latents are
-        self.register_buffer("middle", torch.zeros(CONFIG["latent_channels"]))  # mean latent, followed
+        self.register_buffer("middle", torch.zeros(LATENT_CHANNELS))  # mean latent, followed
         trained = runs and Path(runs) / "linear" / "last.ckpt"
         if trained and trained.exists() and start is None and not self.chain:
             self.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu")["state_dict"])
@@ -128,7 +135,8 @@ def load_vae(runs: Path, start: Path | None = None) -> AutoencoderKL:
     """The trained VAE of a runs folder, or else that of an assembled folder ``start``; frozen, fp32."""
     if start is not None and not (runs / "vae" / "last.ckpt").exists():
         return shipped.vae(start).eval().requires_grad_(False)
-    state = torch.load(runs / "vae" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
-    vae = AutoencoderKL(**CONFIG)
-    vae.load_state_dict({name.removeprefix("vae."): x for name, x in state.items() if name.startswith("vae.")})
+    checkpoint = torch.load(runs / "vae" / "last.ckpt", weights_only=True, map_location="cpu")
+    vae = AutoencoderKL(**config(checkpoint["hyper_parameters"]["width"]))
+    state = {name.removeprefix("vae."): x for name, x in checkpoint["state_dict"].items() if name.startswith("vae.")}
+    vae.load_state_dict(state)
     return vae.eval().requires_grad_(False)

@@ -16,18 +16,24 @@ from pocket import shipped
 from pocket.optimizer import muon
 from pocket.vae import load_vae
 
-CONFIG = dict(
-    model_in_dim=64,
-    sampling_rate=16000,
-    upsample_initial_channel=256,
-    upsample_rates=[5, 4, 2, 2, 2],
-    upsample_kernel_sizes=[16, 16, 8, 4, 4],
-    resblock_kernel_sizes=[3, 7],
-    resblock_dilation_sizes=[[1, 3], [1, 3]],
-    normalize_before=False,
-)
 RESOLUTIONS = ((256, 64), (512, 128), (1024, 256))  # (n_fft, hop) of the discriminators and the STFT loss,
 LONG = (2048, 512)  # and of the loss alone: bass needs a long look
+
+
+def untrained(width: float = 256) -> SpeechT5HifiGan:
+    """With ``width`` channels, a multiple of 32, before the first of five upsamplings, each of which halves them."""
+    return SpeechT5HifiGan(
+        SpeechT5HifiGanConfig(
+            model_in_dim=64,
+            sampling_rate=16000,
+            upsample_initial_channel=int(width),
+            upsample_rates=[5, 4, 2, 2, 2],
+            upsample_kernel_sizes=[16, 16, 8, 4, 4],
+            resblock_kernel_sizes=[3, 7],
+            resblock_dilation_sizes=[[1, 3], [1, 3]],
+            normalize_before=False,
+        )
+    )
 
 
 def magnitudes(audio: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
@@ -92,10 +98,11 @@ class VocoderStage(L.LightningModule):
         adversarial_from: float = 1.0,
         vae_share: float = 0.25,
         mirrored: float = 0.7,
+        width: float = 256,
     ):
         super().__init__()
         self.save_hyperparameters(ignore=["runs", "start"])
-        self.vocoder = SpeechT5HifiGan(SpeechT5HifiGanConfig(**CONFIG))
+        self.vocoder = untrained(width)
         for layer in self.vocoder.modules():  # the class's own init (std 0.01) is for converted weights
             if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d)):
                 layer.reset_parameters()
@@ -183,6 +190,15 @@ class VocoderStage(L.LightningModule):
             fake = self.vocode(self._through_vae(mel))
             error = (log_mel(fake) - mel).abs().mean() * LN_TO_DB
             self.log("val_with_vae_db", error, batch_size=1, prog_bar=True)
-        if batch_idx % 8 == 0:
+        if batch_idx % 8 == 0 and self.logger is not None:
             for name, audio in (("input", clip["audio"]), ("output", fake)):
                 self.logger.experiment.add_audio(f"{batch_idx}/{name}", audio[0].cpu(), self.global_step, 16000)
+
+
+def load_vocoder(runs: Path) -> SpeechT5HifiGan:
+    """The trained vocoder of a runs folder, fp32."""
+    checkpoint = torch.load(runs / "vocoder" / "last.ckpt", weights_only=True, map_location="cpu")
+    model, prefix = untrained(checkpoint["hyper_parameters"]["width"]), "vocoder."
+    state = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
+    model.load_state_dict(state)
+    return model

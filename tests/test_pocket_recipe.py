@@ -68,7 +68,9 @@ def runs(tmp_path_factory, pieces) -> Path:
         ("clap", {f"clap.{key}": x for key, x in text.clap(len(pieces["bpe"])).state_dict().items()}),
     ):
         (folder / name).mkdir()
-        torch.save({"state_dict": state, "pieces": pieces}, folder / name / "last.ckpt")
+        torch.save(
+            {"state_dict": state, "pieces": pieces, "hyper_parameters": {"width": 32}}, folder / name / "last.ckpt"
+        )
     return folder
 
 
@@ -199,9 +201,8 @@ def test_missing_stages_are_named(tmp_path, runs):
 
 def test_train_assemble_and_generate_with_stock_diffusers(tmp_path, corpus, runs, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(unet, "CONFIG", unet.CONFIG | {"block_out_channels": (32, 32, 32, 32)})
     monkeypatch.setattr(unet, "SAMPLES", 10240)
-    stage = unet.UNetStage(str(runs))
+    stage = unet.UNetStage(str(runs), width=32)
     before = stage.ema["unet"].conv_in.weight.clone()
     trainer = lightning.Trainer(
         accelerator="cpu",
