@@ -67,7 +67,8 @@ def griffin_lim(mel: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """Without a network: phases that fit the magnitudes (fast Griffin-Lim, Perraudin et al. 2013)."""
     floor = math.log(backbone.mel_spec.floor)
     mel = mel.cpu().nan_to_num(nan=floor, posinf=LOUDEST, neginf=floor).clamp(floor, LOUDEST)
-    return torch.cat([_phases(piece, backbone.mel_spec)[cut] for piece, cut in _cuts([mel], backbone.mel_spec.hop)])
+    spec = backbone.mel_spec
+    return torch.cat([_phases(piece, spec)[meant] for piece, meant in with_context([mel], spec.hop)])
 
 
 STRATEGIES = {"backbone": by_backbone, "refined": refined, "direct": direct, "griffin-lim": griffin_lim}
@@ -97,33 +98,25 @@ def streamed(mels: Iterable[torch.Tensor], name: str, backbone: Backbone) -> Ite
     yield from _pieces(mels, backbone, refine if name == "refined" else None)
 
 
-def _cuts(mels: Iterable[torch.Tensor], hop: int):
-    """Pieces of the mel with context on both sides, and which of a piece's samples are its own."""
-    held: torch.Tensor | None = None
-    left, start = 0, 0  # the first frame that is held, the first that was not given yet
+def with_context(mels: Iterable[torch.Tensor], hop: int) -> Iterator[tuple[torch.Tensor, slice]]:
+    """Mels (1, 1, n, M) of any lengths that follow on each other -> (mel with context on both sides, which of its
+    samples are meant)."""
+    held, before = None, 0
     for mel in mels:
         held = mel if held is None else torch.cat([held, mel], dim=2)
-        while left + held.shape[2] >= start + FRAMES + CONTEXT:
-            yield (
-                held[:, :, : start - left + FRAMES + CONTEXT],
-                slice((start - left) * hop, (start - left + FRAMES) * hop),
-            )
-            start += FRAMES
-            held, left = held[:, :, start - CONTEXT - left :], start - CONTEXT
-    total = left + (0 if held is None else held.shape[2])
-    while held is not None and start < total:
-        stop = min(total, start + FRAMES)
-        yield held[:, :, : stop + CONTEXT - left], slice((start - left) * hop, (stop - left) * hop)
-        start = stop
-        held, left = held[:, :, start - CONTEXT - left :], start - CONTEXT
+        while held.shape[2] >= before + FRAMES + CONTEXT:
+            yield held[:, :, : before + FRAMES + CONTEXT], slice(before * hop, (before + FRAMES) * hop)
+            held, before = held[:, :, before + FRAMES - CONTEXT :], CONTEXT
+    if held is not None and held.shape[2] > before:
+        yield held, slice(before * hop, held.shape[2] * hop)
 
 
 def _pieces(mels: Iterable[torch.Tensor], backbone: Backbone, correct=None, dtype: str | None = None):
-    for piece, cut in _cuts(mels, backbone.mel_spec.hop):
+    for piece, meant in with_context(mels, backbone.mel_spec.hop):
         audio = backbone.vocode(piece, dtype)[0].cpu()
         if correct is not None:
             audio = correct(audio, piece, backbone.mel_spec)
-        yield audio[cut]
+        yield audio[meant]
 
 
 def _phases(mel: torch.Tensor, spec: MelSpec) -> torch.Tensor:

@@ -14,8 +14,7 @@ from ddcm.container import Stream
 from ddcm.mel import MelSpec, log_mel
 from ddcm.recording import Recording
 from ddcm.refine import refine
-from ddcm.vocode import CONTEXT as VOCODE_CONTEXT
-from ddcm.vocode import FRAMES as VOCODE_FRAMES
+from ddcm.vocode import with_context
 
 CONTEXT = 3  # mel frames on each side that a frame's spectrum reaches into
 
@@ -71,25 +70,13 @@ def audio_pieces(
 
     Vocoded in pieces with context, which is exact for a convolutional vocoder.
     """
-    hop, left, gain = backbone.mel_spec.hop, stream.samples, 2 ** (stream.gain / 256)
-    for mel, before, frames in _with_context(pieces):
+    left, gain = stream.samples, 2 ** (stream.gain / 256)
+    for mel, meant in with_context(pieces, backbone.mel_spec.hop):
         with same_arithmetic(stream.threads):
             audio = backbone.vocode(mel)[0].cpu()
             if vocoder == "refined":
                 audio = refine(audio, mel, backbone.mel_spec)
-        audio = audio[before * hop : (before + frames) * hop][:left]
+        audio = audio[meant][:left]
         left -= len(audio)
         if len(audio):
             yield audio / gain + stream.mean
-
-
-def _with_context(pieces: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, int, int]]:
-    """Pieces of any length -> (mel with context on both sides, frames of context in front, frames meant)."""
-    held, before = None, 0
-    for piece in pieces:
-        held = piece if held is None else torch.cat([held, piece], dim=2)
-        while held.shape[2] >= before + VOCODE_FRAMES + VOCODE_CONTEXT:
-            yield held[:, :, : before + VOCODE_FRAMES + VOCODE_CONTEXT], before, VOCODE_FRAMES
-            held, before = held[:, :, before + VOCODE_FRAMES - VOCODE_CONTEXT :], VOCODE_CONTEXT
-    if held is not None and held.shape[2] > before:
-        yield held, before, held.shape[2] - before
