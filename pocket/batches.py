@@ -15,6 +15,13 @@ def level(audio: np.ndarray) -> np.ndarray:
     return audio / (np.abs(audio).max(initial=0.0) + 1e-8) * 0.5
 
 
+def mix(audio: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Both at once from the beginning of ``audio``, as loud as its peak was where the sum is louder."""
+    both = audio.copy()
+    both[: len(other)] += other[: len(audio)]
+    return both * min(1.0, np.abs(audio).max(initial=0.0) / (np.abs(both).max(initial=0.0) + 1e-8))
+
+
 class Windows(IterableDataset):
     """Endless windows {audio (S,), caption, kind} from the training clips.
 
@@ -22,11 +29,13 @@ class Windows(IterableDataset):
     sound); without it the rest is silence (for models that are told the caption).
 
     Recordings are levelled as a whole, so that windows hold their quiet passages as quiet as a user's file has
-    them; half of the windows are turned down further by up to ``gain_db``.
+    them; half of the windows are turned down further by up to ``gain_db``. In the share ``mixed`` of them a second clip
+    of any kind sounds as well, and the caption is both captions with "and" between them.
     """
 
-    def __init__(self, corpus: Corpus, frames: int, seed: int, fill: bool, gain_db: float = 12.0):
-        self.corpus, self.samples, self.seed, self.fill, self.gain_db = corpus, frames * 160, seed, fill, gain_db
+    def __init__(self, corpus: Corpus, frames: int, seed: int, fill: bool, gain_db: float = 12.0, mixed: float = 0.0):
+        self.corpus, self.samples, self.seed, self.fill = corpus, frames * 160, seed, fill
+        self.gain_db, self.mixed = gain_db, mixed
         self.clips = {kind: corpus.of("train", kind) for kind in KINDS}
         # Long recordings hold more to learn from, up to a point.
         self.weights, self.levels = {}, {}
@@ -46,8 +55,12 @@ class Windows(IterableDataset):
             while self.fill and len(audio) < self.samples:
                 audio = np.concatenate([audio, self._piece(kind, rng)[0]])
             audio = np.pad(audio[: self.samples], (0, max(0, self.samples - len(audio))))
+            caption = clip.caption
+            if self.mixed and rng.random() < self.mixed:
+                other, second = self._piece(KINDS[rng.integers(len(KINDS))], rng)
+                audio, caption = mix(audio, other), f"{caption} and {second.caption}"
             audio *= 10 ** (-self.gain_db * rng.random() * (rng.random() < 0.5) / 20)
-            yield {"audio": torch.from_numpy(audio.astype(np.float32)), "caption": clip.caption, "kind": clip.kind}
+            yield {"audio": torch.from_numpy(audio.astype(np.float32)), "caption": caption, "kind": clip.kind}
 
     def _piece(self, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, Clip]:
         clip = self.clips[kind][rng.choice(len(self.clips[kind]), p=self.weights[kind])]

@@ -63,7 +63,7 @@ def train(args: argparse.Namespace) -> None:
     seed = args.seed
     if last.exists():
         seed += torch.load(last, weights_only=True, map_location="cpu")["global_step"]
-    windows = Windows(corpus, args.frames or module.frames, seed=seed, fill=module.fill)
+    windows = Windows(corpus, args.frames or module.frames, seed=seed, fill=module.fill, mixed=args.mixed)
     clips = [{"audio": torch.from_numpy(audio), "caption": clip.caption} for clip, audio in validation(corpus, 2.56, 8)]
     trainer = L.Trainer(
         accelerator="auto",
@@ -129,6 +129,7 @@ if __name__ == "__main__":
     parser.add_argument("--learning_rate", type=float, help="highest one; default: the stage's, for random weights")
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--frames", type=int, help="mel frames of a training window")
+    parser.add_argument("--mixed", type=float, default=0.0, help="share of windows with a second clip in them")
     parser.add_argument("--precision", default="bf16-mixed", help="as Lightning has it; bf16-mixed helps on CPUs too")
     parser.add_argument("--threads", type=int, help="of this process (default: torch's choice)")
     parser.add_argument("--val_every", type=int, default=200, help="steps between validations")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from ddcm.errors import UserError  # noqa: E402
 from pocket import assemble, clap, shipped, text, unet  # noqa: E402
-from pocket.batches import Windows, validation  # noqa: E402
+from pocket.batches import Windows, mix, validation  # noqa: E402
 from pocket.budget import TimeBudget  # noqa: E402
 from pocket.corpus import KINDS, Clip, Corpus  # noqa: E402
 from pocket.optimizer import muon  # noqa: E402
@@ -96,6 +96,18 @@ def test_short_clips_are_filled_or_followed_by_silence(corpus):
     assert all(item["audio"][-16000:].abs().max() > 0 for item in full)
     padded = take(Windows(corpus, frames, seed=0, fill=False), 4)
     assert all(item["audio"][-16000:].abs().max() == 0 for item in padded)
+
+
+def test_mixed_windows_hold_both_clips_and_join_their_captions(corpus):
+    plain = take(Windows(corpus, 64, seed=0, fill=False), 60)
+    assert not any(" and " in item["caption"] for item in plain)
+    mixed = take(Windows(corpus, 64, seed=0, fill=False, mixed=0.5), 60)
+    joined = [item for item in mixed if " and " in item["caption"]]
+    assert 15 <= len(joined) <= 45 and all(item["caption"].startswith(item["kind"]) for item in joined)
+    assert max(float(item["audio"].abs().max()) for item in joined) <= 0.5 + 1e-6
+    long, short = np.array([0.5, 0.0, 0.25, 0.0]), np.array([0.0, 0.5])
+    assert mix(long, short) == pytest.approx([0.5, 0.5, 0.25, 0])  # nothing is turned down that has no need
+    assert mix(long, long) == pytest.approx(long) and mix(short, long) == pytest.approx([0.5, 0.5])
 
 
 def test_validation_never_moves(corpus):
