@@ -17,6 +17,7 @@ Prints a table in Markdown; ``--card FILE`` puts it into a model card.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from scipy.linalg import sqrtm
 from tqdm import tqdm
 
 from benchmarks.marks import fill
+from ddcm.errors import UserError
 from ddcm.mel import log_mel
 from ddcm.pipeline import DDCMPipeline
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
@@ -135,7 +137,11 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int)
     parser.add_argument("--card", type=Path, help="a model card to put the table into")
     args = parser.parse_args()
-    text = judge(args)
+    try:
+        text = judge(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     print(text)
     if args.card:
         fill(args.card, "pocket.judge", text)

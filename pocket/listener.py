@@ -10,11 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ddcm.errors import UserError
 from ddcm.mel import log_mel
 from pocket.batches import Windows, validation
 from pocket.corpus import KINDS, Corpus
 
-SECONDS = 2.56
+SECONDS = 5.12
 SAMPLES = round(SECONDS * 16000)
 
 
@@ -24,11 +25,15 @@ class Listener(nn.Module):
     def __init__(self, width: int = 32):
         super().__init__()
 
-        def block(entering: int, leaving: int) -> nn.Sequential:
-            layers = nn.Conv2d(entering, leaving, 3, padding=1), nn.BatchNorm2d(leaving), nn.ReLU(), nn.MaxPool2d(2)
-            return nn.Sequential(*layers)
+        def layer(entering: int, leaving: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+            conv = nn.Conv2d(entering, leaving, size, stride, padding=size // 2, bias=False)
+            return nn.Sequential(conv, nn.BatchNorm2d(leaving), nn.ReLU())
 
-        self.blocks = nn.Sequential(*(block(a, b) for a, b in ((1, width), (width, 2 * width), (2 * width, 4 * width))))
+        blocks = [
+            nn.Sequential(layer(a, b), layer(b, b), nn.MaxPool2d(2))
+            for a, b in ((width, width), (width, 2 * width), (2 * width, 4 * width))
+        ]
+        self.blocks = nn.Sequential(layer(1, width, size=5, stride=2), *blocks)
         self.head = nn.Linear(8 * width, len(KINDS))
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
@@ -43,19 +48,34 @@ def whole(audio: np.ndarray) -> torch.Tensor:
     return F.pad(audio, (0, SAMPLES - len(audio)))
 
 
-def train_listener(corpus: Corpus, file: Path, steps: int = 600, batch: int = 24) -> Listener:
-    """Trained on the training clips alone, or loaded from ``file`` where it was trained before."""
+def load_listener(file: Path) -> Listener:
+    """
+    Raises:
+        UserError: the weights are those of a listener of another form.
+    """
     listener = Listener()
-    if file.is_file():
+    try:
         listener.load_state_dict(torch.load(file, weights_only=True))
-        return listener.eval()
+    except RuntimeError as error:
+        raise UserError(f"{file} is of another listener: remove it, and it is trained anew") from error
+    return listener.eval()
+
+
+def train_listener(corpus: Corpus, file: Path, steps: int = 400, batch: int = 24) -> Listener:
+    """Trained on the training clips alone, or loaded from ``file`` where it was trained before.
+
+    Short clips are followed by silence in half of the windows and by other clips of their kind in the other half: hits
+    and notes would be known by the silence otherwise.
+    """
+    if file.is_file():
+        return load_listener(file)
     torch.manual_seed(0)
     listener = Listener()
     optimizer = torch.optim.AdamW(listener.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    windows = iter(Windows(corpus, SAMPLES // 160, seed=7, fill=False))
+    streams = [iter(Windows(corpus, SAMPLES // 160, seed=7 + fill, fill=fill)) for fill in (False, True)]
     for _ in tqdm(range(steps), desc="listener"):
-        items = [next(windows) for _ in range(batch)]
+        items = [next(streams[number % 2]) for number in range(batch)]
         mel = log_mel(torch.stack([item["audio"] for item in items]))
         loss = F.cross_entropy(listener(mel), torch.tensor([KINDS.index(item["kind"]) for item in items]))
         optimizer.zero_grad()

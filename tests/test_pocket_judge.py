@@ -1,6 +1,7 @@
 """The judge of generated sounds: its ear, its distances, its table."""
 
 from argparse import Namespace
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 
 pytest.importorskip("lightning")
 
+from ddcm.errors import UserError
 from pocket import listener
 from pocket.corpus import KINDS
 from pocket.judge import captions, energy_corr, frechet, judge, moments, statistics
+from pocket.unheard import held_out, table
 from tests.test_pocket_recipe import examples_as_corpus
 
 
@@ -67,3 +70,20 @@ def test_the_table_is_made(heard):
                      transforms=1, steps=2, guidance_scale=3.5, device="cpu", threads=None)  # fmt: skip
     table = judge(args)
     assert table.count("|") > 30 and "real clips named right" in table and "Frechet distance" in table
+
+
+def test_a_listener_of_another_form_is_refused(tmp_path):
+    torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "listener.pt")
+    with pytest.raises(UserError, match="another listener: remove it"):
+        listener.load_listener(tmp_path / "listener.pt")
+
+
+def test_cross_validation_hears_each_training_file_once_and_never_what_it_learned(heard):
+    corpus = heard[0]
+    parts = [held_out(corpus, fold, 2) for fold in range(2)]
+    validated = [clip.path for part in parts for clip in part.of("val")]
+    assert sorted(validated) == sorted(clip.path for clip in corpus.of("train"))
+    for part in parts:
+        assert not {clip.path for clip in part.of("val")} & {clip.path for clip in part.of("train")}
+    text = table(Counter({(kind, "speech"): 2 for kind in KINDS}) + Counter({("music", "music"): 6}))
+    assert "| music | 2 | 6 | 0 | 0 | 8 | 0.75 |" in text and text.endswith("alike: 0.438")
