@@ -74,15 +74,13 @@ def contrastive(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
 class ClapStage(L.LightningModule):
     """Symmetric InfoNCE with learned temperatures, on pieces of 1 to 4.8 s.
 
-    The tokenizers' vocabularies are part of the checkpoint, T5's as well: the unet stage takes them from here. With
-    ``frozen_text`` only the ear learns, and a UNet that was trained with the reader stays right.
+    The tokenizers' vocabularies are part of the checkpoint, T5's as well: the unet stage takes them from here.
     """
 
     frames, batch_size, fill, learning_rate = 480, 32, False, 1e-3
 
-    def __init__(self, frozen_text: float = 0):
+    def __init__(self):
         super().__init__()
-        self.save_hyperparameters()
         self.pieces = text.learn_pieces(text.captions())
         self.clap = text.clap(len(self.pieces["bpe"]))
         self.tokenizer = text.tokenizers(self.pieces)[0]
@@ -94,11 +92,7 @@ class ClapStage(L.LightningModule):
         self.on_load_checkpoint({"pieces": pieces})
 
     def configure_optimizers(self):
-        if self.hparams.frozen_text:
-            for part in (self.clap.text_model, self.clap.text_projection):
-                part.requires_grad_(False)
-        learning = [parameter for parameter in self.clap.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(learning, lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
+        return torch.optim.AdamW(self.clap.parameters(), lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["pieces"] = self.pieces
