@@ -90,7 +90,7 @@ def training(runs: Path, start: Path | None = None) -> dict[str, dict[str, float
             before = facts.get(stage, {"steps": 0, "minutes": 0.0})
             minutes = round(before["minutes"] + budget["spent_s"] / 60, 1)
             facts[stage] = {"steps": before["steps"] + loops, "minutes": minutes}
-    return facts
+    return {stage: facts[stage] for stage in ("linear", *STAGES) if stage in facts}
 
 
 def save(pipeline: AudioLDM2Pipeline, out: Path, facts: dict | None = None) -> int:

@@ -1,11 +1,11 @@
 """How well can the kind of a file that was never heard be told at all? The listener, cross-validated.
 
-    python -m pocket.unheard --folds 3
+    python -m pocket.unheard --card checkpoints/pocket/README.md
 
 Training files are dealt into folds by a hash of their path. For each fold a listener (``pocket.listener``) is trained
 on the files of the others and names the kinds of this one's clips. That says how far the kinds of the pool can be told
 from their sound by an ear of this size, from many more files than there are for validation. Prints a table in Markdown:
-rows are what it was, columns what was heard.
+rows are what it was, columns what was heard. ``--card FILE`` puts it into a model card.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.marks import fill
 from pocket.corpus import KINDS, Corpus
 from pocket.listener import named, real_clips, train_listener
 
@@ -66,7 +67,11 @@ if __name__ == "__main__":
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--card", type=Path, help="a model card to put the table into")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    print(table(heard(Corpus(args.corpus), args.folds, args.steps)))
+    text = table(heard(Corpus(args.corpus), args.folds, args.steps))
+    print(text)
+    if args.card:
+        fill(args.card, "pocket.unheard", text)
