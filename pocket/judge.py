@@ -99,7 +99,7 @@ def judge(args: argparse.Namespace) -> str:
         inputs = [real[kind][i * len(real[kind]) // args.transforms] for i in range(args.transforms)]
         changed = [
             pipe.transform(x, SAMPLE_RATE, prompt=captions(corpus, other, 8)[i % 8], strength=0.5, quantizer="none",
-                           guidance_scale=args.guidance_scale, seed=i).audio
+                           guidance_scale=args.transform_guidance, seed=i).audio
             for i, (x, other) in enumerate(zip(tqdm(inputs, desc="transforming"), others, strict=True))
         ]  # fmt: skip
         rows[kind] = {
@@ -118,9 +118,12 @@ def judge(args: argparse.Namespace) -> str:
     weights = np.concatenate([np.full(len(clips), 1 / len(clips)) for clips in real.values()])  # as many of each kind
     distance = frechet(moments(statistics(torch.cat(every))), moments(found, weights))
     halves = frechet(*(moments(found[i::2], weights[i::2]) for i in range(2)))
-    lines += ["", f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(found)} real clips: "
-              f"{distance:.1f} (one half of the real clips to the other: {halves:.1f}). Guidance "
-              f"{args.guidance_scale:g}, {args.steps} steps, {args.transforms} transforms of each kind."]  # fmt: skip
+    sentence = (
+        f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(found)} real clips: {distance:.1f} "
+        f"(one half of the real clips to the other: {halves:.1f}). Guidance {args.guidance_scale:g}, of transforms "
+        f"{args.transform_guidance:g}; {args.steps} steps, {args.transforms} transforms of each kind."
+    )
+    lines += ["", sentence]
     return "\n".join(lines)
 
 
@@ -132,7 +135,8 @@ if __name__ == "__main__":
     parser.add_argument("--samples", type=int, default=100, help="generated, a quarter of each kind")
     parser.add_argument("--transforms", type=int, default=24, help="of each kind")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance_scale", type=float, default=3.5)
+    parser.add_argument("--guidance_scale", type=float, default=3.5, help="of what is generated")
+    parser.add_argument("--transform_guidance", type=float, default=5.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--card", type=Path, help="a model card to put the table into")

@@ -66,8 +66,8 @@ def test_captions_are_spread_and_repeated(heard):
 
 
 def test_the_table_is_made(heard):
-    args = Namespace(backbone="tiny", corpus=heard[2].parent, runs=heard[2].parent, samples=4,
-                     transforms=1, steps=2, guidance_scale=3.5, device="cpu", threads=None)  # fmt: skip
+    args = Namespace(backbone="tiny", corpus=heard[2].parent, runs=heard[2].parent, samples=4, transforms=1,
+                     steps=2, guidance_scale=3.5, transform_guidance=5.0, device="cpu", threads=None)  # fmt: skip
     table = judge(args)
     assert table.count("|") > 30 and "real clips named right" in table and "Frechet distance" in table
 
