@@ -14,7 +14,7 @@ from pocket import listener
 from pocket.corpus import KINDS
 from pocket.judge import captions, energy_corr, frechet, judge, moments, statistics
 from pocket.unheard import held_out, table
-from tests.test_pocket_recipe import examples_as_corpus
+from tests.pocket_corpus import examples_as_corpus
 
 
 @pytest.fixture(scope="module")

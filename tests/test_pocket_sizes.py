@@ -11,7 +11,7 @@ pytest.importorskip("pytorch_optimizer")
 
 from pocket import shipped, sizes, unet, vae, vocoder
 from pocket.train import build
-from tests.test_pocket_recipe import examples_as_corpus
+from tests.pocket_corpus import examples_as_corpus
 
 POCKET = Path(__file__).parent.parent / "checkpoints" / "pocket"
 

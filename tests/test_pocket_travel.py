@@ -10,7 +10,7 @@ from ddcm.errors import UserError
 from ddcm.mel import LN_TO_DB, log_mel
 from pocket import travel
 from pocket.batches import validation
-from tests.test_pocket_recipe import examples_as_corpus
+from tests.pocket_corpus import examples_as_corpus
 
 
 @pytest.fixture(scope="module")
