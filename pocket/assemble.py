@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import AudioLDM2Pipeline, AutoencoderKL, DDIMScheduler
+from diffusers import AudioLDM2Pipeline, DDIMScheduler
 from transformers import logging as transformers_logging
 
 from ddcm.errors import UserError
-from pocket import shipped, text, unet, vae, vocoder
+from pocket import kept, shipped, text, unet, vae, vocoder
 from pocket.clap import load_clap
 
 STAGES = ("vae", "vocoder", "clap", "unet")
@@ -36,7 +36,7 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
             f"{runs} has no last.ckpt of {', '.join(missing)}: train them, or give --start or --allow_untrained"
         )
     known = {name: there or start is not None for name, there in trained.items()}
-    encoder = vae.load_vae(runs, start) if known["vae"] else AutoencoderKL(**vae.config())
+    encoder = vae.load_vae(runs, start) if known["vae"] else vae.untrained()
     if trained["vocoder"]:
         speaker = vocoder.load_vocoder(runs)
     else:
@@ -83,7 +83,7 @@ def training(runs: Path, start: Path | None = None) -> dict[str, dict[str, float
         facts.pop("vae", None)  # it began anew
     for stage in ("linear", *STAGES):
         if (runs / stage / "last.ckpt").exists():
-            checkpoint = torch.load(runs / stage / "last.ckpt", weights_only=True, map_location="cpu")
+            checkpoint = kept.last(runs, stage)
             budget = next(state for name, state in checkpoint["callbacks"].items() if name.startswith("TimeBudget"))
             # Manual optimisation counts a step for each of two optimisers once the discriminators have joined.
             loops = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from transformers import ClapModel
 
-from pocket import shipped, text
+from pocket import kept, shipped, text
 from pocket.corpus import pool
 
 RATE = 48000
@@ -149,8 +149,7 @@ def load_clap(runs: Path, start: Path | None = None) -> tuple[ClapModel, dict]:
     if start is not None and not (runs / "clap" / "last.ckpt").exists():
         model, pieces = shipped.clap(start)
         return model.eval().requires_grad_(False), pieces
-    checkpoint = torch.load(runs / "clap" / "last.ckpt", weights_only=True, map_location="cpu")
+    checkpoint = kept.last(runs, "clap")
     model = text.clap(len(checkpoint["pieces"]["bpe"]))
-    state = checkpoint["state_dict"]
-    model.load_state_dict({name.removeprefix("clap."): x for name, x in state.items()})
+    model.load_state_dict(kept.weights(checkpoint, "clap."))
     return model.eval().requires_grad_(False), checkpoint["pieces"]

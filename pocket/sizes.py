@@ -17,13 +17,11 @@ from operator import attrgetter
 from pathlib import Path
 
 import lightning as L
-import torch
-from torch.utils.data import DataLoader
 
 from benchmarks.marks import fill
-from pocket.batches import validation
+from pocket.assemble import training
 from pocket.corpus import Corpus
-from pocket.train import build
+from pocket.train import build, listened
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,13 @@ def row(args: argparse.Namespace, name: str, width: int) -> str:
     stage = list(part.minutes)[-1]
     last = out / stage / "last.ckpt"
     module = build(stage, out, None if name == "vae" else args.start, {"width": width}, fresh=True)
-    clips = [
-        {"audio": torch.from_numpy(audio), "caption": clip.caption}
-        for clip, audio in validation(Corpus(args.corpus), 2.56, args.per_kind)
-    ]
+    clips = listened(Corpus(args.corpus), args.per_kind)
     trainer = L.Trainer(
         accelerator="auto", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False
     )
-    (found,) = trainer.validate(module, DataLoader(clips), ckpt_path=last, weights_only=True, verbose=False)
+    (found,) = trainer.validate(module, clips, ckpt_path=last, weights_only=True, verbose=False)
     count = sum(parameter.numel() for parameter in attrgetter(part.model)(module).parameters())
-    loops = torch.load(last, weights_only=True, map_location="cpu")["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    cells = (name, width, f"{count / 1e6:.2f}", f"{2 * count / 1e6:.1f}", loops["total"]["completed"])
+    cells = (name, width, f"{count / 1e6:.2f}", f"{2 * count / 1e6:.1f}", training(out)[stage]["steps"])
     return f"| {' | '.join(map(str, cells))} | {part.figure} {found[part.figure]:.3f} |"
 
 

@@ -49,6 +49,12 @@ def option(text: str) -> tuple[str, float]:
     return name, float(value)
 
 
+def listened(corpus: Corpus, per_kind: int) -> DataLoader:
+    """The fixed validation clips as the stages take them, at most 2.56 s of each."""
+    clips = validation(corpus, 2.56, per_kind)
+    return DataLoader([{"audio": torch.from_numpy(audio), "caption": clip.caption} for clip, audio in clips])
+
+
 def train(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -64,7 +70,6 @@ def train(args: argparse.Namespace) -> None:
     if last.exists():
         seed += torch.load(last, weights_only=True, map_location="cpu")["global_step"]
     windows = Windows(corpus, args.frames or module.frames, seed=seed, fill=module.fill, mixed=args.mixed)
-    clips = [{"audio": torch.from_numpy(audio), "caption": clip.caption} for clip, audio in validation(corpus, 2.56, 8)]
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
@@ -95,7 +100,7 @@ def train(args: argparse.Namespace) -> None:
     trainer.fit(
         module,
         DataLoader(windows, batch_size=args.batch_size or module.batch_size),
-        DataLoader(clips, batch_size=1),
+        listened(corpus, 8),
         ckpt_path=last if last.exists() else None,
         weights_only=True,
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from ddcm.errors import UserError
 from ddcm.mel import log_mel
-from pocket import shipped, text
+from pocket import kept, shipped, text
 from pocket.batches import Windows
 from pocket.clap import cut, load_clap
 from pocket.optimizer import muon
@@ -61,7 +61,7 @@ def check_frozen(saved: dict[str, str], now: dict[str, str]) -> None:
 
 
 def untrained(width: float = 64) -> AudioLDM2UNet2DConditionModel:
-    """The form of cvssp/audioldm2, ``width`` channels in every block, a multiple of 32: per block a self-attention,
+    """The form of cvssp/audioldm2, ``width`` channels in every block, a multiple of 8: per block a self-attention,
     one to GPT-2's states and one to T5's.
     """
     width = int(width)
@@ -243,8 +243,7 @@ class UNetStage(L.LightningModule):
 
 def load_parts(runs: Path) -> tuple[nn.ModuleDict, dict]:
     """The averaged weights of a runs folder (unet, t5, projection, gpt2), fp32, and the rest of the checkpoint."""
-    checkpoint = torch.load(runs / "unet" / "last.ckpt", weights_only=True, map_location="cpu")
-    parts = trained_parts(len(checkpoint["pieces"]["unigram"]), checkpoint["hyper_parameters"]["width"])
-    state = checkpoint["state_dict"]
-    parts.load_state_dict({name.removeprefix("ema."): x for name, x in state.items() if name.startswith("ema.")})
+    checkpoint = kept.last(runs, "unet")
+    parts = trained_parts(len(checkpoint["pieces"]["unigram"]), **kept.width(checkpoint))
+    parts.load_state_dict(kept.weights(checkpoint, "ema."))
     return parts.eval().requires_grad_(False), checkpoint

@@ -11,15 +11,15 @@ from diffusers import AutoencoderKL
 from ddcm.errors import UserError
 from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.quantize import HardQuantizer
-from pocket import linear, shipped
+from pocket import kept, linear, shipped
 
 LATENT_CHANNELS = 8
 
 
-def config(width: float = 32) -> dict:
-    """Of an ``AutoencoderKL`` whose blocks have one, two and four times ``width`` channels, a multiple of 8."""
+def untrained(width: float = 32) -> AutoencoderKL:
+    """Its blocks have one, two and four times ``width`` channels, a multiple of 4."""
     width = int(width)
-    return dict(
+    return AutoencoderKL(
         in_channels=1,
         out_channels=1,
         latent_channels=LATENT_CHANNELS,
@@ -57,16 +57,16 @@ class VAEStage(L.LightningModule):
     ):
         super().__init__()
         self.save_hyperparameters(ignore=["runs", "start"])
-        self.vae = AutoencoderKL(**config(width))
+        self.vae = untrained(width)
         linear.initialise(self.vae)
         self.register_buffer("whole", torch.tensor(False))  # or its chain alone
         torch.nn.init.constant_(self.vae.decoder.conv_out.bias, -5.0)  # the mean log-mel: minutes saved
         self.quantizer = HardQuantizer(learn="ema", decay=0.98)
         self.register_buffer("clustered", torch.tensor(False))  # its atoms have begun where latents are
         self.register_buffer("middle", torch.zeros(LATENT_CHANNELS))  # mean latent, followed
-        trained = runs and Path(runs) / "linear" / "last.ckpt"
-        if trained and trained.exists() and start is None and not self.chain:
-            self.load_state_dict(torch.load(trained, weights_only=True, map_location="cpu")["state_dict"])
+        begun = runs and (Path(runs) / "linear" / "last.ckpt").exists()
+        if begun and start is None and not self.chain:
+            self.load_state_dict(kept.last(Path(runs), "linear")["state_dict"])
 
     def start_from(self, folder: Path) -> None:
         self.whole.fill_(True)
@@ -135,8 +135,7 @@ def load_vae(runs: Path, start: Path | None = None) -> AutoencoderKL:
     """The trained VAE of a runs folder, or else that of an assembled folder ``start``; frozen, fp32."""
     if start is not None and not (runs / "vae" / "last.ckpt").exists():
         return shipped.vae(start).eval().requires_grad_(False)
-    checkpoint = torch.load(runs / "vae" / "last.ckpt", weights_only=True, map_location="cpu")
-    vae = AutoencoderKL(**config(checkpoint["hyper_parameters"]["width"]))
-    state = {name.removeprefix("vae."): x for name, x in checkpoint["state_dict"].items() if name.startswith("vae.")}
-    vae.load_state_dict(state)
+    saved = kept.last(runs, "vae")
+    vae = untrained(**kept.width(saved))
+    vae.load_state_dict(kept.weights(saved, "vae."))
     return vae.eval().requires_grad_(False)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from ddcm.mel import LN_TO_DB, log_mel
-from pocket import shipped
+from pocket import kept, shipped
 from pocket.optimizer import muon
 from pocket.vae import load_vae
 
@@ -197,8 +197,7 @@ class VocoderStage(L.LightningModule):
 
 def load_vocoder(runs: Path) -> SpeechT5HifiGan:
     """The trained vocoder of a runs folder, fp32."""
-    checkpoint = torch.load(runs / "vocoder" / "last.ckpt", weights_only=True, map_location="cpu")
-    model, prefix = untrained(checkpoint["hyper_parameters"]["width"]), "vocoder."
-    state = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
-    model.load_state_dict(state)
+    saved = kept.last(runs, "vocoder")
+    model = untrained(**kept.width(saved))
+    model.load_state_dict(kept.weights(saved, "vocoder."))
     return model

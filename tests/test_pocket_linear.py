@@ -15,7 +15,7 @@ from ddcm.audio import read_audio
 from ddcm.errors import UserError
 from ddcm.mel import log_mel
 from pocket import linear
-from pocket.vae import LinearStage, VAEStage, config
+from pocket.vae import LinearStage, VAEStage, untrained
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -28,7 +28,7 @@ def mel_of(name: str, gain: float = 1.0) -> torch.Tensor:
 @pytest.fixture
 def vae() -> AutoencoderKL:
     torch.manual_seed(0)
-    vae = AutoencoderKL(**config())
+    vae = untrained()
     linear.initialise(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3)
     mel = mel_of("melodic")
@@ -53,7 +53,7 @@ def test_the_whole_network_begins_as_the_chain_has_ended(vae):
             mel = mel_of(name, gain)
             posterior = linear.encode(vae, mel)
             z, heard = posterior.mode(), linear.decode(vae, posterior.mode())
-            whole = AutoencoderKL(**config())
+            whole = untrained()
             whole.load_state_dict(vae.state_dict())
             assert (whole.decode(z).sample - heard).abs().mean() > 0.1 * heard.std()
             linear.unfold(whole, mel_of("melodic"))

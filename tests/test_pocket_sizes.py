@@ -29,6 +29,14 @@ def test_a_checkpoint_is_loaded_at_the_width_that_it_was_trained_at(tmp_path):
         assert ours.keys() == loaded.keys() and all(torch.equal(x, loaded[key]) for key, x in ours.items())
 
 
+def test_a_checkpoint_from_before_there_were_widths_is_loaded(tmp_path):
+    stage = build("vocoder", tmp_path, None, {})
+    (tmp_path / "vocoder").mkdir()
+    torch.save({"state_dict": stage.state_dict(), "hyper_parameters": {}}, tmp_path / "vocoder" / "last.ckpt")
+    weight = vocoder.load_vocoder(tmp_path).conv_pre.weight
+    assert torch.equal(weight, stage.vocoder.conv_pre.weight)
+
+
 def test_the_widths_of_today_are_those_that_are_shipped():
     for ours, theirs in (
         (vae.VAEStage().vae, shipped.vae(POCKET)),
