@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from pocket.corpus import KINDS, SAMPLE_RATE, Clip, Corpus
+
+LONGEST_S = 20.0  # what a recording has beyond does not make it more likely to be drawn
 
 
 def level(audio: np.ndarray) -> np.ndarray:
@@ -37,18 +39,19 @@ class Windows(IterableDataset):
         self.corpus, self.samples, self.seed, self.fill = corpus, frames * 160, seed, fill
         self.gain_db, self.mixed = gain_db, mixed
         self.clips = {kind: corpus.of("train", kind) for kind in KINDS}
-        # Long recordings hold more to learn from, up to a point.
-        self.weights, self.levels = {}, {}
+        # A long recording holds more to learn from, but single notes and hits must not drown in tracks.
+        self.shares, self.levels = {}, {}
         for kind, clips in self.clips.items():
-            seconds = np.array([min(clip.length / SAMPLE_RATE, 20.0) for clip in clips])
-            self.weights[kind] = seconds / seconds.sum()
+            weights = np.sqrt([min(clip.length / SAMPLE_RATE, LONGEST_S) for clip in clips])
+            self.shares[kind] = np.cumsum(weights) / weights.sum()
             for clip in clips:
                 audio = corpus.audio(clip)
                 mean = audio.mean()
                 self.levels[clip.offset] = mean, 0.5 / (np.abs(audio - mean).max() + 1e-8)
 
     def __iter__(self):
-        rng = np.random.default_rng(self.seed)
+        worker = get_worker_info()  # each process of a loader draws windows of its own
+        rng = np.random.default_rng(self.seed if worker is None else [self.seed, worker.id])
         while True:
             kind = KINDS[rng.integers(len(KINDS))]
             audio, clip = self._piece(kind, rng)
@@ -63,14 +66,18 @@ class Windows(IterableDataset):
             yield {"audio": torch.from_numpy(audio.astype(np.float32)), "caption": caption, "kind": clip.kind}
 
     def _piece(self, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, Clip]:
-        clip = self.clips[kind][rng.choice(len(self.clips[kind]), p=self.weights[kind])]
+        clips = self.clips[kind]
+        clip = clips[min(int(np.searchsorted(self.shares[kind], rng.random())), len(clips) - 1)]
         start = rng.integers(max(1, clip.length - self.samples + 1))
         mean, gain = self.levels[clip.offset]
         return (self.corpus.audio(clip, start, self.samples) - mean) * gain, clip
 
 
-def validation(corpus: Corpus, seconds: float = 5.12, per_kind: int = 16) -> list[tuple[Clip, np.ndarray]]:
-    """The fixed validation clips: (clip, levelled audio of at most ``seconds``), at most ``per_kind`` of each kind.
+def validation(
+    corpus: Corpus, seconds: float = 5.12, per_kind: int = 16, pool: str = "first"
+) -> list[tuple[Clip, np.ndarray]]:
+    """The fixed validation clips of a pool: (clip, levelled audio of at most ``seconds``), at most ``per_kind`` of each
+    kind.
 
     Files in the order of the pool, round after round of consecutive pieces (a second piece of a file only
     once every file of the kind has given its first), cut to whole latent frames, none under 0.32 s.
@@ -78,7 +85,7 @@ def validation(corpus: Corpus, seconds: float = 5.12, per_kind: int = 16) -> lis
     size = round(seconds * SAMPLE_RATE)
     chosen = []
     for kind in KINDS:
-        clips = corpus.of("val", kind)
+        clips = corpus.of("val", kind, pool)
         step = max(1, len(clips) // per_kind)  # spread over the voices and kits
         clips = clips[::step]
         pieces = [

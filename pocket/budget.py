@@ -16,8 +16,10 @@ class TimeBudget(L.Callback):
     resuming with a larger budget goes on from the rate that the larger budget gives.
     """
 
-    def __init__(self, minutes: float, warmup: int = 100):
+    def __init__(self, minutes: float, warmup: int = 100, before: dict[str, float] | None = None):
+        """``before``: steps and minutes of the run whose weights this one began with."""
         self.minutes, self.warmup, self.spent_s = minutes, warmup, 0.0
+        self.before = before or {"steps": 0, "minutes": 0.0}
 
     @property
     def progress(self) -> float:
@@ -42,7 +44,7 @@ class TimeBudget(L.Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict:
-        return {"spent_s": self.spent_s}
+        return {"spent_s": self.spent_s, "before": self.before}
 
     def load_state_dict(self, state: dict) -> None:
-        self.spent_s = state["spent_s"]
+        self.spent_s, self.before = state["spent_s"], state.get("before", self.before)

@@ -107,11 +107,18 @@ class ClapStage(L.LightningModule):
         heard = self.clap.get_audio_features(input_features=features(upsample(audio))).pooler_output
         return heard.float(), self.clap.get_text_features(**tokens).pooler_output.float()
 
+    def on_before_batch_transfer(self, batch, dataloader_idx: int):
+        """Cut the windows while they are on the CPU: to look for the end of each would wait for a GPU each time.
+
+        One length for the batch: at test time clips have any, and the extractor repeats them up to 10 s.
+        """
+        if not self.trainer.training:
+            return batch
+        size = batch["audio"].shape[1]
+        return {**batch, "audio": cut(batch["audio"], int(torch.randint(min(16000, size), size + 1, ())))}
+
     def training_step(self, batch, batch_idx):
         audio, captions = batch["audio"], batch["caption"]
-        # One length for the batch: at test time clips have any, and the extractor repeats them up to 10 s.
-        shortest = min(16000, audio.shape[1])
-        audio = cut(audio, int(torch.randint(shortest, audio.shape[1] + 1, ())))
         heard, read = self.embed(audio, captions)
         numbers = {caption: i for i, caption in enumerate(captions)}
         number = torch.tensor([numbers[caption] for caption in captions], device=audio.device)

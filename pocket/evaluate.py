@@ -1,10 +1,10 @@
-"""Measure a backbone on the validation clips: what each stage costs, by kind.
+"""Measure a backbone on the validation clips of both pools: what each stage costs, by kind.
 
     python -m pocket.evaluate --backbone checkpoints/pocket --codebook checkpoints/codebooks/pocket-1024
 
-Rows of listeners (visqol in its speech mode; stoi and pesq for speech) are there where ``.[metrics]`` is installed.
-Prints a table in Markdown; ``--card FILE`` writes it between the marks of a model card, so that the numbers there
-are always those of this command.
+Rows of perceptual metrics (visqol in its speech mode; stoi and pesq for speech) are there where ``.[metrics]`` is
+installed. Prints a table in Markdown for each pool; ``--card FILE`` writes them between the marks of a model card, so
+that the numbers there are always those of this command.
 """
 
 from __future__ import annotations
@@ -18,21 +18,30 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.marks import cell, fill, mean
+from ddcm.backbone import Backbone
 from ddcm.listeners import installed
 from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.metrics import log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
+from ddcm.refine import refine
 from pocket.batches import validation
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
 
+TIMESTEPS = (25, 150, 350, 600, 850)
 STRENGTHS = (0.1, 0.3, 0.6, 0.9)
 ROWS = {
     "mel_vae": "VAE round trip, mel domain (dB)",
     "mel_quantised": "the same, quantised (dB)",
     "vocoder": "vocoder on the recording's own mel (dB)",
+    "vocoder:worst": "the same, worst clip (dB)",
+    "vocoder_refined": "refined vocoder on the recording's own mel (dB)",
+    "vocoder_refined:worst": "the same, worst clip (dB)",
     "vae": "VAE and vocoder (dB)",
     "quantised": "VAE, codebook and vocoder (dB)",
     "refined": "VAE and refined vocoder (dB)",
+    "refined:worst": "the same, worst clip (dB)",
+    "eps_mse": "UNet, error of the noise with the caption",
+    "null_eps_mse": "UNet, error of the noise without a prompt",
     "corr": "VAE and vocoder, log_mel_corr",
     **{
         f"{way}_{name}": f"VAE and {'refined ' * (way == 'refined')}vocoder, {name}"
@@ -43,10 +52,28 @@ ROWS = {
 }
 
 
-def measure(pipe: DDCMPipeline, audio: torch.Tensor, kind: str) -> dict[str, float]:
-    """All rows for one clip (S,), which fills whole latent frames; stoi and pesq of speech alone."""
+def noise_error(backbone: Backbone, z: torch.Tensor, caption: str, seed: int) -> float:
+    """Mean squared error of the UNet's noise estimate for a latent (1, C, L, F), over five timesteps."""
+    abar = backbone.alphas_cumprod[list(TIMESTEPS)].float().to(z.device)[:, None, None, None]
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(TIMESTEPS), *z.shape[1:], generator=generator).to(z.device)
+    x = abar.sqrt() * z + (1 - abar).sqrt() * noise
+    condition = backbone.condition(caption) if caption else backbone.null_condition()
+    estimate = backbone.eps(x, torch.tensor(TIMESTEPS, device=z.device), condition)
+    return float((estimate - noise).square().mean())
+
+
+def measure(
+    pipe: DDCMPipeline, audio: torch.Tensor, kind: str, caption: str, seed: int, perceptual: bool = True
+) -> dict[str, float]:
+    """All rows for one clip (S,), which fills whole latent frames; stoi and pesq of speech alone.
+
+    ``seed`` is of the noise that the UNet estimates. Without ``perceptual`` the slow rows are left out: perceptual
+    metrics and transforms.
+    """
     backbone = pipe.backbone
-    listeners = {name: hear for name, hear in installed().items() if kind == "speech" or name == "visqol"}
+    metrics = {name: hear for name, hear in installed().items() if kind == "speech" or name == "visqol"}
+    metrics = metrics if perceptual else {}
     mel = log_mel(audio[None])
     row = {}
 
@@ -62,10 +89,15 @@ def measure(pipe: DDCMPipeline, audio: torch.Tensor, kind: str) -> dict[str, flo
         if recipe == "matched":
             refined = pipe.reconstruct(audio, SAMPLE_RATE, vocoder="refined").audio
             row["refined"], row["corr"] = log_mel_mae_db(audio, refined), log_mel_corr(audio, out.audio)
-            row |= {f"vae_{metric}": hear(audio, out.audio) for metric, hear in listeners.items()}
-            row |= {f"refined_{metric}": hear(audio, refined) for metric, hear in listeners.items()}
-    row["vocoder"] = log_mel_mae_db(audio, backbone.vocode(mel)[0].cpu())
-    if pipe.codebook is not None:
+            row |= {f"vae_{metric}": hear(audio, out.audio) for metric, hear in metrics.items()}
+            row |= {f"refined_{metric}": hear(audio, refined) for metric, hear in metrics.items()}
+    plain = backbone.vocode(mel.to(backbone.device))[0].cpu()
+    row["vocoder"] = log_mel_mae_db(audio, plain)
+    row["vocoder_refined"] = log_mel_mae_db(audio, refine(plain, mel, backbone.mel_spec))
+    z = backbone.encode(mel.to(backbone.device))
+    row["eps_mse"] = noise_error(backbone, z, caption, seed)
+    row["null_eps_mse"] = noise_error(backbone, z, "", seed)
+    if pipe.codebook is not None and perceptual:
         for strength in STRENGTHS:
             out = pipe.transform(audio, SAMPLE_RATE, strength=strength)
             row[f"corr_{strength}"] = log_mel_corr(audio, out.audio)
@@ -73,14 +105,19 @@ def measure(pipe: DDCMPipeline, audio: torch.Tensor, kind: str) -> dict[str, flo
 
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
-    """Rows of measurements by kind -> Markdown, the mean of each kind's clips and of all clips."""
+    """Rows of measurements by kind -> Markdown: of each kind's clips and of all clips the mean, or the worst."""
     columns = {**rows, "all": [row for kind in rows.values() for row in kind]}
     lines = ["| | " + " | ".join(f"{name} ({len(clips)})" for name, clips in columns.items()) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     for key, title in ROWS.items():
-        means = [mean(clips, key) for clips in columns.values()]
-        if not math.isnan(means[-1]):
-            lines.append(f"| {title} | " + " | ".join(cell(value, 2) for value in means) + " |")
+        name, _, worst = key.partition(":")
+        values = [
+            max((row[name] for row in clips), default=math.nan) if worst else mean(clips, name)
+            for clips in columns.values()
+        ]
+        if not math.isnan(values[-1]):
+            digits = 4 if name.endswith("eps_mse") else 2
+            lines.append(f"| {title} | " + " | ".join(cell(value, digits) for value in values) + " |")
     return "\n".join(lines)
 
 
@@ -97,15 +134,22 @@ if __name__ == "__main__":
     parser.add_argument("--codebook", help="leave out to measure without one")
     parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
     parser.add_argument("--seconds", type=float, default=5.12)
-    parser.add_argument("--per_kind", type=int, default=16)
+    parser.add_argument("--per_kind", type=int, default=16, help="clips of each kind of the first pool")
+    parser.add_argument("--wide_per_kind", type=int, default=32, help="clips of each kind of the wide pool")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--card", type=Path, help="a model card to put the table into")
     args = parser.parse_args()
     pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook, device=args.device)
-    rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
-    for clip, audio in tqdm(validation(Corpus(args.corpus), args.seconds, args.per_kind), desc="clips"):
-        rows[clip.kind].append(measure(pipe, torch.from_numpy(audio), clip.kind))
-    text = f"{table(rows)}\n\n{training_table(Path(args.backbone))}"
+    corpus, tables = Corpus(args.corpus), []
+    for pool, per_kind in (("first", args.per_kind), ("wide", args.wide_per_kind)):
+        rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+        clips = validation(corpus, args.seconds, per_kind, pool) if corpus.of("val", pool=pool) and per_kind else []
+        for seed, (clip, audio) in enumerate(tqdm(clips, desc=f"clips of the {pool} pool")):
+            row = measure(pipe, torch.from_numpy(audio), clip.kind, clip.caption, seed, pool == "first")
+            rows[clip.kind].append(row)
+        if clips:
+            tables.append(f"Clips of the {pool} pool:\n\n{table(rows)}")
+    text = "\n\n".join([*tables, training_table(Path(args.backbone))])
     print(text)
     if args.card:
         fill(args.card, "pocket.evaluate", text)

@@ -30,7 +30,7 @@ from pocket.corpus import pool
 WIDTH = 128
 MAX_TOKENS = 64  # of a caption, in either tokenizer; what is longer is cut
 NEW_TOKENS = 8  # states that GPT-2 generates
-BPE_SIZE, UNIGRAM_SIZE = 2000, 1500
+BPE_SIZE, UNIGRAM_SIZE = 4000, 3000
 
 
 def captions() -> list[str]:

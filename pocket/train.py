@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from pocket import kept
 from pocket.batches import Windows, validation
 from pocket.budget import TimeBudget
 from pocket.corpus import Corpus
@@ -50,8 +51,11 @@ def option(text: str) -> tuple[str, float]:
 
 
 def listened(corpus: Corpus, per_kind: int) -> DataLoader:
-    """The fixed validation clips as the stages take them, at most 2.56 s of each."""
-    clips = validation(corpus, 2.56, per_kind)
+    """The fixed validation clips of both pools as the stages take them, at most 2.56 s of each."""
+    clips = [
+        *validation(corpus, 2.56, per_kind),
+        *(validation(corpus, 2.56, per_kind, "wide") if corpus.of("val", pool="wide") else []),
+    ]
     return DataLoader([{"audio": torch.from_numpy(audio), "caption": clip.caption} for clip, audio in clips])
 
 
@@ -59,12 +63,18 @@ def train(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     L.seed_everything(args.seed)
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU
     corpus = Corpus(args.corpus)
     module = build(args.stage, args.out, args.start, dict(args.options), args.fresh)
     if args.learning_rate:
         module.learning_rate = args.learning_rate
     folder = args.out / args.stage
     last = folder / "last.ckpt"
+    before = None
+    if args.weights and not last.exists():
+        saved = torch.load(args.weights, weights_only=True, map_location="cpu")
+        kept.begin_with(module, saved)
+        before = kept.spent(saved)
     # A resumed run must not meet the same windows again.
     seed = args.seed
     if last.exists():
@@ -73,7 +83,8 @@ def train(args: argparse.Namespace) -> None:
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
-        precision=args.precision,
+        precision=args.precision or getattr(module, "precision", "bf16-mixed"),
+        benchmark=True,
         max_epochs=-1,
         max_steps=-1,
         gradient_clip_val=None if not module.automatic_optimization else 1.0,
@@ -83,7 +94,7 @@ def train(args: argparse.Namespace) -> None:
         log_every_n_steps=10,
         logger=TensorBoardLogger(folder, name="", version="logs"),
         callbacks=[
-            TimeBudget(args.budget_minutes),
+            TimeBudget(args.budget_minutes, before=before),
             ModelCheckpoint(
                 folder,
                 filename="last",
@@ -99,7 +110,13 @@ def train(args: argparse.Namespace) -> None:
     )
     trainer.fit(
         module,
-        DataLoader(windows, batch_size=args.batch_size or module.batch_size),
+        DataLoader(
+            windows,
+            batch_size=args.batch_size or module.batch_size,
+            num_workers=args.workers,
+            pin_memory=args.workers > 0,
+            persistent_workers=args.workers > 0,
+        ),
         listened(corpus, 8),
         ckpt_path=last if last.exists() else None,
         weights_only=True,
@@ -121,6 +138,12 @@ if __name__ == "__main__":
         "from it the parts that were not trained here (a run that has a last.ckpt goes on from that)",
     )
     parser.add_argument(
+        "--weights",
+        type=Path,
+        help="a checkpoint of this stage, such as one that a machine with a GPU has left: this run begins with its "
+        "weights; its optimizer is not needed",
+    )
+    parser.add_argument(
         "--fresh", action="store_true", help="with --start: take from it only the parts that are not trained here"
     )
     parser.add_argument(
@@ -135,10 +158,11 @@ if __name__ == "__main__":
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--frames", type=int, help="mel frames of a training window")
     parser.add_argument("--mixed", type=float, default=0.0, help="share of windows with a second clip in them")
-    parser.add_argument("--precision", default="bf16-mixed", help="as Lightning has it; bf16-mixed helps on CPUs too")
+    parser.add_argument("--precision", help="as Lightning has it (default: the stage's; bf16-mixed helps on CPUs too)")
     parser.add_argument("--threads", type=int, help="of this process (default: torch's choice)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw windows, for a GPU")
     parser.add_argument("--val_every", type=int, default=200, help="steps between validations")
-    parser.add_argument("--val_batches", type=int, default=32)
+    parser.add_argument("--val_batches", type=int, default=64)
     parser.add_argument("--save_every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true")

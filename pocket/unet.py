@@ -85,6 +85,7 @@ def trained_parts(vocab_size: int, width: float = 64) -> nn.ModuleDict:
     parts["unet"] = untrained(width)
     # Torch's fused attention for CPUs is 2.5 times slower than plain products at 8 channels a head.
     parts["unet"].set_default_attn_processor()
+    parts["gpt2"].set_attn_implementation("eager")  # rows of padding alone are NaN in some of the fused kernels
     return parts
 
 
@@ -137,8 +138,12 @@ class UNetStage(L.LightningModule):
         self.register_buffer("abar", DDIMScheduler(**SCHEDULER).alphas_cumprod, persistent=False)
 
     def start_from(self, folder: Path) -> None:
-        """The latent's scale is measured anew only where the encoder is another one by now."""
+        """The text models begin anew where their vocabulary is another one by now, and the latent's scale is measured
+        anew where the encoder is.
+        """
         state = shipped.parts(folder).state_dict()
+        if shipped.pieces(folder) != self.pieces:
+            state = {**self.parts.state_dict(), **{name: x for name, x in state.items() if name.startswith("unet.")}}
         self.parts.load_state_dict(state)
         self.ema.load_state_dict(state)
         vae = shipped.vae(folder)
@@ -204,10 +209,18 @@ class UNetStage(L.LightningModule):
         abar = self.abar[t][:, None, None, None]
         return abar.sqrt() * z + (1 - abar).sqrt() * noise
 
+    def on_before_batch_transfer(self, batch, dataloader_idx: int):
+        """Cut the windows while they are on the CPU: to look for the end of each would wait for a GPU each time."""
+        if not self.trainer.training:
+            return batch
+        long = self.global_step % 8 == 7
+        size = batch["audio"].shape[1]
+        return {**batch, "audio": cut(batch["audio"], size if long else min(SAMPLES, size))}
+
     def training_step(self, batch, batch_idx):
         audio, captions = batch["audio"], batch["caption"]
-        long = self.global_step % 8 == 7 and audio.shape[1] > SAMPLES
-        z = self.encode_audio(cut(audio, audio.shape[1] if long else min(SAMPLES, audio.shape[1])))
+        long = audio.shape[1] > SAMPLES
+        z = self.encode_audio(audio)
         z, captions = self._with_earlier(z, captions, self.hparams.replayed // (3 if long else 1))
         size = len(z)
         chance = torch.rand(size)

@@ -21,16 +21,20 @@ LONG = (2048, 512)  # and of the loss alone: bass needs a long look
 
 
 def untrained(width: float = 256) -> SpeechT5HifiGan:
-    """With ``width`` channels, a multiple of 32, before the first of five upsamplings, each of which halves them."""
+    """With ``width`` channels, a multiple of 16, before the first of four upsamplings, each of which halves them.
+
+    Kernels of transposed convolutions are multiples of their stride, so that every output sample has as many inputs
+    as its neighbours: no tones at multiples of the frame rate, and no tail to cut.
+    """
     return SpeechT5HifiGan(
         SpeechT5HifiGanConfig(
             model_in_dim=64,
             sampling_rate=16000,
             upsample_initial_channel=int(width),
-            upsample_rates=[5, 4, 2, 2, 2],
-            upsample_kernel_sizes=[16, 16, 8, 4, 4],
-            resblock_kernel_sizes=[3, 7],
-            resblock_dilation_sizes=[[1, 3], [1, 3]],
+            upsample_rates=[5, 4, 4, 2],
+            upsample_kernel_sizes=[15, 16, 16, 8],
+            resblock_kernel_sizes=[3, 7, 11],
+            resblock_dilation_sizes=[[1, 3, 5]] * 3,
             normalize_before=False,
         )
     )
@@ -79,6 +83,21 @@ class SpectrumDiscriminator(nn.Module):
         return self.score(x), features
 
 
+def compute_last_stage_exactly(vocoder: SpeechT5HifiGan) -> None:
+    """On a GPU the layers at the output's rate run in full float32: TF32 rounds the samples to 11 bits."""
+
+    def allow(allowed: bool):
+        def hook(*_) -> None:
+            torch.backends.cudnn.allow_tf32 = allowed and torch.get_float32_matmul_precision() != "highest"
+
+        return hook
+
+    blocks = vocoder.resblocks[-len(vocoder.config.resblock_kernel_sizes) :]
+    for layer in (vocoder.upsampler[-1], *blocks, vocoder.conv_post):
+        layer.register_forward_pre_hook(allow(False))
+        layer.register_forward_hook(allow(True))
+
+
 class VocoderStage(L.LightningModule):
     """Matched log-mel L1 and multi-resolution STFT losses; discriminators join when the share ``adversarial_from``
     of the budget is spent: never by default, because minutes on a CPU are no time for them.
@@ -90,6 +109,7 @@ class VocoderStage(L.LightningModule):
     needs_runs = True
     automatic_optimization = False
     frames, batch_size, fill, learning_rate = 64, 12, True, 1e-3
+    precision = "32-true"  # in bf16 the samples themselves would carry noise 50 dB below them: nothing soft is learned
 
     def __init__(
         self,
@@ -97,7 +117,7 @@ class VocoderStage(L.LightningModule):
         start: Path | None = None,
         adversarial_from: float = 1.0,
         vae_share: float = 0.25,
-        mirrored: float = 0.7,
+        mirrored: float = 0.4,
         width: float = 256,
     ):
         super().__init__()
@@ -106,6 +126,7 @@ class VocoderStage(L.LightningModule):
         for layer in self.vocoder.modules():  # the class's own init (std 0.01) is for converted weights
             if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d)):
                 layer.reset_parameters()
+        compute_last_stage_exactly(self.vocoder)
         self.judges = nn.ModuleList(SpectrumDiscriminator(*r) for r in RESOLUTIONS)
         # Frozen and not part of this stage's checkpoint: a list hides it from the module tree.
         heard = start is not None or (Path(runs) / "vae" / "last.ckpt").exists()
@@ -145,7 +166,7 @@ class VocoderStage(L.LightningModule):
         return vae.decode(vae.encode(mel).latent_dist.mode()).sample.float()
 
     def vocode(self, mel: torch.Tensor) -> torch.Tensor:
-        """mel (B, 1, T, 64) -> (B, 160 T); the transposed convolutions' tail of 32 samples is cut."""
+        """mel (B, 1, T, 64) -> (B, 160 T)."""
         return self.vocoder(mel[:, 0])[:, : 160 * mel.shape[2]].float()
 
     def training_step(self, batch, batch_idx):
