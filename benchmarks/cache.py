@@ -28,12 +28,12 @@ from pathlib import Path
 warnings.filterwarnings("ignore")
 
 from ddcm.backbone.tiny import tiny_backbone  # noqa: E402
-from ddcm.fit.cache import encode_all  # noqa: E402
-from ddcm.fit.data import Windows  # noqa: E402
-from ddcm.fit.manifest import read_manifest, split_entries  # noqa: E402
-from ddcm.fit.plan import file_facts, plan_shards  # noqa: E402
-from ddcm.fit.shards import open_folder  # noqa: E402
-from ddcm.fit.stream import TrainStream  # noqa: E402
+from ddcm.fit.data.cache import encode_all  # noqa: E402
+from ddcm.fit.data.manifest import read_manifest, split_entries  # noqa: E402
+from ddcm.fit.data.module import Windows  # noqa: E402
+from ddcm.fit.data.plan import file_facts, plan_shards  # noqa: E402
+from ddcm.fit.data.sampler import TrainStream  # noqa: E402
+from ddcm.fit.data.shards import open_folder  # noqa: E402
 
 AUDIO_BYTES, FRAMES, FRAME_BYTES = 320_044, 250, 2 * 8 * 16
 

@@ -37,19 +37,19 @@ from tqdm import tqdm
 from benchmarks.codec_report import FIELDS, page, plot
 from benchmarks.peers import peers
 from benchmarks.together import Coded, compress, in_lengths
+from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.refine import refine
 from ddcm.codec import vq
 from ddcm.codec.encode import Settings, encode
 from ddcm.codec.files import decoded
 from ddcm.codec.layout import layout
 from ddcm.codec.sound import measure_level, window_mel
 from ddcm.errors import UserError
-from ddcm.evaluate import measure
-from ddcm.listeners import LISTENERS
-from ddcm.mel import LN_TO_DB
-from ddcm.metrics import log_mel_mae_db
+from ddcm.evaluation.folder import measure
+from ddcm.evaluation.metrics import log_mel_mae_db
+from ddcm.evaluation.perceptual import LISTENERS
 from ddcm.pipeline import DDCMPipeline
-from ddcm.quantize.checkpoint import load_codebook
-from ddcm.refine import refine
+from ddcm.quantize.pretrained import load_codebook
 from pocket.batches import validation
 from pocket.corpus import SAMPLE_RATE, Clip, Corpus
 

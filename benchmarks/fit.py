@@ -23,8 +23,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ddcm.fit.data import LatentData
-from ddcm.fit.tally import CodeTally
+from ddcm.fit.data.module import LatentData
+from ddcm.fit.metrics import CodeTally
 from ddcm.quantize import HardQuantizer, Quantized
 from ddcm.quantize.base import to_cells
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from ddcm.backbone.audioldm2 import from_configs
-from ddcm.files import whole
+from ddcm.runtime.files import whole
 
 VAE = dict(
     in_channels=1, out_channels=1, latent_channels=8, block_out_channels=[128, 256, 512], layers_per_block=2,

@@ -22,16 +22,16 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio import audio_writer, level, read_audio
+from ddcm.audio.files import audio_writer, level, read_audio
+from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 from ddcm.codec.layout import layout
-from ddcm.mel import LN_TO_DB, MelSpec, log_mel
 
 ROOT = Path(__file__).parent.parent
 START = 1 / 60  # minutes
 SOURCES = ("speech", "melodic", "drumloop", "bird")
 MEASURED = """
 import resource, sys, time
-from ddcm.cli import main
+from ddcm.cli.main import main
 begin = time.process_time()
 code = main(sys.argv[1:])
 kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

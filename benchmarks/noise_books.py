@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.together import compress
+from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
 from ddcm.codec import turbo
-from ddcm.codec.books import BOOKS
 from ddcm.codec.encode import Settings
 from ddcm.codec.layout import padded_log2
-from ddcm.mel import LN_TO_DB, log_mel
+from ddcm.codec.noise_codebooks import BOOKS
 
 
 def selection_seconds(kind: str, numbers: int, log2_atoms: int, count: int, repeats: int) -> float:

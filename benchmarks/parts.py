@@ -22,8 +22,8 @@ from benchmarks.marks import fill
 from benchmarks.systems import clock
 from ddcm.backbone.audioldm2 import from_configs, widths
 from ddcm.backbone.hifigan import HifiGan2d
-from ddcm.cli_devices import set_threads
-from ddcm.door import machine
+from ddcm.cli.options import set_threads
+from ddcm.cli.report import machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.parts"
 SIZE = 2048  # of the matrices

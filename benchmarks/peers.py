@@ -13,8 +13,8 @@ import numpy as np
 import soundfile
 import torch
 
-from ddcm.audio import resample
-from ddcm.metrics import log_mel_mae_db
+from ddcm.audio.files import resample
+from ddcm.evaluation.metrics import log_mel_mae_db
 
 RATE = 16000
 Peer = Callable[[torch.Tensor], tuple[torch.Tensor, int, float, float]]

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ddcm.audio import read_audio
-from ddcm.door import machine
-from ddcm.files import whole
-from ddcm.peak import cost
+from ddcm.audio.files import read_audio
+from ddcm.cli.report import machine
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES
+from ddcm.runtime.files import whole
+from ddcm.runtime.memory import cost
 
 SCRIPTS = {  # recipe -> what its script's authors say
     "ultimate-fix": "30-45 s",

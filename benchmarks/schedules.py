@@ -6,9 +6,9 @@
 Where to begin a search follows from one measurement. A step from timestep t to s tells (SNR(s) - SNR(t)) / 2 nats of
 each number times the squared error of the denoiser's estimate at t (DiffC, arXiv 2206.08889); summed up, that is what
 it costs to get from noise to any timestep. A schedule whose steps all cost the same and that ends where the rate is
-spent is a good one already. From there the ends and exponents of the curve (``ddcm.container.Curve``) are moved one at
-a time, as long as the coded clips' mels get nearer to the recordings'. All clips share their UNet calls. The table is
-written after each rate and number of steps, and a rerun goes on from there. Use the rows elsewhere with ``compress
+spent is a good one already. From there the ends and exponents of the curve (``ddcm.codec.format.Curve``) are moved one
+at a time, as long as the coded clips' mels get nearer to the recordings'. All clips share their UNet calls. The table
+is written after each rate and number of steps, and a rerun goes on from there. Use the rows elsewhere with ``compress
 --schedules FILE``.
 """
 
@@ -27,20 +27,20 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio import find_audio, level, read_audio
+from ddcm.audio.files import find_audio, level, read_audio
+from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import Backbone, load
-from ddcm.bits import BitWriter
-from ddcm.codec.curve import lists
+from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.decode import sampler_for
 from ddcm.codec.encode import Settings, start, targets_of
+from ddcm.codec.format import Curve
 from ddcm.codec.layout import layout, window_bits
-from ddcm.codec.plan import SHAPE, SHIPPED, nearest
+from ddcm.codec.rate_control import SHAPE, SHIPPED, nearest
+from ddcm.codec.schedule import lists
 from ddcm.codec.trajectory import encode_windows
-from ddcm.container import Curve
+from ddcm.diffusion.schedule import add_noise, quadratic
 from ddcm.errors import UserError
-from ddcm.files import whole
-from ddcm.mel import LN_TO_DB, log_mel
-from ddcm.schedule import add_noise, quadratic
+from ddcm.runtime.files import whole
 
 EVEN = Curve(30, 16, 0, 1)
 EFFICIENCY = 0.8  # of top-M with signs: bits that the best code would need, over its own

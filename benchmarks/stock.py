@@ -25,8 +25,8 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.marks import cell, fill
-from ddcm.cli_devices import set_threads
-from ddcm.door import machine
+from ddcm.cli.options import set_threads
+from ddcm.cli.report import machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.stock"
 HEAD = ("task", "batch", "s", "steps", "dtype", "system", "load, s", "first, s", "second, s", "peak MiB", "times")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio import level
+from ddcm.audio.files import level
+from ddcm.audio.mel import log_mel
 from ddcm.backbone import audioldm2
-from ddcm.mel import log_mel
 from ddcm.pipeline import DDCMPipeline
 
 TASKS = ("generate", "transform", "reconstruct", "compress", "decompress")

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from ddcm.backbone import Backbone
-from ddcm.bits import BitWriter
-from ddcm.codec.curve import lists
+from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.decode import sampler_for
 from ddcm.codec.encode import Settings, scheduled, start, targets_of, with_level
+from ddcm.codec.format import pack
 from ddcm.codec.layout import layout
+from ddcm.codec.schedule import lists
 from ddcm.codec.sound import measure_level, window_mel
 from ddcm.codec.trajectory import encode_windows
-from ddcm.container import pack
 from ddcm.errors import UserError
 
 MOST = 64  # recordings in a call

@@ -37,19 +37,19 @@ class Recipe:
     """reconstruct, transform or generate"""
     about: str
     features: str = "matched"
-    """front end: matched, clap, librosa, librosa-high or plain (ddcm.features)"""
+    """front end: matched, clap, librosa, librosa-high or plain (ddcm.audio.frontends)"""
     raw_features: bool = False
     """leave out the front end's conversion into the VAE's domain: decibels as they are, bands as they are"""
     mode_share: float = 1.0
     """share of the posterior's mode in the latent; the rest is a sample of it"""
     limiter: str = "none"
-    """of the latent's standard deviation: none, strict, loose or balanced (ddcm.limit)"""
+    """of the latent's standard deviation: none, strict, loose or balanced (ddcm.pipeline.limiter)"""
     high_lift: bool = False
-    """raise the mel's high bands where the VAE lost more than a tenth of them (ddcm.vocode)"""
+    """raise the mel's high bands where the VAE lost more than a tenth of them (ddcm.backbone.vocoding)"""
     vocoder: str = "backbone"
     """backbone, refined, direct, griffin-lim; or several with commas: each is tried when the one before fails"""
     after: str = "none"
-    """none; or some of volume, filter, gentle, protect, limit with commas, done in that order (ddcm.post)"""
+    """none; or some of volume, filter, gentle, protect, limit with commas, in that order (ddcm.audio.postprocess)"""
     quantizer: str = "none"
     """none; hard: each cell its nearest atom; soft: a mixture of atoms"""
     temperature: float = 1.0
@@ -80,8 +80,8 @@ class Recipe:
                 raise UserError(f"{name} {value} is outside [{least}, {most}]; the nearest valid one is {nearest:g}")
 
 
-# Behind each name: its medians over the pocket's validation clips, written there by ``python -m docs.recipes --stamp``,
-# whose page, docs/recipes.md, has them by kind of audio.
+# Behind each name: its medians over the pocket's validation clips, by ``python -m benchmarks.recipes --stamp``, whose
+# page, docs/recipes.md, has them by kind of audio.
 RECIPES: dict[str, Recipe] = {
     "matched": Recipe(  # log_mel_mae_db 2.39, hf_ratio_db -1.76
         "reconstruct", "mel, VAE and vocoder as they were trained, nothing quantised",

@@ -17,7 +17,7 @@ from diffusers import AudioLDM2Pipeline, DDIMScheduler
 from transformers import logging as transformers_logging
 
 from ddcm.errors import UserError
-from pocket import kept, shipped, text, unet, vae, vocoder
+from pocket import checkpoints, pretrained, text, unet, vae, vocoder
 from pocket.clap import load_clap
 
 STAGES = ("vae", "vocoder", "clap", "unet")
@@ -40,7 +40,7 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
     if trained["vocoder"]:
         speaker = vocoder.load_vocoder(runs)
     else:
-        speaker = shipped.vocoder(start) if start else vocoder.VocoderStage(runs=str(runs)).vocoder
+        speaker = pretrained.vocoder(start) if start else vocoder.VocoderStage(runs=str(runs)).vocoder
     if known["clap"]:
         clap, pieces = load_clap(runs, start)
     else:
@@ -53,9 +53,9 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
         unet.check_frozen(checkpoint["frozen"], unet.frozen_digests(encoder, clap))
         encoder.register_to_config(scaling_factor=round(float(checkpoint["state_dict"]["scaling_factor"]), 6))
     elif start:
-        first = shipped.vae(start)
-        unet.check_frozen(unet.frozen_digests(first, shipped.clap(start)[0]), unet.frozen_digests(encoder, clap))
-        parts = shipped.parts(start)
+        first = pretrained.vae(start)
+        unet.check_frozen(unet.frozen_digests(first, pretrained.clap(start)[0]), unet.frozen_digests(encoder, clap))
+        parts = pretrained.parts(start)
         encoder.register_to_config(scaling_factor=first.config.scaling_factor)
     else:
         parts = unet.trained_parts(len(pieces["unigram"]))
@@ -78,12 +78,12 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
 
 def training(runs: Path, start: Path | None = None) -> dict[str, dict[str, float]]:
     """How long each stage was trained, from its checkpoint: optimiser steps and minutes, with those of ``start``."""
-    facts = shipped.training(start) if start else {}
+    facts = pretrained.training(start) if start else {}
     if (runs / "linear" / "last.ckpt").exists():
         facts.pop("vae", None)  # it began anew
     for stage in ("linear", *STAGES):
         if (runs / stage / "last.ckpt").exists():
-            checkpoint = kept.last(runs, stage)
+            checkpoint = checkpoints.last(runs, stage)
             budget = next(state for name, state in checkpoint["callbacks"].items() if name.startswith("TimeBudget"))
             # Manual optimisation counts a step for each of two optimisers once the discriminators have joined.
             loops = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]

@@ -13,7 +13,7 @@ from matplotlib import figure, ticker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddcm.errors import UserError
-from ddcm.files import whole
+from ddcm.runtime.files import whole
 from pocket.train import STAGES
 
 Curve = list[tuple[int, float]]

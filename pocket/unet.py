@@ -13,9 +13,9 @@ import torch
 from diffusers import AudioLDM2UNet2DConditionModel, DDIMScheduler
 from torch import nn
 
+from ddcm.audio.mel import log_mel
 from ddcm.errors import UserError
-from ddcm.mel import log_mel
-from pocket import kept, shipped, text
+from pocket import checkpoints, pretrained, text
 from pocket.batches import Windows
 from pocket.clap import cut, load_clap
 from pocket.optimizer import muon
@@ -105,7 +105,7 @@ class UNetStage(L.LightningModule):
     needs_runs = True
     # Windows of 5.12 s: seven batches in eight use 2.56 s of each, the eighth all of them, and replays a third as many.
     frames, batch_size, fill, learning_rate = 512, 4, False, 2e-3
-    kept = 4096  # windows to replay
+    checkpoints = 4096  # windows to replay
     timesteps = (25, 150, 350, 600, 850)  # of validation
 
     def __init__(
@@ -138,10 +138,10 @@ class UNetStage(L.LightningModule):
 
     def start_from(self, folder: Path) -> None:
         """The latent's scale is measured anew only where the encoder is another one by now."""
-        state = shipped.parts(folder).state_dict()
+        state = pretrained.parts(folder).state_dict()
         self.parts.load_state_dict(state)
         self.ema.load_state_dict(state)
-        vae = shipped.vae(folder)
+        vae = pretrained.vae(folder)
         if encoder_digest(vae) == self.frozen["vae"]:
             self.scaling_factor.fill_(vae.config.scaling_factor)
 
@@ -243,7 +243,7 @@ class UNetStage(L.LightningModule):
 
 def load_parts(runs: Path) -> tuple[nn.ModuleDict, dict]:
     """The averaged weights of a runs folder (unet, t5, projection, gpt2), fp32, and the rest of the checkpoint."""
-    checkpoint = kept.last(runs, "unet")
-    parts = trained_parts(len(checkpoint["pieces"]["unigram"]), **kept.width(checkpoint))
-    parts.load_state_dict(kept.weights(checkpoint, "ema."))
+    checkpoint = checkpoints.last(runs, "unet")
+    parts = trained_parts(len(checkpoint["pieces"]["unigram"]), **checkpoints.width(checkpoint))
+    parts.load_state_dict(checkpoints.weights(checkpoint, "ema."))
     return parts.eval().requires_grad_(False), checkpoint

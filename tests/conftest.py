@@ -69,6 +69,6 @@ def tiny():
 @pytest.fixture(scope="session")
 def speech():
     """Real audio: (S,) at 16 kHz."""
-    from ddcm.audio import read_audio
+    from ddcm.audio.files import read_audio
 
     return read_audio(EXAMPLES / "speech.flac")

@@ -144,11 +144,14 @@ def loaded_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement, absent",
     [
-        ("import ddcm, ddcm.recipes, ddcm.advice, ddcm.cli", {"torch", "numpy", "librosa", "transformers"}),
-        ("import ddcm.container, ddcm.codec.layout, ddcm.inspect", {"torch", "numpy"}),
+        ("import ddcm, ddcm.recipes, ddcm.advice, ddcm.cli.main", {"torch", "numpy", "librosa", "transformers"}),
+        ("import ddcm.codec.format, ddcm.codec.layout, ddcm.cli.info", {"torch", "numpy"}),
         ("import ddcm.pipeline", {"constriction", "diffusers", "transformers", "lightning", "librosa", "matplotlib"}),
-        ("import ddcm.app.serve", {"gradio", "diffusers", "transformers", "lightning", "matplotlib"}),
-        ("import ddcm.door, ddcm.compare", {"diffusers", "transformers", "lightning", "matplotlib", "pesq", "pystoi"}),
+        ("import ddcm.app.server", {"gradio", "diffusers", "transformers", "lightning", "matplotlib"}),
+        (
+            "import ddcm.cli.report, ddcm.evaluation.compare",
+            {"diffusers", "transformers", "lightning", "matplotlib", "pesq", "pystoi"},
+        ),
     ],
 )
 def test_light_imports(statement, absent):

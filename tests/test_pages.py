@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("lightning")
 
-from ddcm import cli
+from ddcm.cli import main as cli
 from ddcm.fit.cli import main as train
 from ddcm.recipes import RECIPES
-from tests.commands import PAGES, all_commands, commands, understood
 from tests.conftest import ROOT
+from tests.helpers.commands import PAGES, all_commands, commands, understood
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HOWTO, TUTORIAL = ROOT / "docs" / "howto.md", ROOT / "docs" / "tutorial.md"
@@ -34,9 +34,9 @@ def test_every_command_is_understood(line, tmp_path):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where commands run as in the project's folder; what they write, recipes included, is gone afterwards."""
-    runpy.run_path(str(ROOT / "docs" / "tutorial.py"))["linked"](tmp_path)
+    runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["linked"](tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddcm.evaluate.installed", dict)  # other people's metrics take seconds
+    monkeypatch.setattr("ddcm.evaluation.folder.installed", dict)  # other people's metrics take seconds
     before = dict(RECIPES)
     yield tmp_path
     RECIPES.clear()
@@ -70,7 +70,7 @@ def test_the_tutorial_runs_and_is_short(folder):
 
 
 def test_every_step_of_the_tutorial_shows_what_it_printed():
-    steps = runpy.run_path(str(ROOT / "docs" / "tutorial.py"))["steps"](TUTORIAL.read_text(encoding="utf-8"))
+    steps = runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["steps"](TUTORIAL.read_text(encoding="utf-8"))
     shown = [step["output"] for step in steps if step["output"] is not None]
     assert len(shown) == 4 and all(len(output.splitlines()) > 3 for output in shown)
 
@@ -104,8 +104,8 @@ def test_python_in_the_howto_runs(folder, capsys):
 
 
 def test_the_reference_is_that_of_the_docstrings():
-    written = runpy.run_path(str(ROOT / "docs" / "reference.py"))["page"]()
-    assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == written, "run: python docs/reference.py"
+    written = runpy.run_path(str(ROOT / "scripts" / "reference.py"))["page"]()
+    assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == written, "run: python scripts/reference.py"
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "LICENSES.md"], ids=lambda page: page.name)
@@ -128,4 +128,4 @@ def test_the_index_has_every_page():
 @pytest.mark.slow
 def test_the_tutorial_from_clone_to_decoded_file():
     """Literally: clones what is committed, makes an environment, installs, fits, compresses."""
-    subprocess.run([sys.executable, "docs/tutorial.py", "--fresh", "--keep"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "scripts/tutorial.py", "--fresh", "--keep"], cwd=ROOT, check=True)

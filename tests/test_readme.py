@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from ddcm import cli
-from ddcm.audio import read_audio, write_audio
+from ddcm.audio.files import read_audio, write_audio
+from ddcm.cli import main as cli
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ LINES = [
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
 ]
-# Needs a network, a fit or the line before it, or never ends (tests/test_serve.py has that one).
+# Needs a network, a fit or the line before it, or never ends (tests/app/test_server.py has that one).
 ELSEWHERE = ("cvssp", "runs/", ".ddcm", "compress", "serve")
 VERBS = sorted({line for line in LINES if line.startswith("ddcm ")})
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from ddcm.app import controls
-from ddcm.app.controls import MOVES_CONTROLS, left, right, wire
-from ddcm.app.look import framed
-from ddcm.app.studio import Studio
-from ddcm.app.work import Desk, sends_itself
+from ddcm.app import components
+from ddcm.app.components import MOVES_CONTROLS, left, right, wire
+from ddcm.app.jobs import Desk, sends_itself
+from ddcm.app.service import Studio
+from ddcm.app.theme import framed
 from ddcm.recipes import DEFAULTS
 
 PROGRESS = gr.Progress()
@@ -33,12 +33,12 @@ class Tabs:
 
     def reconstruct(self) -> None:
         with left("Through the model and back: what its latents keep of a recording."):
-            source = controls.source(self.studio, self.examples)
-            recipe = controls.recipe(self.studio, "reconstruct")
-            seed = controls.seed()
-            run, cancel = controls.buttons("Reconstruct")
+            source = components.source(self.studio, self.examples)
+            recipe = components.recipe(self.studio, "reconstruct")
+            seed = components.seed()
+            run, cancel = components.buttons("Reconstruct")
         with right():
-            results = controls.results()
+            results = components.results()
 
         async def reconstruct(audio, recipe, seed, request: gr.Request, progress=PROGRESS):
             def work(folder, on_step):
@@ -51,18 +51,18 @@ class Tabs:
     def transform(self) -> None:
         start = self.studio.chosen("transform", DEFAULTS["transform"])
         with left("A new sound that follows yours: as closely as you like, and towards a prompt if you give one."):
-            source = controls.source(self.studio, self.examples)
+            source = components.source(self.studio, self.examples)
             strength = gr.Slider(
                 0, 1, start.strength, step=0.05, label="Strength", info="0 keeps the recording, 1 only its length."
             )
-            prompt, negative = controls.words()
+            prompt, negative = components.words()
             with gr.Accordion("More settings", open=False):
-                recipe = controls.recipe(self.studio, "transform")
-                steps, guidance = controls.steps(start.steps), controls.guidance(start.guidance_scale)
-                seed = controls.seed()
-            run, cancel = controls.buttons("Transform")
+                recipe = components.recipe(self.studio, "transform")
+                steps, guidance = components.steps(start.steps), components.guidance(start.guidance_scale)
+                seed = components.seed()
+            run, cancel = components.buttons("Transform")
         with right():
-            results = controls.results()
+            results = components.results()
 
         async def transform(
             audio, strength, prompt, negative_prompt, recipe, steps, guidance_scale, seed,
@@ -87,17 +87,17 @@ class Tabs:
     def generate(self) -> None:
         start = self.studio.chosen("generate", DEFAULTS["generate"])
         with left("From noise to a sound, under a prompt, with the codebook acting where the recipe says."):
-            prompt, negative = controls.words()
+            prompt, negative = components.words()
             most = self.studio.limits.max_seconds
             duration = gr.Slider(0.5, most, min(5, most), step=0.5, label="Seconds", info="10 are what it knows best.")
-            recipe = controls.recipe(self.studio, "generate")
+            recipe = components.recipe(self.studio, "generate")
             with gr.Accordion("More settings", open=False):
-                steps, guidance = controls.steps(start.steps), controls.guidance(start.guidance_scale)
+                steps, guidance = components.steps(start.steps), components.guidance(start.guidance_scale)
                 n = gr.Slider(1, 8, start.n, step=1, label="Candidates", info="The best by CLAP score is kept.")
-                seed = controls.seed()
-            run, cancel = controls.buttons("Generate")
+                seed = components.seed()
+            run, cancel = components.buttons("Generate")
         with right():
-            results = controls.results(before=False)
+            results = components.results(before=False)
 
         async def generate(
             prompt, duration_s, negative_prompt, recipe, steps, guidance_scale, n, seed,
@@ -121,7 +121,7 @@ class Tabs:
 
     def compress(self) -> None:
         with left("A file of about a kilobit a second, from which the model makes the recording again."):
-            source = controls.source(self.studio, self.examples)
+            source = components.source(self.studio, self.examples)
             kbps = gr.Slider(0.25, 4, 1, step=0.05, label="Rate (kbps)", info="More sounds better.")
             listen = gr.Checkbox(True, label="Decode it too, to listen", info="Takes as long again.")
             with gr.Accordion("More settings", open=False):
@@ -129,11 +129,11 @@ class Tabs:
                     0, label="Steps", info="For each 10 s. 0: what is best at the rate.", precision=0, minimum=0
                 )
                 prompt = gr.Textbox("", label="Prompt", placeholder="what it is; kept in the file", max_length=1000)
-                seed = controls.seed()
-            run, cancel = controls.buttons("Compress")
+                seed = components.seed()
+            run, cancel = components.buttons("Compress")
             file = gr.File(label="Compressed file", interactive=False, elem_id="compressed")
         with right():
-            results = controls.results()
+            results = components.results()
 
         async def compress(audio, kbps, listen, steps, prompt, seed, request: gr.Request, progress=PROGRESS):
             chosen = {"kbps": kbps, "steps": steps or None, "prompt": prompt, "seed": seed}
@@ -151,9 +151,9 @@ class Tabs:
         with left("Bring a .ddcm file that was made with this backbone and hear what is in it."):
             source = gr.File(label=".ddcm file", file_types=[".ddcm"], type="filepath", elem_id="to-decompress")
             sends_itself(source)
-            run, cancel = controls.buttons("Decompress")
+            run, cancel = components.buttons("Decompress")
         with right():
-            results = controls.results(before=False)
+            results = components.results(before=False)
 
         async def decompress(file, request: gr.Request, progress=PROGRESS):
             def work(folder, on_step):
@@ -165,10 +165,10 @@ class Tabs:
 
     def compare(self) -> None:
         with left("Every recipe on one recording, side by side, with metrics. Takes a while; keep it short."):
-            source = controls.source(self.studio, self.examples)
-            prompt, negative = controls.words()
-            seed = controls.seed()
-            run, cancel = controls.buttons("Compare")
+            source = components.source(self.studio, self.examples)
+            prompt, negative = components.words()
+            seed = components.seed()
+            run, cancel = components.buttons("Compare")
             file = gr.File(label="Report (one page that opens anywhere)", interactive=False)
         with right():
             report = gr.HTML(elem_classes="report")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddcm.backbone.base import Backbone, Condition
 from ddcm.errors import UserError
-from ddcm.files import shipped
+from ddcm.runtime.files import shipped
 
 __all__ = ["Backbone", "Condition", "load"]
 
@@ -26,7 +26,7 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
         UserError: not found, or not an AudioLDM2.
     """
     from ddcm.backbone.audioldm2 import from_folder
-    from ddcm.backbone.frozen import FrozenBackbone
+    from ddcm.backbone.latent_diffusion import FrozenBackbone
     from ddcm.backbone.tiny import tiny_backbone
 
     if str(name) == "tiny":

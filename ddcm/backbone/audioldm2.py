@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from ddcm.audio import resample
+from ddcm.audio.files import resample
 from ddcm.backbone.base import Condition
-from ddcm.backbone.frozen import Parts, digest_of, head_counts, widths
+from ddcm.backbone.latent_diffusion import Parts, digest_of, head_counts, widths
 from ddcm.backbone.text import Fetch, encode_prompt, encode_t5
 from ddcm.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
-from ddcm.mel import MelSpec
+from ddcm.audio.mel import MelSpec
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ddcm.backbone.audioldm2 import from_configs
-from ddcm.backbone.frozen import FrozenBackbone
+from ddcm.backbone.latent_diffusion import FrozenBackbone
 
 CONFIGS = {
     "vae": dict(

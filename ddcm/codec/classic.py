@@ -11,8 +11,8 @@ import math
 
 import torch
 
-from ddcm.bits import BitReader, BitWriter
-from ddcm.codec.books import Book
+from ddcm.codec.bitstream import BitReader, BitWriter
+from ddcm.codec.noise_codebooks import Book
 from ddcm.codec.turbo import Choice
 
 FIXED = 1 << 8  # weights are integers on this grid, so that their sum is exact

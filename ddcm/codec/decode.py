@@ -8,14 +8,14 @@ from dataclasses import astuple
 import torch
 
 from ddcm.backbone import Backbone
-from ddcm.bits import BitReader
 from ddcm.codec import vq
+from ddcm.codec.bitstream import BitReader
+from ddcm.codec.format import Stream
 from ddcm.codec.layout import BANDS, CHANNELS, Layout, window_bits
 from ddcm.codec.sound import audio_pieces, mels
 from ddcm.codec.trajectory import Sampler, decode_windows
-from ddcm.container import Stream
 from ddcm.errors import UserError
-from ddcm.quantize.checkpoint import Codebook
+from ddcm.quantize.pretrained import Codebook
 
 
 def said_in_file(backbone: Backbone) -> dict:

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import torch
 
+from ddcm.audio.recording import Recording
 from ddcm.backbone import Backbone
-from ddcm.bits import BitWriter
 from ddcm.codec import vq
-from ddcm.codec.curve import lists
+from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.decode import latents, said_in_file, sampler_for
+from ddcm.codec.format import BOOKS, MODES, Curve, Lists, Stream, pack
 from ddcm.codec.layout import BANDS, Layout, layout, padded_log2
-from ddcm.codec.plan import QUALITIES, planned
+from ddcm.codec.rate_control import QUALITIES, planned
+from ddcm.codec.schedule import lists
 from ddcm.codec.sound import measure_level, window_mel
 from ddcm.codec.trajectory import encode_windows, same_arithmetic
-from ddcm.container import BOOKS, MODES, Curve, Lists, Stream, pack
 from ddcm.errors import UserError
-from ddcm.quantize.checkpoint import Codebook
-from ddcm.recording import Recording
+from ddcm.quantize.pretrained import Codebook
 
 OnStep = Callable[[int, int], None]
 Targets = tuple[torch.Tensor, torch.Tensor]

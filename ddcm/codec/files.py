@@ -8,21 +8,21 @@ from typing import Any
 
 import torch
 
-from ddcm.audio import LONGEST, audio_writer
+from ddcm.audio.files import LONGEST, audio_writer
 from ddcm.backbone import Backbone
-from ddcm.codec.curve import lists
 from ddcm.codec.decode import latents, refuse_others, sound
+from ddcm.codec.format import Stream, read, unpack
 from ddcm.codec.layout import Layout, verified
-from ddcm.container import Stream, read, unpack
+from ddcm.codec.schedule import lists
 from ddcm.errors import UserError
-from ddcm.files import whole
-from ddcm.quantize.checkpoint import Codebook
+from ddcm.quantize.pretrained import Codebook
+from ddcm.runtime.files import whole
 
 OnStep = Callable[[int, int], None]
 
 
 def find(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
-    """``.ddcm`` files, sorted, each with its name relative to what was given, as ``ddcm.audio.find_audio`` has it."""
+    """``.ddcm`` files, sorted, each with its name relative to what was given, as of ``ddcm.audio.files.find_audio``."""
     found: list[tuple[Path, Path]] = []
     for given in map(Path, inputs):
         inside = [given]
@@ -66,7 +66,7 @@ def decompress(
 def decoded(
     data: bytes, backbone: Backbone, codebook: Codebook | None, vocoder: str, on_step: OnStep | None
 ) -> dict[str, Any]:
-    """A file's bytes -> the fields of ``ddcm.pipeline.Output``, all in memory.
+    """A file's bytes -> the fields of ``ddcm.pipeline.output.Output``, all in memory.
 
     Raises:
         UserError: as ``opened``; or so long that it has to be decoded to a file.

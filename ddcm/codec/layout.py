@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ddcm.bits import subset_bits
-from ddcm.codec.curve import lists
-from ddcm.container import MAX_ATOMS, Stream
+from ddcm.codec.bitstream import subset_bits
+from ddcm.codec.format import MAX_ATOMS, Stream
+from ddcm.codec.schedule import lists
 from ddcm.errors import UserError
 
 FRAMES, OVERLAP = 1024, 64  # mel frames: the longest window (10.24 s), and what neighbours share at least

@@ -6,21 +6,21 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from ddcm.audio import PEAK, SILENCE
+from ddcm.audio.files import PEAK, SILENCE
+from ddcm.audio.mel import MelSpec, log_mel
+from ddcm.audio.recording import Recording
+from ddcm.audio.refine import refine
 from ddcm.backbone import Backbone
+from ddcm.backbone.vocoding import with_context
+from ddcm.codec.format import Stream
 from ddcm.codec.layout import Layout
 from ddcm.codec.trajectory import same_arithmetic
-from ddcm.container import Stream
-from ddcm.mel import MelSpec, log_mel
-from ddcm.recording import Recording
-from ddcm.refine import refine
-from ddcm.vocode import with_context
 
 CONTEXT = 3  # mel frames on each side that a frame's spectrum reaches into
 
 
 def measure_level(audio: torch.Tensor | Recording) -> tuple[float, float]:
-    """(mean, gain) of audio (S,), as ``ddcm.audio.level`` has them, without a second copy of a long recording."""
+    """(mean, gain) of audio (S,), as ``ddcm.audio.files.level`` has them, without a second copy of a long recording."""
     if isinstance(audio, Recording):
         return audio.level.mean, audio.level.gain
     mean = float(sum(piece.double().sum() for piece in audio.split(1 << 20))) / len(audio)

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from ddcm.bits import BitReader, BitWriter
 from ddcm.codec import classic, turbo
-from ddcm.codec.books import BOOKS, Book, start_noise
-from ddcm.codec.curve import lists
+from ddcm.codec.bitstream import BitReader, BitWriter
+from ddcm.codec.format import Stream
 from ddcm.codec.layout import BANDS, CHANNELS, Layout
-from ddcm.container import Stream
-from ddcm.sample import Denoise, denoise_loop
+from ddcm.codec.noise_codebooks import BOOKS, Book, start_noise
+from ddcm.codec.schedule import lists
+from ddcm.diffusion.loop import Denoise, denoise_loop
 
 Pick = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
 """``pick(step, x0, count) -> noises (n,)`` of the windows' step, from their estimates x0 (W, C, L, F)."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import torch
 
-from ddcm.bits import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
-from ddcm.codec.books import Indices
+from ddcm.codec.bitstream import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
+from ddcm.codec.noise_codebooks import Indices
 
 Choice = tuple[Indices, Indices]
 """(atoms, integer weights): what the noise of a step is the sum of."""

@@ -9,13 +9,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from ddcm.ending import ending
 from ddcm.errors import UserError
 from ddcm.fit.bounded import guard_yaml
-from ddcm.fit.data import LatentData
-from ddcm.fit.export import BEST, ExportCodebook
+from ddcm.fit.callbacks import BEST, ExportCodebook
+from ddcm.fit.data.module import LatentData
 from ddcm.fit.module import CodebookModule
-from ddcm.quantize.checkpoint import DAMAGED
+from ddcm.quantize.pretrained import DAMAGED
+from ddcm.runtime.exit import ending
 
 
 class SaveConfig(SaveConfigCallback):

@@ -10,17 +10,17 @@ import lightning as L
 import torch
 from torch import nn
 
-from ddcm import dist
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError
-from ddcm.fit.diffusion import DenoisingTally, diffusion_loss
-from ddcm.fit.frozen import frozen_backbone
-from ddcm.fit.listen import mel_difference_db, show, show_codebook
-from ddcm.fit.tally import CodeTally
+from ddcm.fit.backbone import frozen_backbone
+from ddcm.fit.denoising import DenoisingTally, diffusion_loss
+from ddcm.fit.metrics import CodeTally
+from ddcm.fit.tensorboard import mel_difference_db, show, show_codebook
 from ddcm.quantize import HardQuantizer, Quantized, Quantizer
 from ddcm.quantize.base import to_cells
-from ddcm.quantize.checkpoint import Codebook, describe, load_codebook
+from ddcm.quantize.pretrained import Codebook, describe, load_codebook
 from ddcm.quantize.spec import to_spec
+from ddcm.runtime import distributed
 
 LISTEN_WINDOWS = 4  # decoded at each validation for val/log_mel_mae_db
 
@@ -139,7 +139,7 @@ class CodebookModule(L.LightningModule):
         stream, cells = self._data.train_stream(), []
         for _ in range(self.init_batches):
             z = next(stream)["z"].to(self.device)
-            together = dist.gather_rows(z.flatten(1)).reshape(-1, *z.shape[1:])
+            together = distributed.gather_rows(z.flatten(1)).reshape(-1, *z.shape[1:])
             cells.append(to_cells(together, self.quantizer.embedding_dim))
         count, size = sum(map(len, cells)), self.quantizer.codebook_size
         if size > count:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ddcm.quantize.gradient import GRADIENTS
 from ddcm.quantize.kmeans import Distance
-from ddcm.quantize.single import SingleCodebook
+from ddcm.quantize.vector import SingleCodebook
 
 
 class HardQuantizer(SingleCodebook):

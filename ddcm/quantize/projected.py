@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ddcm.dist import from_rank_zero
 from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
 from ddcm.quantize.hard import HardQuantizer
+from ddcm.runtime.distributed import from_rank_zero
 
 
 class ProjectedQuantizer(Quantizer):

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ddcm.dist import from_rank_zero
 from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
 from ddcm.quantize.gradient import GRADIENTS
 from ddcm.quantize.hard import HardQuantizer
-from ddcm.quantize.single import SingleCodebook
+from ddcm.quantize.vector import SingleCodebook
+from ddcm.runtime.distributed import from_rank_zero
 
 MOST = 64  # levels; a .ddcm file has no more either
 

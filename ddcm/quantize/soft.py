@@ -7,7 +7,7 @@ import torch
 from ddcm.quantize.gradient import straight_through
 from ddcm.quantize.kmeans import Distance
 from ddcm.quantize.mixture import mixture
-from ddcm.quantize.single import SingleCodebook
+from ddcm.quantize.vector import SingleCodebook
 
 
 class SoftQuantizer(SingleCodebook):

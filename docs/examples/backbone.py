@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import torch
 
+from ddcm.audio.mel import MelSpec
 from ddcm.backbone import Backbone, Condition
-from ddcm.backbone.frozen import digest_of
-from ddcm.mel import MelSpec
-from ddcm.vocode import griffin_lim
+from ddcm.backbone.latent_diffusion import digest_of
+from ddcm.backbone.vocoding import griffin_lim
 
 MEAN, KEPT = -6.0, 8  # nats: where log-mels lie; coefficients of a block of 4 x 4
 LOWEST_FIRST = sorted(range(16), key=lambda i: (i // 4 + i % 4, i))[:KEPT]

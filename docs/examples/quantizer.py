@@ -66,6 +66,6 @@ class ProductQuantizer(Quantizer):
 
 
 if __name__ == "__main__":
-    from ddcm.cli import main
+    from ddcm.cli.main import main
 
     raise SystemExit(main())

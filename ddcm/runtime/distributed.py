@@ -1,0 +1,105 @@
+"""Several processes as one: ranks, sums over ranks, and a share of a list of work."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as td
+
+from ddcm.cli.launcher import launched
+
+T = TypeVar("T")
+
+
+def active() -> bool:
+    return td.is_available() and td.is_initialized()
+
+
+def rank() -> int:
+    """This process's rank: of the process group if there is one, else what torchrun or SLURM say."""
+    if active():
+        return td.get_rank()
+    return launched()[0]
+
+
+def world_size() -> int:
+    if active():
+        return td.get_world_size()
+    return launched()[1]
+
+
+def sum_over_ranks(*tensors: torch.Tensor) -> None:
+    """Add each tensor up over all ranks, in place. One process: nothing to do."""
+    if active():
+        for tensor in tensors:
+            td.all_reduce(tensor)
+
+
+def from_rank_zero(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor of rank 0, on every rank, in place."""
+    if active():
+        td.broadcast(tensor, src=0)
+    return tensor
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (n, D) of every rank, interleaved (row 0 of each rank, row 1 of each, ...): (world * n, D).
+
+    Interleaved so that the order is the one in which a single process would have met them when ranks are
+    dealt samples round-robin. Every rank must bring the same n.
+    """
+    if not active():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(td.get_world_size())]
+    td.all_gather(parts, rows.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+def total_rows(rows: torch.Tensor) -> int:
+    """Rows of all ranks together; every rank has as many."""
+    return len(rows) * (td.get_world_size() if active() else 1)
+
+
+def pick_rows(rows: torch.Tensor, chosen: torch.Tensor, block: int) -> torch.Tensor:
+    """Rows (n, D) of the whole batch by their index there: (len(chosen), D), the same on every rank.
+
+    The whole batch is what one process would have held: blocks of ``block`` rows (the cells of one sample),
+    dealt to the ranks round-robin. Each rank fills in the rows that it has; the sum is everybody's.
+    """
+    chosen = chosen.to(rows.device)
+    if not active():
+        return rows[chosen]
+    block_index = chosen // block
+    mine = block_index % td.get_world_size() == td.get_rank()
+    local = block_index // td.get_world_size() * block + chosen % block
+    picked = rows.new_zeros(len(chosen), rows.shape[1])
+    picked[mine] = rows[local[mine]]
+    td.all_reduce(picked)
+    return picked
+
+
+def barrier() -> None:
+    """Wait until every rank is here. One process: nothing to do."""
+    if active():
+        td.barrier()
+
+
+def share(items: Sequence[T], index: int, count: int) -> list[T]:
+    """Every ``count``-th item from ``index``: disjoint, together everything."""
+    return list(items[index::count])
+
+
+def share_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
+    """Places of this process's items, dearest first: each item goes to who has least so far. Disjoint, together
+    everything, and the same whoever asks."""
+    loads = [(0.0, number) for number in range(count)]
+    mine = []
+    for place in sorted(range(len(costs)), key=lambda place: (-costs[place], place)):
+        load, taker = heapq.heappop(loads)
+        heapq.heappush(loads, (load + costs[place], taker))
+        if taker == index:
+            mine.append(place)
+    return mine

@@ -1,0 +1,94 @@
+"""Where things are cached, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+KEPT = 40  # letters of a name in its temporary one: one of the greatest length still has room for what is added
+
+
+def cache_dir() -> Path:
+    """``$DDCM_CACHE``, or ``ddcm`` in the user's cache folder."""
+    if "DDCM_CACHE" in os.environ:
+        return Path(os.environ["DDCM_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ddcm"
+
+
+def shipped(name: str | Path) -> Path:
+    """``name`` as it is, or in the project's own folder where only that exists: found from any working folder."""
+    beside = Path(__file__).parents[2] / name
+    return beside if beside.exists() and not Path(name).exists() else Path(name)
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    """All there are. Unlike ``Path.rglob``, ``os.walk`` goes on when a folder goes away meanwhile."""
+    for inside, _, names in os.walk(folder):
+        yield from (Path(inside, name) for name in names)
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that were killed left of ``path`` under its temporary names."""
+    path = Path(path)
+    for left in path.parent.glob(glob.escape(f".{path.stem[:KEPT]}.") + "*-*.part*"):
+        pid = left.name[len(f".{path.stem[:KEPT]}.") :].partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside ``path``; it takes the place of ``path`` only if the block succeeds.
+
+    For a file or a folder. The temporary name keeps the suffix, which some writers look at. Writers of the same path,
+    in one process or in many, do not meet, and the last one to finish wins.
+
+    Raises:
+        OSError: of ``path``, not of the temporary name: a full disk, a folder that may not be written, ...
+    """
+    path = Path(path)
+    unique = f".{path.stem[:KEPT]}.{os.getpid()}-{secrets.token_hex(4)}.part"
+    temporary = path.with_name(unique + path.suffix[-20:])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if temporary.is_dir():
+            _replace_folder(temporary, path, path.with_name(unique + ".old"))
+        else:
+            os.replace(temporary, path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        with suppress(OSError):  # what went wrong is already being told
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+
+
+def _replace_folder(new: Path, path: Path, aside: Path) -> None:
+    """A folder with something in it cannot be replaced in one step: it is moved aside first."""
+    while True:
+        try:
+            os.replace(new, path)
+            return
+        except OSError as error:  # not empty, or a file
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with suppress(FileNotFoundError):  # another writer was faster
+            os.replace(path, aside)
+            shutil.rmtree(aside)

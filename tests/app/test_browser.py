@@ -1,0 +1,148 @@
+"""The page as people see it, in a browser: what a first visitor does from end to end, and what a mistake looks like."""
+
+import shutil
+
+import pytest
+
+from ddcm.app.service import Limits
+from tests.conftest import EXAMPLES
+from tests.helpers.served import PASSWORD, served, tone
+
+api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("gradio")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium installed")
+WAIT_MS = 120_000
+FAKE_MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+# The players keep their audio elements to themselves: they are noted as they are made.
+NOTE_PLAYERS = """
+window.players = [];
+const make = Document.prototype.createElement;
+Document.prototype.createElement = function (name, ...rest) {
+  const element = make.call(this, name, ...rest);
+  if (String(name).toLowerCase() === "audio") window.players.push(element);
+  return element;
+};
+"""
+NEW_PLAYER = "number => window.players.slice(number).some(p => p.duration > 0)"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_MICROPHONE])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def server(tiny):
+    with served(tiny, Limits(max_seconds=4, max_megabytes=0.5)) as running:
+        yield running
+
+
+class Page:
+    """A visitor's tab, logged in, and what it asked for and complained of."""
+
+    def __init__(self, browser, address):
+        self.address, self.asked, self.complaints = address, [], []
+        self.tab = browser.new_page(viewport={"width": 1360, "height": 1000})
+        self.tab.set_default_timeout(WAIT_MS)
+        self.tab.add_init_script(NOTE_PLAYERS)
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.goto(address)
+        self.tab.locator("input").first.fill("anyone")
+        self.tab.locator("input[type=password]").fill(PASSWORD)
+        self.tab.get_by_role("button", name="Login").click()
+        self.tab.get_by_role("tab", name="Transform", exact=True).wait_for()
+
+    def open(self, verb):
+        self.tab.get_by_role("tab", name=verb, exact=True).click()
+        self.panel = self.tab.locator("[role=tabpanel]:visible")
+
+    def bring(self, path):
+        with self.tab.expect_response(lambda answer: "/upload" in answer.url):
+            self.panel.locator("input[type=file]").first.set_input_files(path)
+
+    def set(self, label, value):
+        self.panel.get_by_role("button", name="More settings").click()
+        number = self.panel.get_by_label(label, exact=False).and_(self.panel.locator("input[type=number]")).first
+        number.fill(str(value))
+        number.press("Tab")
+
+    def run(self, verb):
+        """The duration of the player that came."""
+        before = self.tab.evaluate("window.players.length")
+        self.tab.locator(f"#run-{verb.lower()}").click()
+        self.panel.locator(".picture img").wait_for()
+        self.tab.wait_for_function(NEW_PLAYER, arg=before)
+        return self.tab.evaluate("n => Math.max(...window.players.slice(n).map(p => p.duration || 0))", before)
+
+    def told(self):
+        """The line of the message that came up; it is closed again."""
+        text = self.tab.locator(".toast-message-text").last
+        text.wait_for()
+        line = text.inner_text()
+        self.tab.locator(".toast-close").first.click()
+        text.wait_for(state="detached")
+        return line.strip()
+
+
+def test_a_visit_from_end_to_end(browser, server, tmp_path):
+    page = Page(browser, server.address)
+    source = EXAMPLES / "bird.flac"
+
+    page.open("Transform")
+    page.bring(source)
+    page.set("Steps", 2)
+    assert page.run("Transform") == pytest.approx(2.99, abs=0.05)
+    assert float(page.panel.locator("[data-name=log_mel_mae_db] b").inner_text().split()[0].rstrip("dB")) > 0
+    page.panel.get_by_label("Play").last.click()
+    page.tab.wait_for_function("window.players.some(p => p.currentTime > 0)")
+
+    page.open("Compress")
+    page.bring(source)
+    page.set("Steps", 2)
+    assert page.run("Compress") == pytest.approx(2.99, abs=0.05)
+    with page.tab.expect_download() as download:
+        page.panel.locator("#compressed a").first.click()
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    assert file.suffix == ".ddcm" and 300 < file.stat().st_size < 500
+
+    page.open("Decompress")
+    page.bring(file)
+    assert page.run("Decompress") == pytest.approx(2.99, abs=0.05)
+
+    elsewhere = [url for url in page.asked if not url.startswith((server.address, "data:", "blob:"))]
+    assert elsewhere == [] and page.complaints == []
+    page.tab.close()
+
+
+@pytest.mark.slow  # the same refusals are tested through the API; this is what they look like
+def test_mistakes_are_told_and_cancel_cancels(browser, server, tmp_path):
+    page = Page(browser, server.address)
+    page.open("Reconstruct")
+    page.tab.locator("#run-reconstruct").click()
+    assert "bring a file first" in page.told()
+    (tmp_path / "words.wav").write_text("no sound")
+    for path, says in ((tone(tmp_path / "long.wav", 5), "long.wav: longer than 4 s"),
+                       (tmp_path / "words.wav", "words.wav: not readable as audio")):  # fmt: skip
+        page.bring(path)
+        page.tab.wait_for_timeout(300)
+        page.tab.locator("#run-reconstruct").click()
+        line = page.told()
+        assert says in line and "\n" not in line
+        page.panel.get_by_label("Clear").first.click()
+    page.bring(tone(tmp_path / "large.wav", 20))
+    assert "size" in page.told().lower()
+
+    page.open("Generate")
+    page.set("Steps", 200)
+    page.tab.locator("#run-generate").click()
+    page.panel.get_by_text("steps |").wait_for()
+    page.tab.locator("#cancel-generate").click()
+    page.panel.get_by_text("steps |").wait_for(state="hidden")
+    assert page.panel.locator(".picture img").count() == 0 and page.complaints == []
+    page.tab.close()
