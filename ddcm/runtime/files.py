@@ -22,9 +22,15 @@ def cache_dir() -> Path:
 
 
 def shipped(name: str | Path) -> Path:
-    """``name`` as it is, or in the project's own folder where only that exists: found from any working folder."""
-    beside = Path(__file__).parents[2] / name
-    return beside if beside.exists() and not Path(name).exists() else Path(name)
+    """Path of a file or folder that comes with the project, such as ``checkpoints/pocket``.
+
+    A path that exists in the working folder is returned as it is, and so is one that the project does not have. An
+    installed package has the files in ``ddcm/data`` (see ``setup.py``); a checkout has them beside the package.
+    """
+    package = Path(__file__).parents[1]
+    data = package / "data"
+    path = (data if data.is_dir() else package.parent) / name
+    return path if path.exists() and not Path(name).exists() else Path(name)
 
 
 def files_under(folder: Path) -> Iterator[Path]:
