@@ -47,7 +47,7 @@ from ddcm.codec.sound import measure_level, window_mel
 from ddcm.errors import UserError
 from ddcm.evaluation.folder import measure
 from ddcm.evaluation.metrics import log_mel_mae_db
-from ddcm.evaluation.perceptual import LISTENERS
+from ddcm.evaluation.perceptual import PERCEPTUAL
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize.pretrained import load_codebook
 from pocket.batches import validation
@@ -153,7 +153,7 @@ def judged(audio: torch.Tensor, heard: torch.Tensor, kind: str) -> Row:
     return {
         "refined_db" if name == "log_mel_mae_db" else name: value
         for name, value in measure(audio, heard).items()
-        if (name in FIELDS or name == "log_mel_mae_db") and (kind == "speech" or name not in LISTENERS)
+        if (name in FIELDS or name == "log_mel_mae_db") and (kind == "speech" or name not in PERCEPTUAL)
     }
 
 

@@ -13,10 +13,10 @@ from ddcm.audio.files import read_audio, write_audio
 from ddcm.cli.info import inspect
 from ddcm.codec.format import read, unpack
 from ddcm.errors import UserError
-from ddcm.evaluation.compare import compare, noticed
+from ddcm.evaluation.compare import compare, select_info
 from ddcm.evaluation.metrics import METRICS
-from ddcm.evaluation.plots import mel_of, side_by_side
-from ddcm.evaluation.report import page, slug
+from ddcm.evaluation.plots import compute_mel, draw_side_by_side
+from ddcm.evaluation.report import render_report, slug
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.denoise import OnStep
 from ddcm.pipeline.output import Output
@@ -114,7 +114,7 @@ class Studio:
         entries = compare(self.pipe, audio, words, lambda name, number, of: on_step(number, of))
         facts = {"backbone": self.pipe.backbone.name, "prompt": words["prompt"] or "none"}
         target = folder / "report.html"
-        target.write_text(page(f"{source.name}: every recipe", entries, self.rate, facts), encoding="utf-8")
+        target.write_text(render_report(f"{source.name}: every recipe", entries, self.rate, facts), encoding="utf-8")
         return str(target), {entry.name: _told(entry.metrics) for entry in entries}
 
     def _decoded(self, folder: Path, on_step: OnStep, source: Path, audio: torch.Tensor | None) -> Result:
@@ -130,10 +130,10 @@ class Studio:
         self, folder: Path, name: str, out: Output, recipe: str | None, audio: torch.Tensor | None, **said: Any
     ) -> Result:
         sounds = [("Result", out.audio)] if audio is None else [("Before", audio), ("After", out.audio)]
-        panels = [(title, mel_of(sound, self.rate)) for title, sound in sounds]
-        side_by_side(folder / "spectrograms.png", panels, self.pipe.backbone.mel_spec)
+        panels = [(title, compute_mel(sound, self.rate)) for title, sound in sounds]
+        draw_side_by_side(folder / "spectrograms.png", panels, self.pipe.backbone.mel_spec)
         if recipe is not None:
-            said = {"recipe": recipe} | settings(out.notes["recipe"]) | said | noticed(out)
+            said = {"recipe": recipe} | settings(out.notes["recipe"]) | said | select_info(out)
         metrics = {} if audio is None else {name: judge(audio, out.audio) for name, judge in METRICS.items()}
         if "clap_score" in out.notes:
             metrics["clap_score"] = out.notes["clap_score"]

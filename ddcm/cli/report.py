@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ddcm.audio.files import read_audio, write_audio
 from ddcm.errors import UserError, one_line
-from ddcm.evaluation.folder import evaluate, pairs, summary, write_csv
+from ddcm.evaluation.folder import evaluate_pairs, pair_files, summarize, write_csv
 from ddcm.evaluation.report import check_target, slug, write_report
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
@@ -24,11 +24,11 @@ from ddcm.runtime.files import whole
 def beside(target: Path, out: Output) -> None:
     """What goes with an output: ``NAME.trace.png`` of a trace, and a line where another vocoder had to stand in."""
     if out.trace:
-        from ddcm.evaluation.plots import sheet
+        from ddcm.evaluation.plots import draw_sheet
 
         # Early estimates are of noise: they are drawn as they are, up to the length of the audio.
         frames = -(-len(out.audio) * 100 // out.sample_rate)
-        sheet(target.with_suffix(".trace.png"), [(f"timestep {t}", mel[0, 0, :frames]) for t, mel in out.trace])
+        draw_sheet(target.with_suffix(".trace.png"), [(f"timestep {t}", mel[0, 0, :frames]) for t, mel in out.trace])
     for reason in out.notes.get("vocoder_failed", ()):
         print(f"{target.name}: vocoder {out.notes['vocoder']} was used; {reason}", file=sys.stderr)
 
@@ -127,12 +127,12 @@ def evaluate_folders(references: str, estimates: str, out: str | None, overwrite
         raise UserError(f"{target} exists; --overwrite replaces it")
     if target is not None and target.suffix.lower() != ".csv":
         raise UserError(f"-o {target}: give a name that ends in .csv")
-    rows, failures = evaluate(pairs(references, estimates))
+    rows, failures = evaluate_pairs(pair_files(references, estimates))
     if rows:
         if target is not None:
             write_csv(target, rows)
         print(f"{'metric':<15} {'mean':>9} {'median':>9}  worst file")
-        for name, mean, median, worst in summary(rows):
+        for name, mean, median, worst in summarize(rows):
             print(f"{name:<15} {mean:>9.3f} {median:>9.3f}  {worst}")
     for line in failures:
         print(f"ddcm evaluate: {line}", file=sys.stderr)

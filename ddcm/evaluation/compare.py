@@ -1,4 +1,4 @@
-"""Every recipe on one recording, measured against it."""
+"""Run every recipe on one recording and measure the results against it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ddcm.recipes import RECIPES, resolve, settings
 from ddcm.runtime.memory import cost
 
 STRENGTHS = (0.3, 0.6, 0.9)
+REPORTED = ("features", "vocoder", "vocoder_failed", "high_lift", "usage", "perplexity", "clap_score", "unet_steps")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the comparison."""
+    """One row of the comparison."""
 
     name: str
     verb: str
@@ -29,61 +30,68 @@ class Case:
     flags: dict[str, Any] = field(default_factory=dict)
 
 
-def cases(quantised: bool = True, strengths: tuple[float, ...] = STRENGTHS) -> list[Case]:
-    """Every reconstruction recipe, those with other features also without the conversion, then ``transform``.
+def list_cases(quantised: bool = True, strengths: tuple[float, ...] = STRENGTHS) -> list[Case]:
+    """Every reconstruction recipe; those with other features again without the conversion; then ``transform``.
 
-    The first one, ``matched``, is the ceiling of all that use the plain vocoder; the second one that of ``transform``,
-    whose vocoder is refined. Without a codebook (``quantised`` False) what needs one is left out, or runs without.
+    The first case, ``matched``, is the upper bound of every recipe with the plain vocoder. The second case is the
+    upper bound of ``transform``, which refines the vocoder's audio. Without a codebook (``quantised`` False) the
+    recipes that need one are left out, and ``transform`` does not quantise.
     """
-    found = [Case("matched", "reconstruct", "matched"),
-             Case("matched, refined", "reconstruct", "matched", {"vocoder": "refined"})]  # fmt: skip
-    for name, recipe in RECIPES.items():
-        if recipe.verb == "reconstruct" and name != "matched" and (quantised or recipe.quantizer == "none"):
-            found.append(Case(name, "reconstruct", name))
-    for name, recipe in RECIPES.items():
-        if recipe.verb == "reconstruct" and recipe.features != "matched":
-            found.append(Case(f"{name}, raw features", "reconstruct", name, {"raw_features": True}))
-    without = {} if quantised else {"quantizer": "none"}
+    recipes = {name: recipe for name, recipe in RECIPES.items() if recipe.verb == "reconstruct"}
+    cases = [
+        Case("matched", "reconstruct", "matched"),
+        Case("matched, refined", "reconstruct", "matched", {"vocoder": "refined"}),
+    ]
+    for name, recipe in recipes.items():
+        if name != "matched" and (quantised or recipe.quantizer == "none"):
+            cases.append(Case(name, "reconstruct", name))
+    for name, recipe in recipes.items():
+        if recipe.features != "matched":
+            cases.append(Case(f"{name}, raw features", "reconstruct", name, {"raw_features": True}))
+    unquantised = {} if quantised else {"quantizer": "none"}
     for strength in strengths:
-        flags = {"strength": strength} | without
-        found.append(Case(f"transform {strength:g}", "transform", "input-based", flags))
-    return found
+        flags = {"strength": strength} | unquantised
+        cases.append(Case(f"transform {strength:g}", "transform", "input-based", flags))
+    return cases
 
 
-def run(case: Case, pipe: DDCMPipeline, audio: torch.Tensor, sample_rate: int, words: dict[str, Any]) -> Output:
-    """``words`` are prompt, negative_prompt and seed; a reconstruction takes the seed alone."""
+def run_case(
+    case: Case, pipe: DDCMPipeline, audio: torch.Tensor, sample_rate: int, conditioning: dict[str, Any]
+) -> Output:
+    """``conditioning`` has prompt, negative_prompt and seed; a reconstruction uses the seed alone."""
     if case.verb == "reconstruct":
-        return pipe.reconstruct(audio, sample_rate, case.recipe, seed=words.get("seed", 0), **case.flags)
-    return pipe.transform(audio, sample_rate, recipe=case.recipe, **words, **case.flags)
+        return pipe.reconstruct(audio, sample_rate, case.recipe, seed=conditioning.get("seed", 0), **case.flags)
+    return pipe.transform(audio, sample_rate, recipe=case.recipe, **conditioning, **case.flags)
 
 
 def compare(
-    pipe: DDCMPipeline, audio: torch.Tensor, words: dict[str, Any] | None = None,
+    pipe: DDCMPipeline, audio: torch.Tensor, conditioning: dict[str, Any] | None = None,
     on_case: Callable[[str, int, int], None] | None = None,
 ) -> list[Entry]:  # fmt: skip
-    """Every case on audio (S,) at the backbone's rate; the input itself comes first.
+    """Run every case on audio (S,) at the backbone's sample rate. The first entry is the input itself.
 
-    Weights are loaded, and every shape has been met once, before anything is timed.
+    A short run before the first case loads the weights, so that times are those of computing alone.
+
+    Args:
+        conditioning: see ``run_case``.
+        on_case: called before each case with its name, its number from 0, and the number of cases.
     """
-    words, rate = words or {}, pipe.backbone.mel_spec.sample_rate
-    todo = cases(quantised=pipe.codebook is not None)
-    warm = Case("", "transform", "input-based", todo[-1].flags | {"steps": 2})
-    run(warm, pipe, audio[: 2 * rate], rate, words)
+    conditioning, rate = conditioning or {}, pipe.backbone.mel_spec.sample_rate
+    cases = list_cases(quantised=pipe.codebook is not None)
+    warm_up = Case("", "transform", "input-based", cases[-1].flags | {"steps": 2})
+    run_case(warm_up, pipe, audio[: 2 * rate], rate, conditioning)
     entries = [Entry("input", {}, audio, measure(audio, audio), math.nan, math.nan, {})]
-    for number, case in enumerate(todo):
+    for number, case in enumerate(cases):
         if on_case is not None:
-            on_case(case.name, number, len(todo))
+            on_case(case.name, number, len(cases))
         with cost(pipe.backbone.device) as spent:
-            out = run(case, pipe, audio, rate, words)
-        chosen = settings(resolve(case.verb, case.recipe, **case.flags))
-        entries.append(
-            Entry(case.name, {"recipe": case.recipe} | chosen, out.audio, measure(audio, out.audio),
-                  spent.seconds, spent.peak_mib, noticed(out))
-        )  # fmt: skip
+            out = run_case(case, pipe, audio, rate, conditioning)
+        used = {"recipe": case.recipe} | settings(resolve(case.verb, case.recipe, **case.flags))
+        metrics = measure(audio, out.audio)
+        entries.append(Entry(case.name, used, out.audio, metrics, spent.seconds, spent.peak_mib, select_info(out)))
     return entries
 
 
-def noticed(out: Output) -> dict[str, Any]:
-    """What a reader of the report wants of the notes: what was really used, and what the codebook did."""
-    names = ("features", "vocoder", "vocoder_failed", "high_lift", "usage", "perplexity", "clap_score", "unet_steps")
-    return {name: out.notes[name] for name in names if name in out.notes}
+def select_info(out: Output) -> dict[str, Any]:
+    """The facts of a run that a report shows: what was really used, and what the codebook did."""
+    return {name: out.notes[name] for name in REPORTED if name in out.notes}

@@ -1,11 +1,10 @@
-"""Metrics of a folder of estimates against the recordings that they were made of."""
+"""Metrics of a folder of estimates against a folder of references."""
 
 from __future__ import annotations
 
 import csv
 import math
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,26 +17,22 @@ from ddcm.evaluation.perceptual import installed
 from ddcm.runtime.files import whole
 
 Row = dict[str, str | float]
-SLACK = 640  # samples: what rates and codecs may change in a length
-
-
-def all_metrics() -> dict[str, Callable[[torch.Tensor, torch.Tensor], float]]:
-    """Ours, and those of other packages that are installed."""
-    return METRICS | installed()
+MAX_LENGTH_DIFFERENCE = 640
+"""Samples at 16 kHz: one latent frame. Resampling and codecs change lengths a little."""
 
 
 def measure(reference: torch.Tensor, estimate: torch.Tensor) -> dict[str, float]:
-    """Every metric of two 16 kHz signals (S,); NaN where one has nothing to say."""
-    return {name: function(reference, estimate) for name, function in all_metrics().items()}
+    """Every metric of two 16 kHz signals (S,), those of installed packages too; NaN where a metric is undefined."""
+    return {name: metric(reference, estimate) for name, metric in (METRICS | installed()).items()}
 
 
-def pairs(references: str | Path, estimates: str | Path) -> list[tuple[str, Path, Path]]:
+def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str, Path, Path]]:
     """(name, reference, estimate) by relative name without suffix; two files are a pair whatever their names.
 
-    An estimate may keep its reference's suffix before its own, as ``a.mp3.wav`` of ``a.mp3``.
+    An estimate may keep the suffix of its reference before its own, as ``a.mp3.wav`` of ``a.mp3``.
 
     Raises:
-        UserError: a missing folder, a file against a folder, an estimate without reference, nothing to compare.
+        UserError: a missing folder, a file against a folder, or an estimate with no reference or with several.
     """
     references, estimates = Path(references), Path(estimates)
     for path in (references, estimates):
@@ -49,57 +44,61 @@ def pairs(references: str | Path, estimates: str | Path) -> list[tuple[str, Path
         return [(estimates.name, references, estimates)]
     known: dict[Path, list[Path]] = {}
     for path, name in find_audio([references]):
-        known.setdefault(name.with_suffix(""), []).append(path)
-        known.setdefault(name, []).append(path)
-    found, lonely = [], []
+        for key in (name.with_suffix(""), name):
+            known.setdefault(key, []).append(path)
+    pairs, unmatched = [], []
     for path, name in find_audio([estimates]):
-        match = known.get(name) or known.get(name.with_suffix(""), [])
-        if len(match) > 1:
-            raise UserError(f"{path}: several references could be meant: {', '.join(map(str, match))}")
-        if match:
-            found.append((str(name), match[0], path))
+        matches = known.get(name) or known.get(name.with_suffix(""), [])
+        if len(matches) > 1:
+            raise UserError(f"{path}: several references could be meant: {', '.join(map(str, matches))}")
+        if matches:
+            pairs.append((str(name), matches[0], path))
         else:
-            lonely.append(str(name))
-    if lonely:
-        raise UserError(f"{estimates}: no reference in {references} for {', '.join(lonely[:5])}: names must agree")
-    return found
+            unmatched.append(str(name))
+    if unmatched:
+        raise UserError(f"{estimates}: no reference in {references} for {', '.join(unmatched[:5])}: names must agree")
+    return pairs
 
 
-def compare_files(reference: Path, estimate: Path) -> dict[str, float]:
-    """Metrics of two files, read at 16 kHz; lengths may differ by one latent frame, which is cut off."""
+def measure_files(reference: Path, estimate: Path) -> dict[str, float]:
+    """Metrics of two files, read at 16 kHz. The longer one is cut to the length of the other.
+
+    Raises:
+        UserError: a file cannot be read, or the lengths differ by more than one latent frame.
+    """
     a, b = read_audio(reference, SAMPLE_RATE), read_audio(estimate, SAMPLE_RATE)
-    if abs(len(a) - len(b)) > SLACK:
+    if abs(len(a) - len(b)) > MAX_LENGTH_DIFFERENCE:
         raise UserError(f"{estimate}: {len(b)} samples at 16 kHz, but {reference} has {len(a)}: not the same length")
     size = min(len(a), len(b))
     return measure(a[:size], b[:size])
 
 
-def evaluate(found: list[tuple[str, Path, Path]]) -> tuple[list[Row], list[str]]:
-    """A row for each pair, and a line for each that could not be read."""
+def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list[str]]:
+    """A row for each pair, and an error message for each pair that cannot be measured."""
     rows, failures = [], []
-    for name, reference, estimate in tqdm(found, unit="file", disable=None):
+    for name, reference, estimate in tqdm(pairs, unit="file", disable=None):
         try:
-            rows.append({"file": name} | compare_files(reference, estimate))
+            rows.append({"file": name} | measure_files(reference, estimate))
         except UserError as error:
             failures.append(str(error))
     return rows, failures
 
 
-def summary(rows: list[Row]) -> list[tuple[str, float, float, str]]:
-    """(metric, mean, median, worst file) over the rows where it is a number."""
+def summarize(rows: list[Row]) -> list[tuple[str, float, float, str]]:
+    """(metric, mean, median, worst file) over the rows where the metric is not NaN."""
     lines = []
     for name in [key for key in rows[0] if key != "file"] if rows else []:
-        figures = [(float(row[name]), str(row["file"])) for row in rows]
-        told = [(value, file) for value, file in figures if not math.isnan(value)]
-        if told:
-            values = [value for value, _ in told]
-            worst = max(((badness(name, value), file) for value, file in told), key=lambda pair: pair[0])[1]
-            lines.append((name, statistics.mean(values), statistics.median(values), one_line(worst)))
+        values = [(float(row[name]), str(row["file"])) for row in rows]
+        values = [(value, file) for value, file in values if not math.isnan(value)]
+        if values:
+            numbers = [value for value, _ in values]
+            worst = max(values, key=lambda pair: badness(name, pair[0]))[1]
+            lines.append((name, statistics.mean(numbers), statistics.median(numbers), one_line(worst)))
     return lines
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:
-    """Rows with one set of keys, whole or not at all; numbers to six digits, NaN as an empty cell."""
+    """Write rows that all have the same keys. Numbers have six digits; NaN is an empty cell."""
     with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["file"])
         writer.writeheader()

@@ -1,50 +1,51 @@
-"""Perceptual metrics of other packages, each where it is installed: pesq, pystoi, visqol."""
+"""Perceptual metrics of optional packages: pesq, pystoi, visqol."""
 
 from __future__ import annotations
 
 import functools
 import math
 import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
 
-RATE = 16000
+from ddcm.evaluation.metrics import SAMPLE_RATE, Metric
 
 
 def pesq_wb(reference: torch.Tensor, estimate: torch.Tensor) -> float:
-    """Wide-band PESQ (ITU-T P.862.2), 1 to 4.64, higher is better; of speech. NaN where it finds no utterance."""
+    """Wide-band PESQ (ITU-T P.862.2), 1 to 4.64, higher is better; for speech. NaN where it finds no utterance."""
     import pesq
 
     if not reference.any() or not estimate.any():
-        return math.nan  # it would divide by their peaks
+        return math.nan  # pesq divides by the peaks
     try:
-        return float(pesq.pesq(RATE, reference.numpy(), estimate.numpy(), "wb"))
-    except (pesq.PesqError, ZeroDivisionError, ValueError):  # silence and clips under a quarter of a second
+        return float(pesq.pesq(SAMPLE_RATE, reference.numpy(), estimate.numpy(), "wb"))
+    except (pesq.PesqError, ZeroDivisionError, ValueError):  # silence, or clips under a quarter of a second
         return math.nan
 
 
 def stoi(reference: torch.Tensor, estimate: torch.Tensor) -> float:
-    """Short-time objective intelligibility, up to 1, higher is better; of speech. NaN under 30 sounding frames."""
+    """Short-time objective intelligibility, up to 1, higher is better; for speech. NaN under 30 frames with sound."""
     import pystoi
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # its way to say that there was too little to judge
+        warnings.simplefilter("error", RuntimeWarning)  # pystoi warns when there is too little speech
         try:
-            return float(pystoi.stoi(reference.double().numpy(), estimate.double().numpy(), RATE))
+            return float(pystoi.stoi(reference.double().numpy(), estimate.double().numpy(), SAMPLE_RATE))
         except (RuntimeWarning, ValueError, IndexError):
             return math.nan
 
 
 def visqol(reference: torch.Tensor, estimate: torch.Tensor) -> float:
-    """ViSQOL v3 in its speech mode (MOS-LQO 1 to 5, higher is better), mapped by its lattice network, as the C++
-    program does by default. NaN for silence and under half a second or so: it needs whole patches."""
+    """ViSQOL v3 in speech mode (MOS-LQO 1 to 5, higher is better), with the lattice network of the C++ program.
+
+    NaN for silence and for clips under about half a second: it needs whole patches.
+    """
     if not reference.any():
         return math.nan
     try:
-        result = _visqol().measure_from_arrays(reference.double().numpy(), estimate.double().numpy(), RATE)
-    except (ValueError, IndexError):  # too short
+        result = _visqol().measure_from_arrays(reference.double().numpy(), estimate.double().numpy(), SAMPLE_RATE)
+    except (ValueError, IndexError):  # the clip is too short
         return math.nan
     return float(result.moslqo)
 
@@ -58,14 +59,14 @@ def _visqol():
     return api
 
 
-LISTENERS: dict[str, tuple[tuple[str, ...], Callable[[torch.Tensor, torch.Tensor], float]]] = {
+PERCEPTUAL: dict[str, tuple[tuple[str, ...], Metric]] = {
     "pesq_wb": (("pesq",), pesq_wb),
     "stoi": (("pystoi",), stoi),
     "visqol": (("visqol", "ai_edge_litert"), visqol),
 }
-"""metric -> (packages, function of two 16 kHz signals (S,))"""
+"""Metric -> (packages that it needs, function)."""
 
 
-def installed() -> dict[str, Callable[[torch.Tensor, torch.Tensor], float]]:
-    """The metrics whose packages are there."""
-    return {name: function for name, (packages, function) in LISTENERS.items() if all(map(find_spec, packages))}
+def installed() -> dict[str, Metric]:
+    """The metrics whose packages are installed."""
+    return {name: function for name, (packages, function) in PERCEPTUAL.items() if all(map(find_spec, packages))}

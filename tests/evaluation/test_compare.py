@@ -9,8 +9,8 @@ import soundfile
 import torch
 
 from ddcm.cli.main import main
-from ddcm.evaluation.compare import cases, compare
-from ddcm.evaluation.report import Entry, page, slug, write_report
+from ddcm.evaluation.compare import compare, list_cases
+from ddcm.evaluation.report import Entry, render_report, slug, write_report
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
@@ -46,8 +46,8 @@ def test_every_recipe_is_there_with_and_without_conversion(entries):
 
 
 def test_without_a_codebook_nothing_quantises():
-    assert "quantised" not in [case.name for case in cases(quantised=False)]
-    assert all(c.flags["quantizer"] == "none" for c in cases(quantised=False) if c.verb == "transform")
+    assert "quantised" not in [case.name for case in list_cases(quantised=False)]
+    assert all(c.flags["quantizer"] == "none" for c in list_cases(quantised=False) if c.verb == "transform")
 
 
 def test_the_files(folder, entries):
@@ -74,14 +74,14 @@ def test_memory_and_time_are_measured():
 
 def test_names_from_outside_stay_text():
     evil = Entry('<script>alert("x")</script>', {"prompt": "</pre><b>"}, torch.zeros(1600), {"m": 1.0}, 1, 1, {})
-    text = page("<img src=x onerror=alert(1)>", [evil, evil], 16000, {"input": "<script>"})
+    text = render_report("<img src=x onerror=alert(1)>", [evil, evil], 16000, {"input": "<script>"})
     assert text.count("<script>") == 1 and "<img src=x" not in text and "</pre><b>" not in text
     assert slug("../../etc/passwd") == "etc-passwd" and slug("...") == "sound"
 
 
 def test_long_sounds_are_cut_on_the_page_only():
     entry = Entry("a", {}, torch.zeros(16000 * 40), {"m": 1.0}, 1, 1, {})
-    text = page("t", [entry, entry], 16000, {})
+    text = render_report("t", [entry, entry], 16000, {})
     assert "cut to 30 s" in text and len(text) < 2 * 1.4 * 30 * 32000 + 50_000
 
 

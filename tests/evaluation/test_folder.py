@@ -10,7 +10,7 @@ import torch
 from ddcm.audio.files import write_audio
 from ddcm.cli.main import main
 from ddcm.errors import UserError
-from ddcm.evaluation.folder import evaluate, measure, pairs, summary
+from ddcm.evaluation.folder import evaluate_pairs, measure, pair_files, summarize
 from ddcm.evaluation.metrics import METRICS, badness, hf_ratio_db, lsd_db, mrstft, si_sdr_db
 from ddcm.evaluation.perceptual import installed
 
@@ -76,7 +76,7 @@ def folders(tmp_path):
 
 
 def test_pairs_are_found_by_name(folders):
-    assert [(name, ref.name) for name, ref, _ in pairs(*folders)] == [
+    assert [(name, ref.name) for name, ref, _ in pair_files(*folders)] == [
         ("deep/noisy.wav", "noisy.wav"), ("same.wav", "same.wav"), ("song.mp3.wav", "song.mp3"),
     ]  # fmt: skip
 
@@ -84,18 +84,18 @@ def test_pairs_are_found_by_name(folders):
 def test_pairs_that_cannot_be(folders, tmp_path):
     a, b = folders
     with pytest.raises(UserError, match="no such"):
-        pairs(a, tmp_path / "c")
+        pair_files(a, tmp_path / "c")
     with pytest.raises(UserError, match="two folders or two files"):
-        pairs(a, b / "same.wav")
+        pair_files(a, b / "same.wav")
     write_audio(b / "alone.wav", noise(), 16000)
     with pytest.raises(UserError, match=r"no reference in .* for alone\.wav"):
-        pairs(a, b)
+        pair_files(a, b)
 
 
 def test_rows_and_summary(folders):
-    rows, failures = evaluate(pairs(*folders))
+    rows, failures = evaluate_pairs(pair_files(*folders))
     assert not failures and [row["file"] for row in rows] == ["deep/noisy.wav", "same.wav", "song.mp3.wav"]
-    lines = {name: rest for name, *rest in summary(rows)}
+    lines = {name: rest for name, *rest in summarize(rows)}
     assert set(METRICS) <= set(lines) and lines["si_sdr_db"][2] == "deep/noisy.wav"
     values = [row["si_sdr_db"] for row in rows]
     assert lines["si_sdr_db"][0] == pytest.approx(sum(values) / 3) and lines["si_sdr_db"][1] == sorted(values)[1]
@@ -103,7 +103,7 @@ def test_rows_and_summary(folders):
 
 def test_nan_is_left_out():
     rows = [{"file": "a", "stoi": math.nan}, {"file": "b", "stoi": 0.5}]
-    assert summary(rows) == [("stoi", 0.5, 0.5, "b")] and summary([rows[0]]) == [] and summary([]) == []
+    assert summarize(rows) == [("stoi", 0.5, 0.5, "b")] and summarize([rows[0]]) == [] and summarize([]) == []
 
 
 def test_the_verb(folders, tmp_path, capsys):

@@ -19,7 +19,7 @@ def test_without_a_codebook_its_rows_are_left_out(speech):
 
 
 def test_only_speech_is_heard_by_the_listeners_of_speech(speech, monkeypatch):
-    ears = {name: lambda reference, estimate: 1.0 for name in perceptual.LISTENERS}
+    ears = {name: lambda reference, estimate: 1.0 for name in perceptual.PERCEPTUAL}
     monkeypatch.setattr("pocket.evaluate.installed", lambda: ears)
     pipe = DDCMPipeline.from_pretrained("tiny")
     heard = {
