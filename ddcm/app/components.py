@@ -1,4 +1,4 @@
-"""What the tabs are made of."""
+"""Controls and results that the tabs share."""
 
 from __future__ import annotations
 
@@ -9,83 +9,87 @@ from typing import Any
 
 import gradio as gr
 
-from ddcm.app.jobs import ONE_AT_A_TIME, sends_itself
-from ddcm.app.service import Result, Studio
-from ddcm.app.theme import TILES
+from ddcm.app.jobs import ONE_AT_A_TIME, refuse_urls
+from ddcm.app.service import Result, Service
+from ddcm.app.theme import LABELS, render
 from ddcm.recipes import DEFAULTS, RECIPES
 
-MOVES_CONTROLS: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""Of events that only move the page's own controls."""
+NO_WORK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Options of events that only change the page's own controls."""
 WAVE = gr.WaveformOptions(waveform_color="#a5b4fc", waveform_progress_color="#4f46e5", show_recording_waveform=True)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Results:
-    """The right half of a tab, and the order in which the page's API returns it."""
+    """The right half of a tab."""
 
-    audio: gr.Audio
+    fields: list[str]
+    """Of ``Result``, one for each output; the page's API returns them in this order."""
+    outputs: list[Any]
     picture: gr.Image
-    metrics: gr.HTML
-    settings: gr.JSON
-    before: gr.Audio | None
 
-    def all(self) -> list[Any]:
-        shown = [self.audio, self.picture, self.metrics, self.settings]
-        return shown if self.before is None else [*shown, self.before]
-
-    def values(self, result: Result) -> list[Any]:
-        found = [result.audio, result.picture, result.metrics, result.settings]
-        return found if self.before is None else [*found, result.before]
+    def read(self, result: Result) -> list[Any]:
+        return [getattr(result, name) for name in self.fields]
 
 
-def left(lead: str) -> gr.Column:
+def left_column(introduction: str) -> gr.Column:
     column = gr.Column(scale=4, min_width=320)
     with column:
-        gr.Markdown(lead, elem_classes="lead")
+        gr.Markdown(introduction, elem_classes="lead")
     return column
 
 
-def right() -> gr.Column:
-    return gr.Column(scale=7, min_width=420)
-
-
-def source(studio: Studio, examples: Sequence[Path]) -> gr.Audio:
-    """A recording to bring, or one of the project's."""
-    most = f"up to {studio.limits.max_seconds:g} s, {studio.limits.max_megabytes:g} MB"
-    found = gr.Audio(
-        label=f"Recording ({most})", sources=["upload", "microphone"], type="filepath", buttons=["download"],
+def recording(service: Service, examples: Sequence[Path]) -> gr.Audio:
+    """An upload, a recording from the microphone, or one of the examples."""
+    limits = f"up to {service.limits.max_seconds:g} s, {service.limits.max_megabytes:g} MB"
+    audio = gr.Audio(
+        label=f"Recording ({limits})", sources=["upload", "microphone"], type="filepath", buttons=["download"],
         waveform_options=WAVE,
     )  # fmt: skip
-    sends_itself(found)
+    refuse_urls(audio)
     if examples:
         gr.Examples(
-            [[str(path)] for path in examples], [found], label="Or try", example_labels=[p.stem for p in examples],
+            [[str(path)] for path in examples], [audio], label="Or try", example_labels=[p.stem for p in examples],
             api_visibility="private",
         )  # fmt: skip
-    return found
+    return audio
 
 
-def recipe(studio: Studio, verb: str) -> gr.Dropdown:
-    """With a line below it that says what the recipe does."""
-    names = studio.recipes(verb)
-    found = gr.Dropdown(names, value=DEFAULTS[verb], label="Recipe")
-    about = gr.Markdown(_about(DEFAULTS[verb]), elem_classes="about")
-    found.input(_about, found, about, **MOVES_CONTROLS)
-    return found
+def recipe_dropdown(service: Service, verb: str) -> gr.Dropdown:
+    """The recipes of a verb, with a line below that says what the chosen one does."""
+
+    def describe(name: str) -> str:
+        about = RECIPES[name].about
+        return about[0].upper() + about[1:] + "."
+
+    dropdown = gr.Dropdown(service.list_recipes(verb), value=DEFAULTS[verb], label="Recipe")
+    about = gr.Markdown(describe(DEFAULTS[verb]), elem_classes="about")
+    dropdown.input(describe, dropdown, about, **NO_WORK)
+    return dropdown
 
 
-def words() -> tuple[gr.Textbox, gr.Textbox]:
-    prompt = gr.Textbox("", label="Prompt", placeholder="what it shall be; may stay empty", max_length=1000)
-    negative = gr.Textbox("", label="Negative prompt", placeholder="what to stay away from", max_length=1000)
+def link_to_recipe(service: Service, verb: str, dropdown: gr.Dropdown, controls: dict[str, Any]) -> None:
+    """``controls`` by name of their setting: they take the values of a recipe when it is chosen."""
+
+    def read_settings(recipe: str) -> list[Any]:
+        values = [getattr(service.resolve(verb, recipe), name) for name in controls]
+        return values if len(values) > 1 else values[0]
+
+    dropdown.input(read_settings, dropdown, list(controls.values()), **NO_WORK)
+
+
+def prompts() -> tuple[gr.Textbox, gr.Textbox]:
+    prompt = gr.Textbox("", label="Prompt", placeholder="what the result is to be; may stay empty", max_length=1000)
+    negative = gr.Textbox("", label="Negative prompt", placeholder="what the result is not to be", max_length=1000)
     return prompt, negative
 
 
 def seed() -> gr.Number:
-    return gr.Number(0, label="Seed", info="The same seed gives the same sound.", precision=0, minimum=0)
+    return gr.Number(0, label="Seed", info="The same seed gives the same audio.", precision=0, minimum=0)
 
 
 def steps(value: int) -> gr.Slider:
-    return gr.Slider(1, 200, value, step=1, label="Steps", info="More take longer.")
+    return gr.Slider(1, 200, value, step=1, label="Steps", info="More steps take longer.")
 
 
 def guidance(value: float) -> gr.Slider:
@@ -93,17 +97,30 @@ def guidance(value: float) -> gr.Slider:
 
 
 def results(before: bool = True) -> Results:
-    with gr.Row():
-        first = _player("Before") if before else None
-        audio = _player("After" if before else "Result")
-    picture = gr.Image(
-        label="Spectrograms", show_label=False, type="filepath", interactive=False, elem_classes="picture",
-        buttons=["download", "fullscreen"],
-    )  # fmt: skip
-    metrics = gr.HTML(value={}, html_template=TILES)
-    with gr.Accordion("Settings used", open=False):
-        settings = gr.JSON(show_label=False)
-    return Results(audio, picture, metrics, settings, first)
+    """The right column; with ``before`` it also plays the input."""
+
+    def player(label: str) -> gr.Audio:
+        return gr.Audio(
+            label=label, type="filepath", interactive=False, buttons=["download"], waveform_options=WAVE, min_width=240
+        )  # fmt: skip
+
+    with right_column():
+        with gr.Row():
+            players = [player("Before")] if before else []
+            audio = player("After" if before else "Result")
+        picture = gr.Image(
+            label="Spectrograms", show_label=False, type="filepath", interactive=False, elem_classes="picture",
+            buttons=["download", "fullscreen"],
+        )  # fmt: skip
+        metrics = gr.HTML(value={}, html_template=render("tiles.html", labels=LABELS))
+        with gr.Accordion("Settings used", open=False):
+            settings = gr.JSON(show_label=False)
+    fields = ["audio", "picture", "metrics", "settings", *(["before"] if before else [])]
+    return Results(fields, [audio, picture, metrics, settings, *players], picture)
+
+
+def right_column() -> gr.Column:
+    return gr.Column(scale=7, min_width=420)
 
 
 def buttons(text: str) -> tuple[gr.Button, gr.Button]:
@@ -113,21 +130,13 @@ def buttons(text: str) -> tuple[gr.Button, gr.Button]:
     return run, cancel
 
 
-def wire(
-    run: gr.Button, cancel: gr.Button, work: Callable[..., Any], inputs: list[Any], outputs: list[Any], shown_on: Any
-) -> Any:
-    """The button does ``work``, which gives the page's API an endpoint of its name; the other button stops it."""
-    event = run.click(work, inputs, outputs, api_name=work.__name__, show_progress_on=shown_on, **ONE_AT_A_TIME)
-    cancel.click(None, cancels=[event], **MOVES_CONTROLS)
+def connect(
+    buttons: tuple[gr.Button, gr.Button], endpoint: Callable[..., Any], inputs: list[Any], outputs: list[Any],
+    progress_on: Any,
+) -> Any:  # fmt: skip
+    """The first button calls ``endpoint``, which the page's API has under the same name; the second one cancels it."""
+    run, cancel = buttons
+    name = endpoint.__name__
+    event = run.click(endpoint, inputs, outputs, api_name=name, show_progress_on=progress_on, **ONE_AT_A_TIME)
+    cancel.click(None, cancels=[event], **NO_WORK)
     return event
-
-
-def _player(label: str) -> gr.Audio:
-    return gr.Audio(
-        label=label, type="filepath", interactive=False, buttons=["download"], waveform_options=WAVE, min_width=240
-    )  # fmt: skip
-
-
-def _about(name: str) -> str:
-    about = RECIPES[name].about
-    return about[0].upper() + about[1:] + "."

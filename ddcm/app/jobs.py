@@ -1,4 +1,4 @@
-"""From a request of the page to work in the one thread that computes: progress, cancelling, errors in one line."""
+"""Run the work of requests in one thread, with progress, cancellation and errors of one line."""
 
 from __future__ import annotations
 
@@ -13,95 +13,98 @@ from typing import Any
 import gradio as gr
 import torch
 
-from ddcm.app.sessions import Visits
+from ddcm.app.sessions import Sessions
 from ddcm.errors import UserError
 from ddcm.pipeline.denoise import OnStep
 
-Work = Callable[[Path, OnStep], Any]
-"""``work(folder, on_step)``: writes into the folder, calls ``on_step`` often."""
+Work = Callable[..., Any]
+"""``work(folder, on_step, *inputs)`` writes its files into ``folder`` and calls ``on_step`` after each step."""
 ONE_AT_A_TIME = {"concurrency_id": "work", "concurrency_limit": 1}
-"""Of every event that computes: the rest waits in the queue, which tells each visitor its place."""
+"""Options of every event that computes. Further requests wait in Gradio's queue, which shows their position."""
 
 
-class Stopped(Exception):
-    """Raised out of ``on_step``: nobody waits for the result any more."""
+class Cancelled(Exception):
+    """Raised by ``on_step`` when the visitor cancelled or left."""
 
 
-class Desk:
-    """Takes requests for work. All of it is done in one thread: a model has one set of weights, and a codec must
-    compute in the same way each time."""
+class Jobs:
+    """Runs requests one after the other in one thread: the model has one set of weights, and a codec must compute in
+    the same way each time."""
 
-    def __init__(self, visits: Visits):
-        self.visits = visits
+    def __init__(self, sessions: Sessions):
+        self.sessions = sessions
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ddcm")
 
-    async def do_with(self, request: gr.Request, progress: gr.Progress, source: str | None, work: Work) -> Any:
-        """``do`` on what the visitor brought."""
+    async def run_on_file(
+        self, request: gr.Request, progress: gr.Progress, work: Work, source: str | None, *inputs: Any
+    ) -> Any:
+        """``run`` with the uploaded file ``source`` as the first input of ``work``."""
         if source is None:
-            raise told("bring a file first: upload or record one")
-        self.visits.brought(request.session_hash or "", Path(source))
-        return await self.do(request, progress, work, source)
+            raise error_message("bring a file first: upload or record one")
+        self.sessions.add_upload(request.session_hash or "", Path(source))
+        return await self.run(request, progress, work, Path(source), *inputs)
 
-    async def do(self, request: gr.Request, progress: gr.Progress, work: Work, source: str | None = None) -> Any:
-        """What the work returns. If the request is cancelled the work stops at its next step, and this waits for it.
+    async def run(self, request: gr.Request, progress: gr.Progress, work: Work, *inputs: Any) -> Any:
+        """The result of ``work(folder, on_step, *inputs)``. A cancelled request stops at its next step.
 
         Raises:
-            gr.Error: one line for the visitor; files are called by their own names.
+            gr.Error: one line for the visitor, with file names in place of paths.
         """
-        visit = request.session_hash or ""
-        with self.visits.working(visit) as stop:
-            folder = self.visits.folder(visit)
+        session = request.session_hash or ""
+        with self.sessions.track_work(session) as stop:
+            folder = self.sessions.create_folder(session)
 
             def on_step(done: int, total: int) -> None:
                 if stop.is_set():
-                    raise Stopped
+                    raise Cancelled
                 progress((done, total), desc="Finishing" if done == total else "Working", unit="steps")
 
             progress(0, desc="Starting")
-            context = contextvars.copy_context()  # Gradio knows by it whose progress this is
+            context = contextvars.copy_context()  # Gradio finds the request's progress bar by it
             task = asyncio.get_running_loop().run_in_executor(
-                self._thread, lambda: context.run(_in_one_line, source, work, folder, on_step)
+                self._thread, lambda: context.run(_run_with_one_line_errors, work, folder, on_step, inputs)
             )
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
                 stop.set()
                 await asyncio.wait([task])
-                task.exception()  # seen: it is Stopped, or came too late to matter
+                task.exception()  # mark it as retrieved: nobody waits for the result
                 raise
 
 
-def _in_one_line(source: str | None, work: Work, folder: Path, on_step: OnStep) -> Any:
+def _run_with_one_line_errors(work: Work, folder: Path, on_step: OnStep, inputs: tuple[Any, ...]) -> Any:
     try:
-        return work(folder, on_step)
+        return work(folder, on_step, *inputs)
     except UserError as error:
         line = str(error)
-    except Stopped:
+    except Cancelled:
         line = "stopped"
     except torch.OutOfMemoryError:
         line = "out of memory; give a shorter recording"
     except OSError as error:
         line = f"the server cannot write its files ({(error.strerror or 'error').lower()})"
-    if source is not None:
-        line = line.replace(source, Path(source).name)
-    raise told(line)
+    for path in inputs:
+        if isinstance(path, Path):
+            line = line.replace(str(path), path.name)
+    raise error_message(line)
 
 
-def told(line: str) -> gr.Error:
-    """What the visitor reads; the page shows it as HTML."""
+def error_message(line: str) -> gr.Error:
+    """An error that the page shows, as HTML, to the visitor."""
     return gr.Error(html.escape(line, quote=False), title="That did not work", print_exception=False)
 
 
-def sends_itself(component: gr.Audio | gr.File) -> None:
-    """What a visitor gives the component is a file; an address is not fetched: the server asks nobody.
+def refuse_urls(component: gr.Audio | gr.File) -> None:
+    """Make the component accept uploaded files only: the server fetches nothing from other servers.
 
-    (A subclass would say it better, but Gradio writes a file beside the source of every one.)
+    (A subclass would be clearer, but Gradio writes a file beside the source of every subclass.)
     """
     move = component.async_move_resource_to_block_cache
 
-    async def checked(name: str | Path | None) -> str | None:
+    async def move_file(name: str | Path | None) -> str | None:
         if str(name).lower().startswith(("http:", "https:")):
-            raise told("send the file itself; addresses are not fetched")
+            raise error_message("send the file itself; addresses are not fetched")
         return await move(name)
 
-    component.async_move_resource_to_block_cache = checked
+    component.async_move_resource_to_block_cache = move_file

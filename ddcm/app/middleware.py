@@ -1,4 +1,4 @@
-"""Between the page and the rest of the world: no answer lets a browser ask elsewhere, no request lets the server."""
+"""Isolate the page: browsers contact no other server for it, and no request makes this server contact one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
     "connect-src 'self' data: blob:; frame-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
-"""Gradio makes its templates with eval."""
+"""``unsafe-eval`` is for Gradio, which compiles its templates in the browser."""
 HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
 
 
-class Guard:
-    """ASGI middleware."""
+class ContentSecurity:
+    """ASGI middleware: adds ``HEADERS`` to every response; refuses paths that Gradio would fetch from elsewhere."""
 
     def __init__(self, app):
         self.app = app
@@ -23,13 +23,13 @@ class Guard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         path = scope["path"].lower()
-        if "file=http" in path or "proxy=" in path:  # Gradio would fetch it
+        if "file=http" in path or "proxy=" in path:
             return await PlainTextResponse("not served here", 403)(scope, receive, send)
 
-        async def sent(message):
+        async def send_with_headers(message):
             if message["type"] == "http.response.start":
                 extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message["headers"], *extra]
             await send(message)
 
-        return await self.app(scope, receive, sent)
+        return await self.app(scope, receive, send_with_headers)

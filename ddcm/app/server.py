@@ -1,4 +1,4 @@
-"""The page on a port, from before the first visitor until nothing of any visitor is left."""
+"""Serve the page on a port until Ctrl-C, and delete every visitor's files afterwards."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ddcm.app.service import Limits, Studio
-from ddcm.app.sessions import Visits
+from ddcm.app.service import Limits, Service
+from ddcm.app.sessions import Sessions
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 
 SWEEP_S = 60.0
-NOTICED_S = 3.0
+HEARTBEAT_S = 3.0
+"""How often Gradio checks whether a visitor's page is still open."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where the page is found."""
+class ServerOptions:
+    """Where the server listens, and for whom."""
 
     host: str = "127.0.0.1"
     port: int = 7860
@@ -38,67 +39,65 @@ class Door:
 
 
 @contextmanager
-def serving(pipe: DDCMPipeline, door: Door, limits: Limits) -> Iterator[str]:
-    """Yields the address of a running page. Afterwards it is closed and every file that it held is gone.
+def run_server(pipe: DDCMPipeline, options: ServerOptions, limits: Limits) -> Iterator[str]:
+    """Yields the address of the running page. On exit the server is closed and all its files are deleted.
 
     Raises:
         UserError: Gradio is missing, or the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="ddcm-serve-", ignore_cleanup_errors=True) as root:
-        # Gradio reads from the environment where files go, that nobody is to be told of anything, and how soon it
-        # is to notice that a visitor has left.
+        # Gradio reads these when it is imported.
         os.environ |= {
             "GRADIO_TEMP_DIR": root, "GRADIO_EXAMPLES_CACHE": root, "GRADIO_ANALYTICS_ENABLED": "False",
-            "GRADIO_HEARTBEAT_INTERVAL": str(NOTICED_S),
+            "GRADIO_HEARTBEAT_INTERVAL": str(HEARTBEAT_S),
         }  # fmt: skip
         if find_spec("gradio") is None:
             raise UserError("the page needs Gradio: pip install 'ddcm[app]'")
-        from ddcm.app.build import options, page
+        from ddcm.app.build import build_page, launch_options
 
-        visits = Visits(Path(root))
-        demo = page(Studio(pipe, limits), visits)
-        visits.keep_what_is_there()
+        sessions = Sessions(Path(root))
+        page = build_page(Service(pipe, limits), sessions)
+        sessions.protect_existing()
+        upload_bytes = int(limits.max_megabytes * 1e6)
         try:
-            _, address, _ = demo.launch(
-                **options(door.host, door.port, door.password, int(limits.max_megabytes * 1e6))
-            )  # fmt: skip
+            _, address, _ = page.launch(**launch_options(options.host, options.port, options.password, upload_bytes))
         except OSError as error:
-            raise UserError(f"--port {door.port} on {door.host} cannot be opened; take another one") from error
-        over = threading.Event()
-        sweeper = threading.Thread(target=_sweep, args=(visits, limits.keep_minutes * 60, over), daemon=True)
+            raise UserError(f"--port {options.port} on {options.host} cannot be opened; take another one") from error
+        closed = threading.Event()
+        sweeper = threading.Thread(target=_sweep, args=(sessions, limits.keep_minutes * 60, closed), daemon=True)
         sweeper.start()
         try:
             yield address
         finally:
-            over.set()
-            visits.end_all()
-            demo.close(verbose=False)
+            closed.set()
+            sessions.end_all()
+            page.close(verbose=False)
             sweeper.join()
 
 
-def serve(load: Callable[[], DDCMPipeline], door: Door, limits: Limits) -> int:
-    """Until Ctrl-C, or a polite kill."""
-    with _asked_to_end() as ended, serving(load(), door, limits) as address:
+def serve(load: Callable[[], DDCMPipeline], options: ServerOptions, limits: Limits) -> int:
+    """Serve the page until SIGINT or SIGTERM; the exit code."""
+    with _catch_signals() as signalled, run_server(load(), options, limits) as address:
         print(f"ddcm is on {address}  (Ctrl-C ends it)", flush=True)
-        if door.host not in LOCAL and door.password is None:
+        if options.host not in LOCAL and options.password is None:
             print("everyone who reaches this machine can use it; --password keeps it to some", flush=True)
-        ended.wait()
+        signalled.wait()
     return 0
 
 
 @contextmanager
-def _asked_to_end() -> Iterator[threading.Event]:
-    """Yields what Ctrl-C and a polite kill set, so that files are deleted on either."""
-    ended = threading.Event()
-    polite = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: ended.set()) for number in polite]
+def _catch_signals() -> Iterator[threading.Event]:
+    """Yields an event that SIGINT and SIGTERM set, so that files are deleted on either."""
+    signalled = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: signalled.set()) for number in numbers]
     try:
-        yield ended
+        yield signalled
     finally:
-        for number, handler in zip(polite, before, strict=True):
+        for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
 
-def _sweep(visits: Visits, older_than_s: float, over: threading.Event) -> None:
-    while not over.wait(min(SWEEP_S, older_than_s)):
-        visits.sweep(older_than_s)
+def _sweep(sessions: Sessions, keep_s: float, closed: threading.Event) -> None:
+    while not closed.wait(min(SWEEP_S, keep_s)):
+        sessions.delete_older(keep_s)

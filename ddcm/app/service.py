@@ -1,4 +1,4 @@
-"""What the page can do: each verb from files to files, within limits. Knows nothing of the page."""
+"""The verbs of the page, from files to files, within limits. Nothing here depends on Gradio."""
 
 from __future__ import annotations
 
@@ -42,110 +42,119 @@ class Limits:
                 raise UserError(f"--{name} {value} must be above 0")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Result:
-    """What a verb left in its folder."""
+    """The files and numbers of one request."""
 
     audio: Path | None
     before: Path | None = None
+    """The input as the model got it: mono, at its sample rate."""
     picture: Path | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    """those that were used, and what was noticed"""
+    """The settings that were used, and facts about the run."""
     file: Path | None = None
+    """A .ddcm file."""
 
 
-class Studio:
-    """A loaded pipeline behind limits. ``source`` is a file to read, ``folder`` takes the results."""
+class Service:
+    """A loaded pipeline behind limits.
+
+    A verb reads the file ``source`` and writes its results into ``folder``. ``conditioning`` has prompt,
+    negative_prompt and seed; ``flags`` are settings that override the recipe.
+    """
 
     def __init__(self, pipe: DDCMPipeline, limits: Limits):
         self.pipe, self.limits = pipe, limits
         self.rate = pipe.backbone.mel_spec.sample_rate
 
-    def recipes(self, verb: str) -> list[str]:
-        """Names that the verb can run here: without a codebook, not those that are nothing without one."""
-        found = [name for name, recipe in RECIPES.items() if recipe.verb in RUNS[verb]]
+    def list_recipes(self, verb: str) -> list[str]:
+        """Names of the recipes that the verb can run. Without a codebook, a reconstruction cannot quantise."""
+        names = [name for name, recipe in RECIPES.items() if recipe.verb in RUNS[verb]]
         if self.pipe.codebook is None and verb == "reconstruct":
-            found = [name for name in found if RECIPES[name].quantizer == "none"]
-        return found
+            names = [name for name in names if RECIPES[name].quantizer == "none"]
+        return names
 
-    def chosen(self, verb: str, recipe: str | None, flags: dict[str, Any] | None = None) -> Recipe:
-        return resolve(verb, recipe, **self._flags(flags or {}))
+    def resolve(self, verb: str, recipe: str | None) -> Recipe:
+        return resolve(verb, recipe, **self._complete({}))
 
     def reconstruct(self, folder: Path, on_step: OnStep, source: Path, recipe: str, seed: int) -> Result:
-        audio = self._hear(source)
+        audio = self._read(source)
         out = self.pipe.reconstruct(audio, self.rate, recipe, int(seed), on_step)
-        return self._finished(folder, f"{source.stem}.reconstructed", out, recipe, audio, seed=int(seed))
+        used = _list_used(recipe, out, {"seed": int(seed)})
+        return self._save(folder, f"{source.stem}.reconstructed", out, used, audio)
 
     def transform(
-        self, folder: Path, on_step: OnStep, source: Path, recipe: str, words: dict[str, Any], flags: dict[str, Any]
-    ) -> Result:
-        audio = self._hear(source)
-        out = self.pipe.transform(audio, self.rate, recipe=recipe, on_step=on_step, **words, **self._flags(flags))
-        return self._finished(folder, f"{source.stem}.transformed", out, recipe, audio, **words)
+        self, folder: Path, on_step: OnStep, source: Path, recipe: str, conditioning: dict[str, Any],
+        flags: dict[str, Any],
+    ) -> Result:  # fmt: skip
+        audio, flags = self._read(source), self._complete(flags)
+        out = self.pipe.transform(audio, self.rate, recipe=recipe, on_step=on_step, **conditioning, **flags)
+        return self._save(folder, f"{source.stem}.transformed", out, _list_used(recipe, out, conditioning), audio)
 
     def generate(
-        self, folder: Path, on_step: OnStep, recipe: str, duration_s: float, words: dict[str, Any],
+        self, folder: Path, on_step: OnStep, recipe: str, duration_s: float, conditioning: dict[str, Any],
         flags: dict[str, Any],
     ) -> Result:  # fmt: skip
         self._check_length(duration_s)
-        out = self.pipe.generate(
-            duration_s=duration_s, recipe=recipe, on_step=on_step, **words, **self._flags(flags)
-        )  # fmt: skip
-        return self._finished(folder, slug(words["prompt"] or "unconditional"), out, recipe, None, **words)
+        flags = self._complete(flags)
+        out = self.pipe.generate(duration_s=duration_s, recipe=recipe, on_step=on_step, **conditioning, **flags)
+        return self._save(
+            folder, slug(conditioning["prompt"] or "unconditional"), out, _list_used(recipe, out, conditioning)
+        )
 
-    def compress(self, folder: Path, on_step: OnStep, source: Path, listen: bool, chosen: dict[str, Any]) -> Result:
-        """``chosen`` as for ``ddcm.codec.encode.Settings``; with ``listen`` the file is decoded too."""
-        audio = self._hear(source)
-        target = folder / f"{source.stem}.ddcm"
-        target.write_bytes(self.pipe.compress(audio, self.rate, on_step, **chosen))
-        if not listen:
-            return Result(None, self._sound(folder, "before", audio), None, _size(target), inspect(str(target)), target)
-        return self._decoded(folder, on_step, target, audio)
+    def compress(self, folder: Path, on_step: OnStep, source: Path, decode: bool, chosen: dict[str, Any]) -> Result:
+        """``chosen`` are settings of ``ddcm.codec``; with ``decode`` the file is decoded too."""
+        audio = self._read(source)
+        file = folder / f"{source.stem}.ddcm"
+        file.write_bytes(self.pipe.compress(audio, self.rate, on_step, **chosen))
+        if decode:
+            return self._decode(folder, on_step, file, audio)
+        before = self._write(folder, "before", audio)
+        return Result(None, before, None, _measure_size(file), inspect(str(file)), file)
 
     def decompress(self, folder: Path, on_step: OnStep, source: Path) -> Result:
-        return self._decoded(folder, on_step, source, None)
+        return self._decode(folder, on_step, source)
 
     def compare(
-        self, folder: Path, on_step: OnStep, source: Path, words: dict[str, Any]
+        self, folder: Path, on_step: OnStep, source: Path, conditioning: dict[str, Any]
     ) -> tuple[str, dict[str, dict[str, float]]]:
-        """The report as one page that needs nothing beside it, and its metrics by name of the case."""
-        audio = self._hear(source)
-        entries = compare(self.pipe, audio, words, lambda name, number, of: on_step(number, of))
-        facts = {"backbone": self.pipe.backbone.name, "prompt": words["prompt"] or "none"}
-        target = folder / "report.html"
-        target.write_text(render_report(f"{source.name}: every recipe", entries, self.rate, facts), encoding="utf-8")
-        return str(target), {entry.name: _told(entry.metrics) for entry in entries}
+        """The path of the report, one page that needs no other file, and the metrics of each case by its name."""
+        audio = self._read(source)
+        entries = compare(self.pipe, audio, conditioning, lambda name, number, total: on_step(number, total))
+        facts = {"backbone": self.pipe.backbone.name, "prompt": conditioning["prompt"] or "none"}
+        report = folder / "report.html"
+        text = render_report(f"{source.name}: every recipe", entries, self.rate, facts)
+        report.write_text(text, encoding="utf-8")
+        return str(report), {entry.name: _drop_nan(entry.metrics) for entry in entries}
 
-    def _decoded(self, folder: Path, on_step: OnStep, source: Path, audio: torch.Tensor | None) -> Result:
-        stream = unpack(read(source))
+    def _decode(self, folder: Path, on_step: OnStep, file: Path, audio: torch.Tensor | None = None) -> Result:
+        stream = unpack(read(file))
         self._check_length(stream.samples / stream.mel[0])
-        out = self.pipe.decompress(source.read_bytes(), on_step=on_step)
-        result = self._finished(folder, f"{source.stem}.decoded", out, None, audio)
-        result.metrics |= _size(source)
-        result.settings, result.file = inspect(str(source)), source
-        return result
+        out = self.pipe.decompress(file.read_bytes(), on_step=on_step)
+        return self._save(folder, f"{file.stem}.decoded", out, inspect(str(file)), audio, file)
 
-    def _finished(
-        self, folder: Path, name: str, out: Output, recipe: str | None, audio: torch.Tensor | None, **said: Any
-    ) -> Result:
-        sounds = [("Result", out.audio)] if audio is None else [("Before", audio), ("After", out.audio)]
-        panels = [(title, compute_mel(sound, self.rate)) for title, sound in sounds]
-        draw_side_by_side(folder / "spectrograms.png", panels, self.pipe.backbone.mel_spec)
-        if recipe is not None:
-            said = {"recipe": recipe} | settings(out.notes["recipe"]) | said | select_info(out)
-        metrics = {} if audio is None else {name: judge(audio, out.audio) for name, judge in METRICS.items()}
+    def _save(
+        self, folder: Path, name: str, out: Output, used: dict[str, Any], audio: torch.Tensor | None = None,
+        file: Path | None = None,
+    ) -> Result:  # fmt: skip
+        """Write the audio and the spectrograms; compare with the input ``audio``, if there is one."""
+        signals = [("Result", out.audio)] if audio is None else [("Before", audio), ("After", out.audio)]
+        picture = folder / "spectrograms.png"
+        panels = [(title, compute_mel(signal, self.rate)) for title, signal in signals]
+        draw_side_by_side(picture, panels, self.pipe.backbone.mel_spec)
+        metrics = {} if audio is None else {name: metric(audio, out.audio) for name, metric in METRICS.items()}
         if "clap_score" in out.notes:
             metrics["clap_score"] = out.notes["clap_score"]
-        return Result(
-            self._sound(folder, name, out.audio), None if audio is None else self._sound(folder, "before", audio),
-            folder / "spectrograms.png", _told(metrics), said,
-        )  # fmt: skip
+        if file is not None:
+            metrics |= _measure_size(file)
+        before = None if audio is None else self._write(folder, "before", audio)
+        return Result(self._write(folder, name, out.audio), before, picture, _drop_nan(metrics), used, file)
 
-    def _hear(self, source: Path) -> torch.Tensor:
+    def _read(self, source: Path) -> torch.Tensor:
         return read_audio(source, self.rate, self.limits.max_seconds)
 
-    def _sound(self, folder: Path, name: str, audio: torch.Tensor) -> Path:
+    def _write(self, folder: Path, name: str, audio: torch.Tensor) -> Path:
         write_audio(folder / f"{name}.wav", audio, self.rate)
         return folder / f"{name}.wav"
 
@@ -153,16 +162,20 @@ class Studio:
         if not 0 < seconds <= self.limits.max_seconds:
             raise UserError(f"{seconds:g} s is outside what is done here: up to {self.limits.max_seconds:g} s")
 
-    def _flags(self, flags: dict[str, Any]) -> dict[str, Any]:
-        """Without a codebook nothing quantises, as in ``compare``."""
+    def _complete(self, flags: dict[str, Any]) -> dict[str, Any]:
+        """Without a codebook nothing is quantised, as in ``ddcm.evaluation.compare``."""
         return flags if self.pipe.codebook is not None else flags | {"quantizer": "none"}
 
 
-def _size(file: Path) -> dict[str, float]:
+def _list_used(recipe: str, out: Output, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"recipe": recipe} | settings(out.notes["recipe"]) | inputs | select_info(out)
+
+
+def _measure_size(file: Path) -> dict[str, float]:
     stream, size = unpack(read(file)), file.stat().st_size
     return {"kbps": size / 125 / (stream.samples / stream.mel[0]), "bytes": size}
 
 
-def _told(metrics: dict[str, float]) -> dict[str, float]:
-    """Those that have something to say: NaN is no JSON."""
+def _drop_nan(metrics: dict[str, float]) -> dict[str, float]:
+    """JSON has no NaN."""
     return {name: round(value, 4) for name, value in metrics.items() if not math.isnan(value)}

@@ -1,4 +1,4 @@
-"""What belongs to each visitor: files, and work under way. It all goes when the visit ends."""
+"""Files and running work of each visitor. Both end with the session."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from pathlib import Path
 from ddcm.runtime.files import files_under
 
 
-class Visits:
-    """Visitors by the name that their page has on the server; files of all of them are under ``root``.
+class Sessions:
+    """Sessions by the name that Gradio gives them; all their files are below ``root``.
 
-    A file is found by whoever knows its path and by nobody else, so the folder of a result has a name that cannot be
-    guessed. An upload that two visitors have brought is one file: it goes with the last of them.
+    Whoever knows the path of a file can read it, so the folder of a result has a random name. An upload that two
+    sessions share is one file; it is deleted with the last of them.
     """
 
     def __init__(self, root: Path):
         self.root = root
-        self._ours: set[Path] = set()
+        self._protected: set[Path] = set()
         self._folders: dict[str, list[Path]] = defaultdict(list)
         self._uploads: dict[str, set[Path]] = defaultdict(set)
         self._stops: dict[str, set[threading.Event]] = defaultdict(set)
         self._lock = threading.Lock()
 
-    def keep_what_is_there(self) -> None:
-        """Files of the page itself, such as its examples, are nobody's."""
-        self._ours = set(files_under(self.root))
+    def protect_existing(self) -> None:
+        """Never delete the files that are below ``root`` now, such as the page's examples."""
+        self._protected = set(files_under(self.root))
 
-    def folder(self, visit: str) -> Path:
+    def create_folder(self, session: str) -> Path:
         """A new folder for one result."""
         path = self.root / secrets.token_urlsafe(16)
         path.mkdir(mode=0o700)
         with self._lock:
-            self._folders[visit].append(path)
+            self._folders[session].append(path)
         return path
 
-    def brought(self, visit: str, upload: Path) -> None:
-        if upload not in self._ours:
+    def add_upload(self, session: str, upload: Path) -> None:
+        if upload not in self._protected:
             with self._lock:
-                self._uploads[visit].add(upload)
+                self._uploads[session].add(upload)
 
     @contextmanager
-    def working(self, visit: str) -> Iterator[threading.Event]:
-        """Yields what is set when the work is to stop because the visitor left."""
+    def track_work(self, session: str) -> Iterator[threading.Event]:
+        """Yields an event that is set when the session ends and the work must stop."""
         stop = threading.Event()
         with self._lock:
-            self._stops[visit].add(stop)
+            self._stops[session].add(stop)
         try:
             yield stop
         finally:
             with self._lock:
-                self._stops[visit].discard(stop)
-                if not self._stops[visit]:
-                    del self._stops[visit]
+                self._stops[session].discard(stop)
+                if not self._stops[session]:
+                    del self._stops[session]
 
-    def end(self, visit: str) -> None:
-        """Stop the visitor's work and delete the visitor's files."""
+    def end(self, session: str) -> None:
+        """Stop the work of the session and delete its files."""
         with self._lock:
-            for stop in self._stops.pop(visit, ()):
+            for stop in self._stops.pop(session, ()):
                 stop.set()
-            folders, uploads = self._folders.pop(visit, []), self._uploads.pop(visit, set())
+            folders, uploads = self._folders.pop(session, []), self._uploads.pop(session, set())
             uploads -= set().union(*self._uploads.values())
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -74,14 +74,13 @@ class Visits:
 
     def end_all(self) -> None:
         with self._lock:
-            visits = {*self._stops, *self._folders, *self._uploads}
-        for visit in visits:
-            self.end(visit)
+            sessions = {*self._stops, *self._folders, *self._uploads}
+        for session in sessions:
+            self.end(session)
 
-    def sweep(self, older_than_s: float) -> None:
-        """Delete what has not changed for so long, whoever's it is: uploads that were never used, visits that
-        were never ended."""
+    def delete_older(self, seconds: float) -> None:
+        """Delete files that have not changed for ``seconds``: unused uploads, and sessions that never ended."""
         for path in files_under(self.root):
-            with suppress(FileNotFoundError):  # somebody leaves meanwhile
-                if path not in self._ours and time.time() - path.stat().st_mtime > older_than_s:
+            with suppress(FileNotFoundError):  # a session ends meanwhile
+                if path not in self._protected and time.time() - path.stat().st_mtime > seconds:
                     path.unlink()

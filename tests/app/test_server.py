@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from ddcm.app.service import Limits
-from ddcm.app.sessions import Visits
+from ddcm.app.sessions import Sessions
 from ddcm.audio.files import encode_wav, read_audio, write_audio
 from ddcm.backbone.tiny import tiny_backbone
 from ddcm.cli.main import main
@@ -242,22 +242,22 @@ def test_the_server_fetches_nothing_and_shows_no_other_file(server, visitor):
 
 
 def test_a_shared_upload_goes_with_the_last_visitor(tmp_path):
-    visits, upload, ours = Visits(tmp_path), tmp_path / "both.wav", tmp_path / "example.wav"
+    sessions, upload, ours = Sessions(tmp_path), tmp_path / "both.wav", tmp_path / "example.wav"
     ours.write_bytes(b"1")
-    visits.keep_what_is_there()
+    sessions.protect_existing()
     upload.write_bytes(b"1")
-    for visit in ("a", "b"):
-        visits.brought(visit, upload)
-        visits.brought(visit, ours)
-    visits.end("a")
+    for session in ("a", "b"):
+        sessions.add_upload(session, upload)
+        sessions.add_upload(session, ours)
+    sessions.end("a")
     assert upload.exists()
-    visits.end("b")
+    sessions.end("b")
     assert not upload.exists() and ours.exists()
     upload.write_bytes(b"1")
-    visits.sweep(60)
+    sessions.delete_older(60)
     assert upload.exists()
     os.utime(upload, (1, 1))
-    visits.sweep(60)
+    sessions.delete_older(60)
     assert not upload.exists() and ours.exists()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ddcm.app.server import Door, serving
+from ddcm.app.server import ServerOptions, run_server
 from ddcm.app.service import Limits
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
@@ -42,7 +42,7 @@ def free_port() -> int:
 def served(backbone, limits: Limits) -> Iterator[Served]:
     quantizer = HardQuantizer(codebook_size=32).eval().requires_grad_(False)
     pipe = DDCMPipeline(backbone, Codebook(quantizer, backbone.name, backbone.latent_digest, {}))
-    with serving(pipe, Door(port=free_port(), password=PASSWORD), limits) as address:
+    with run_server(pipe, ServerOptions(port=free_port(), password=PASSWORD), limits) as address:
         yield Served(address, Path(os.environ["GRADIO_TEMP_DIR"]), pipe)
 
 
