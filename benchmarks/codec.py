@@ -40,9 +40,10 @@ from benchmarks.together import Coded, compress, in_lengths
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.audio.refine import refine
 from ddcm.codec import vq
-from ddcm.codec.encode import Settings, encode
+from ddcm.codec.encode import encode
 from ddcm.codec.files import decoded
 from ddcm.codec.layout import layout
+from ddcm.codec.settings import CodecSettings
 from ddcm.codec.sound import measure_level, window_mel
 from ddcm.errors import UserError
 from ddcm.evaluation.folder import measure
@@ -59,21 +60,21 @@ SLOW = "classic one atom"
 Row = dict[str, str | float]
 
 
-def systems(args: argparse.Namespace) -> dict[str, Settings | None]:
+def systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
     """Name -> how it is compressed; None where nothing is."""
-    found: dict[str, Settings | None] = {"ceiling": None}
+    found: dict[str, CodecSettings | None] = {"ceiling": None}
     for kbps in RATES:
-        found[f"turbo hadamard {kbps:g}"] = Settings(kbps=kbps)
+        found[f"turbo hadamard {kbps:g}"] = CodecSettings(kbps=kbps)
     for kbps in RATES:
-        found[f"turbo gaussian {kbps:g}"] = Settings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
+        found[f"turbo gaussian {kbps:g}"] = CodecSettings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
     for kbps in RATES:
-        found[f"classic 30 steps {kbps:g}"] = Settings(kbps=kbps, mode="classic", steps=30)
+        found[f"classic 30 steps {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic", steps=30)
     for kbps in SINGLE:
-        found[f"{SLOW} {kbps:g}"] = Settings(kbps=kbps, mode="classic")
+        found[f"{SLOW} {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic")
     if args.codebook:
         quantizer = load_codebook(args.codebook).quantizer
         for levels in range(1, vq.levels_of(quantizer) + 1):
-            found[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = Settings(mode="vq", levels=levels)
+            found[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = CodecSettings(mode="vq", levels=levels)
     return found
 
 
@@ -112,7 +113,7 @@ class Work:
         spec = self.pipe.backbone.mel_spec
         return window_mel(audio, *measure_level(audio), layout(len(audio), spec.hop), 0, spec)
 
-    def _vq(self, audio: torch.Tensor, settings: Settings) -> Coded:
+    def _vq(self, audio: torch.Tensor, settings: CodecSettings) -> Coded:
         kept, begin = [], time.perf_counter()
         data = encode(audio, self.pipe.backbone, settings, self.pipe.codebook, on_latent=kept.append)
         return Coded(data, kept[0], 0, time.perf_counter() - begin)

@@ -20,9 +20,9 @@ from benchmarks.together import compress
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
 from ddcm.codec import turbo
-from ddcm.codec.encode import Settings
 from ddcm.codec.layout import padded_log2
 from ddcm.codec.noise_codebooks import BOOKS
+from ddcm.codec.settings import CodecSettings
 
 
 def selection_seconds(kind: str, numbers: int, log2_atoms: int, count: int, repeats: int) -> float:
@@ -35,7 +35,7 @@ def selection_seconds(kind: str, numbers: int, log2_atoms: int, count: int, repe
     return statistics.median(times)
 
 
-def losses_db(backbone, audios: list[torch.Tensor], settings: Settings) -> list[float]:
+def losses_db(backbone, audios: list[torch.Tensor], settings: CodecSettings) -> list[float]:
     """Mel error over the uncoded mel, in dB, of clips (S,) of one length."""
     losses = []
     for audio, coded in zip(audios, compress(audios, backbone, settings), strict=True):
@@ -76,7 +76,7 @@ def main() -> None:
     losses: dict[str, list[float]] = {}
     for kind in sizes:
         begin = time.perf_counter()
-        settings = Settings(kbps=args.kbps, book=kind, noise_atoms=args.atoms, steps=args.steps)
+        settings = CodecSettings(kbps=args.kbps, book=kind, noise_atoms=args.atoms, steps=args.steps)
         losses[kind] = losses_db(backbone, audios, settings)
         print(f"{kind}: {len(audios)} clips in {time.perf_counter() - begin:.0f} s", flush=True)
     differences = [h - g for h, g in zip(losses["hadamard"], losses["gaussian"], strict=True)]

@@ -6,10 +6,10 @@
 Where to begin a search follows from one measurement. A step from timestep t to s tells (SNR(s) - SNR(t)) / 2 nats of
 each number times the squared error of the denoiser's estimate at t (DiffC, arXiv 2206.08889); summed up, that is what
 it costs to get from noise to any timestep. A schedule whose steps all cost the same and that ends where the rate is
-spent is a good one already. From there the ends and exponents of the curve (``ddcm.codec.format.Curve``) are moved one
-at a time, as long as the coded clips' mels get nearer to the recordings'. All clips share their UNet calls. The table
-is written after each rate and number of steps, and a rerun goes on from there. Use the rows elsewhere with ``compress
---schedules FILE``.
+spent is a good one already. From there the ends and exponents of the
+``ddcm.codec.schedule.ParametricSchedule`` are moved one at a time, as long as the coded clips' mels get nearer to the
+recordings'. All clips share their UNet calls. The table is written after each rate and number of steps, and a rerun
+goes on from there. Use the rows elsewhere with ``compress --schedules FILE``.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import Backbone, load
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.decode import sampler_for
-from ddcm.codec.encode import Settings, start, targets_of
-from ddcm.codec.format import Curve
+from ddcm.codec.encode import start, targets_of
 from ddcm.codec.layout import layout, window_bits
 from ddcm.codec.rate_control import SHAPE, SHIPPED, nearest
-from ddcm.codec.schedule import lists
+from ddcm.codec.schedule import ParametricSchedule, expand
+from ddcm.codec.settings import CodecSettings
 from ddcm.codec.trajectory import encode_windows
 from ddcm.diffusion.schedule import add_noise, quadratic
 from ddcm.errors import UserError
 from ddcm.runtime.files import whole
 
-EVEN = Curve(30, 16, 0, 1)
+EVEN = ParametricSchedule(30, 16, 0, 1)
 EFFICIENCY = 0.8  # of top-M with signs: bits that the best code would need, over its own
 FIRSTS = (999, 800)  # where to begin: an undertrained denoiser knows nothing of the noisiest timesteps
 MOVES = {"last": (1.35, 1.15), "power": (4, 2), "growth": (6, 3), "first": (100, 50)}  # coarse, then fine
@@ -79,7 +79,7 @@ class Trial:
     def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard"):
         self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
         self.placed = layout(len(clips[0]), backbone.mel_spec.hop)
-        self.stream = start(backbone, Settings(book=book), len(clips[0]), None, len(clips))
+        self.stream = start(backbone, CodecSettings(book=book), len(clips[0]), None, len(clips))
         self.sampler = sampler_for(self.stream, backbone)
         wanted = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
         self.wanted, (self.z, self.weights) = torch.cat(wanted), targets_of(backbone, wanted)
@@ -89,7 +89,7 @@ class Trial:
         mels = torch.cat([self.backbone.decode(row).cpu() for row in z.split(1)])
         return float((mels - self.wanted).abs().mean()) * LN_TO_DB
 
-    def loss(self, curve: Curve, kbps: float) -> float:
+    def loss(self, curve: ParametricSchedule, kbps: float) -> float:
         """dB that the mels of the clips, coded with as many atoms as the rate pays for, lose to those of z."""
         of = lambda total: replace(self.stream, schedule=replace(curve, total=total))  # noqa: E731
         chosen = of(nearest(lambda total: window_bits(of(total)), kbps * 1000 * self.seconds, 1, 40_000))
@@ -117,17 +117,17 @@ class Trial:
         return told * self.placed.numbers / math.log(2) / 1000 / self.seconds
 
 
-def equal_steps(cost: torch.Tensor, kbps: float, steps: int) -> Curve:
+def equal_steps(cost: torch.Tensor, kbps: float, steps: int) -> ParametricSchedule:
     """The curve nearest to the schedule whose steps all cost the same and that ends where ``kbps`` are spent."""
     first = len(cost) - 1
     shares = torch.linspace(0, 1, steps, dtype=torch.float64) * kbps * EFFICIENCY
     ideal = torch.tensor([int((cost - share).abs().argmin()) for share in shares])
     last = min(int(ideal[-1]), first - steps + 1)
-    curves = [Curve(steps, power, 0, 1, first, last) for power in range(12, 81, 2)]
-    return min(curves, key=lambda curve: float((torch.tensor(lists(curve).timesteps) - ideal).abs().sum()))
+    curves = [ParametricSchedule(steps, power, 0, 1, first, last) for power in range(12, 81, 2)]
+    return min(curves, key=lambda curve: float((torch.tensor(expand(curve).timesteps) - ideal).abs().sum()))
 
 
-def moved(curve: Curve, name: str, stride: float, sign: int) -> Curve | None:
+def moved(curve: ParametricSchedule, name: str, stride: float, sign: int) -> ParametricSchedule | None:
     """One parameter a stride further; None beyond its range."""
     value = getattr(curve, name)
     value = round((value + 8) * stride**sign - 8) if name == "last" else value + sign * int(stride)
@@ -136,7 +136,9 @@ def moved(curve: Curve, name: str, stride: float, sign: int) -> Curve | None:
     return other if fits and other.first <= 999 and other != curve else None
 
 
-def search(loss: Callable[[Curve], float], begin: list[Curve], most: int) -> tuple[Curve, float, int]:
+def search(
+    loss: Callable[[ParametricSchedule], float], begin: list[ParametricSchedule], most: int
+) -> tuple[ParametricSchedule, float, int]:
     """Coordinate search from the best of ``begin``, at most ``most`` curves; (the best, its loss, curves tried)."""
     loss = functools.cache(loss)
     best = min(begin, key=loss)

@@ -15,10 +15,11 @@ import torch
 from ddcm.backbone import Backbone
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.decode import sampler_for
-from ddcm.codec.encode import Settings, scheduled, start, targets_of, with_level
+from ddcm.codec.encode import scheduled, start, targets_of, with_level
 from ddcm.codec.format import pack
 from ddcm.codec.layout import layout
-from ddcm.codec.schedule import lists
+from ddcm.codec.schedule import expand
+from ddcm.codec.settings import CodecSettings
 from ddcm.codec.sound import measure_level, window_mel
 from ddcm.codec.trajectory import encode_windows
 from ddcm.errors import UserError
@@ -48,7 +49,7 @@ def in_lengths(audios: Sequence[Sized], most: int = MOST) -> list[list[int]]:
 
 
 @torch.no_grad()
-def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Settings) -> list[Coded]:
+def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: CodecSettings) -> list[Coded]:
     """Recordings (S,) of one length, each of one window, in mode turbo or classic.
 
     Raises:
@@ -71,7 +72,7 @@ def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Setti
         Coded(
             pack(replace(with_level(stream, *level), payload=out.getvalue())),
             row,
-            len(lists(stream.schedule).timesteps),
+            len(expand(stream.schedule).timesteps),
             seconds,
         )
         for level, out, row in zip(levels, outs, decoded.split(1), strict=True)

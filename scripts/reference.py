@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "reference.md"
 SECTIONS: dict[str, list[tuple[str, list[str]]]] = {  # heading -> [(file, names)]
     "ddcm": [("ddcm/pipeline/pipeline.py", ["DDCMPipeline"]), ("ddcm/pipeline/output.py", ["Output"])],
     "ddcm.recipes": [("ddcm/recipes.py", ["Recipe", "resolve"])],
-    "ddcm.codec": [("ddcm/codec/encode.py", ["Settings"])],
+    "ddcm.codec": [("ddcm/codec/settings.py", ["CodecSettings"])],
     "ddcm.quantize": [
         ("ddcm/quantize/base.py", ["Quantizer", "Quantized"]),
         ("ddcm/quantize/vector.py", ["SingleCodebook"]),

@@ -21,10 +21,10 @@ def compress(arguments: Any, load: Load) -> int:
     from ddcm.audio.recording import open_recording
     from ddcm.cli.batch import Done, each, plan, recorder, report
     from ddcm.codec import files
-    from ddcm.codec.encode import Settings
+    from ddcm.codec.settings import CodecSettings
 
     given = _given(arguments)
-    Settings(**given)  # refused before a backbone is loaded
+    CodecSettings(**given)  # refused before a backbone is loaded
     pipeline = load()
     rate = pipeline.backbone.mel_spec.sample_rate
     jobs = plan(arguments.inputs, arguments.out, arguments.overwrite, suffixes=(".ddcm",))

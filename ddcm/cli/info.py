@@ -51,7 +51,7 @@ def _stream(path: Path) -> dict[str, Any]:
 
     from ddcm.codec.format import VERSION, read, unpack
     from ddcm.codec.layout import verified, window_bits
-    from ddcm.codec.schedule import lists
+    from ddcm.codec.schedule import expand
 
     stream = unpack(read(path))
     placed, size, seconds = verified(stream), path.stat().st_size, stream.samples / stream.mel[0]
@@ -60,7 +60,7 @@ def _stream(path: Path) -> dict[str, Any]:
     facts |= {key: value for key, value in asdict(stream).items() if key not in ("payload", "schedule")}
     facts |= {"windows": len(placed.starts), "window frames": placed.size, "payload bytes": len(stream.payload)}
     if stream.schedule is not None:
-        explicit = lists(stream.schedule)
+        explicit = expand(stream.schedule)
         facts["timesteps"] = " ".join(map(str, explicit.timesteps))
         facts["atoms of each step"] = " ".join(map(str, explicit.atoms))
         facts["UNet calls of a window"] = len(explicit.timesteps) * (

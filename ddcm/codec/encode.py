@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
@@ -15,10 +14,11 @@ from ddcm.backbone import Backbone
 from ddcm.codec import vq
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.decode import latents, said_in_file, sampler_for
-from ddcm.codec.format import BOOKS, MODES, Curve, Lists, Stream, pack
+from ddcm.codec.format import Stream, pack
 from ddcm.codec.layout import BANDS, Layout, layout, padded_log2
-from ddcm.codec.rate_control import QUALITIES, planned
-from ddcm.codec.schedule import lists
+from ddcm.codec.rate_control import planned
+from ddcm.codec.schedule import expand
+from ddcm.codec.settings import CodecSettings
 from ddcm.codec.sound import measure_level, window_mel
 from ddcm.codec.trajectory import encode_windows, same_arithmetic
 from ddcm.errors import UserError
@@ -31,73 +31,8 @@ OnLatent = Callable[[torch.Tensor], None]
 """Called with each window's z (1, C, L, F) as the decoder will have it."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a recording is compressed. Rates are of the file, header and all, over the recording's length."""
-
-    kbps: float | None = None
-    """bytes on disk x 8 / seconds / 1000; default 1. Not for vq, whose rate follows from the codebook"""
-    quality: str | None = None
-    """a named rate instead: low 0.5, medium 1, high 2, best 4 kbps"""
-    mode: str = "turbo"
-    """turbo: the best atoms with signs; classic: one atom a step (with steps, several by pursuit); vq: a fitted
-    codebook"""
-    book: str = "hadamard"
-    """the noise codebook: hadamard or gaussian"""
-    steps: int | None = None
-    """UNet calls for each window of 10.24 s, and as many to decode it; default: what is best at the rate"""
-    noise_atoms: int = 16384
-    """atoms of a gaussian codebook, a power of two; a hadamard one has as many as the window has numbers"""
-    coefficient_bits: int = 3
-    """classic: bits of the coefficients of atoms after the first of a step, in [2, 8]"""
-    levels: int | None = None
-    """vq: how many of a residual codebook's levels are kept, from the first on; default all"""
-    seed: int = 0
-    prompt: str = ""
-    """side information: what the recording is; the decoder then needs the text encoders too"""
-    guidance_scale: float = 1.0
-    """of classifier-free guidance under the prompt; 1 is one UNet call a step, anything else two"""
-    schedule: Curve | Lists | None = None
-    """instead of the one that is solved from the rate"""
-    schedules: Path | None = None
-    """a table of benchmarks/schedules.py instead of the shipped one"""
-    verify: bool = False
-    """decode the finished file and compare it with what the encoder saw, bit for bit"""
-
-    def __post_init__(self):
-        for name, value, known in (
-            ("mode", self.mode, MODES),
-            ("book", self.book, BOOKS),
-            ("quality", self.quality, (None, *QUALITIES)),
-        ):
-            if value not in known:
-                raise UserError(f"{name} {value!r} is not known; use one of: {', '.join(filter(None, known))}")
-        if self.kbps is not None and self.quality is not None:
-            raise UserError("kbps and quality are two names for the same choice; give one")
-        if self.kbps is not None and not (math.isfinite(self.kbps) and self.kbps > 0):
-            raise UserError(f"kbps {self.kbps} is not a positive number; the shipped table is for 0.25 to 4")
-        if self.mode == "vq" and (self.kbps is not None or self.quality is not None):
-            raise UserError("the rate of vq is its codebook's; leave out kbps and quality")
-        if self.levels is not None and self.mode != "vq":
-            raise UserError(f"levels are a codebook's, for mode vq; mode {self.mode} has kbps")
-        if self.noise_atoms < 2 or self.noise_atoms & (self.noise_atoms - 1) or self.noise_atoms > 1 << 20:
-            raise UserError(f"noise_atoms {self.noise_atoms} is not a power of two up to {1 << 20}")
-        if not 2 <= self.coefficient_bits <= 8:
-            raise UserError(
-                f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"
-            )
-        if not 0 <= self.seed < 1 << 32:
-            raise UserError(f"seed {self.seed} is outside [0, {(1 << 32) - 1}]")
-        if not 0 <= self.guidance_scale <= 100:
-            raise UserError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
-
-    @property
-    def rate(self) -> float:
-        return self.kbps or QUALITIES[self.quality or "medium"]
-
-
 def encode(
-    audio: torch.Tensor | Recording, backbone: Backbone, settings: Settings = Settings(),
+    audio: torch.Tensor | Recording, backbone: Backbone, settings: CodecSettings,
     codebook: Codebook | None = None, lanes: int = 1, on_step: OnStep | None = None, on_latent: OnLatent | None = None,
 ) -> bytes:  # fmt: skip
     """Audio (S,), mono at the backbone's rate -> a file's bytes.
@@ -135,7 +70,7 @@ def encode(
     return pack(stream)
 
 
-def start(backbone: Backbone, settings: Settings, samples: int, codebook: Codebook | None, lanes: int) -> Stream:
+def start(backbone: Backbone, settings: CodecSettings, samples: int, codebook: Codebook | None, lanes: int) -> Stream:
     """A stream's header, all but the level and the schedule."""
     common = said_in_file(backbone) | dict(samples=samples, lanes=lanes, threads=min(torch.get_num_threads(), 64))
     if settings.mode == "vq":
@@ -157,10 +92,10 @@ def start(backbone: Backbone, settings: Settings, samples: int, codebook: Codebo
     )  # fmt: skip
 
 
-def scheduled(stream: Stream, placed: Layout, settings: Settings) -> Stream:
+def scheduled(stream: Stream, placed: Layout, settings: CodecSettings) -> Stream:
     if settings.schedule is not None:
         return replace(stream, schedule=settings.schedule)
-    return planned(stream, placed, settings.rate, settings.steps, settings.schedules)
+    return planned(stream, placed, settings.rate_kbps, settings.steps, settings.schedules)
 
 
 def targets_of(backbone: Backbone, mels: Sequence[torch.Tensor]) -> Targets:
@@ -178,7 +113,7 @@ def targets_of(backbone: Backbone, mels: Sequence[torch.Tensor]) -> Targets:
 def _code(stream, placed, backbone, codebook, targets, keep, on_step) -> bytes:
     out, sampler = BitWriter(), sampler_for(stream, backbone)
     groups = list(in_groups(len(placed.starts), stream.lanes))
-    calls, in_all = 0, len(groups) * len(lists(stream.schedule).timesteps)
+    calls, in_all = 0, len(groups) * len(expand(stream.schedule).timesteps)
 
     def on_call() -> None:
         nonlocal calls

@@ -13,7 +13,7 @@ from ddcm.backbone import Backbone
 from ddcm.codec.decode import latents, refuse_others, sound
 from ddcm.codec.format import Stream, read, unpack
 from ddcm.codec.layout import Layout, verified
-from ddcm.codec.schedule import lists
+from ddcm.codec.schedule import expand
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.files import whole
@@ -94,7 +94,7 @@ def _counter(stream: Stream, placed: Layout, on_step: OnStep | None) -> Callable
     """What is called after each UNet call, for progress."""
     if on_step is None or stream.schedule is None:
         return None
-    calls, in_all = 0, len(lists(stream.schedule).timesteps) * -(-len(placed.starts) // stream.lanes)
+    calls, in_all = 0, len(expand(stream.schedule).timesteps) * -(-len(placed.starts) // stream.lanes)
 
     def on_call() -> None:
         nonlocal calls

@@ -16,45 +16,21 @@ import zlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from ddcm.codec.schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule
+from ddcm.codec.settings import Book, Mode
 from ddcm.errors import UserError, is_text, reason
 
 MAGIC, VERSION = b"ddcm", 2
-MODES, BOOKS = ("turbo", "classic", "vq"), ("hadamard", "gaussian")
+MODES, BOOKS = get_args(Mode), get_args(Book)  # in the order of the flags
 DTYPES = ("float32", "float16", "bfloat16")
 MEL = (16000, 1024, 160, 64, 0.0, 8000.0, 1e-5)  # AudioLDM2's: sample_rate, n_fft, hop, n_mels, fmin, fmax, floor
 MAX_FILE = 1 << 28  # bytes; a day at 4 kbps is 43 MB
 MAX_SAMPLES = 1 << 31  # what a 16-bit wav can hold, 37 h
-MAX_PROMPT, MAX_STEPS, MAX_ATOMS, MAX_LOG2 = 2000, 1000, 2048, 20
+MAX_PROMPT, MAX_LOG2 = 2000, 20
 MAX_GAIN = 32 * 256  # 1/256 of octaves; beyond it float32 would not hold what is made of it
 _LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Struct("<I")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A schedule in six numbers; ``ddcm.codec.schedule`` makes the lists of it."""
-
-    steps: int
-    """T timesteps, which are T UNet calls and T - 1 coded noises; in [2, 1000]"""
-    power: int
-    """timesteps are last + (first - last) (1 - s)^(power / 16), s even in [0, 1]; in [1, 255]"""
-    growth: int
-    """atoms of a step are proportional to s^(growth / 16); in [0, 255]"""
-    total: int
-    """atoms of all steps of a window together"""
-    first: int = MAX_STEPS - 1
-    """the noisiest timestep"""
-    last: int = 0
-    """the timestep whose estimate is the result; first - last >= steps - 1"""
-
-
-@dataclass(frozen=True)
-class Lists:
-    """A schedule as it is: timesteps (T) that fall strictly, and the atoms of each step but the last (T - 1)."""
-
-    timesteps: tuple[int, ...]
-    atoms: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +66,7 @@ class Stream:
     log2_atoms: int = 0
     coefficient_bits: int = 0
     """classic: bits of the coefficient of every atom after the first of a step"""
-    schedule: Curve | Lists | None = None
+    schedule: ParametricSchedule | ExplicitSchedule | None = None
     codebook: str = ""
     """vq: digest of the fitted codebook"""
     atoms: int = 0
@@ -107,7 +83,7 @@ def pack(stream: Stream) -> bytes:
         UserError: a field is out of its bounds.
     """
     check(stream)
-    lists, vq = isinstance(stream.schedule, Lists), stream.mode == "vq"
+    lists, vq = isinstance(stream.schedule, ExplicitSchedule), stream.mode == "vq"
     flags = MODES.index(stream.mode) | BOOKS.index(stream.book) << 2 | lists << 3
     flags |= (stream.mel != MEL) << 4 | (stream.seed != 0) << 5 | (stream.prompt != "") << 6
     out = bytearray(MAGIC) + bytes([VERSION, flags, DTYPES.index(stream.dtype) | stream.stock_null << 2])
@@ -124,7 +100,11 @@ def pack(stream: Stream) -> bytes:
     else:
         out += bytes([stream.log2_atoms, stream.coefficient_bits])
         assert stream.schedule is not None, "check() comes first"
-        out += _pack_lists(stream.schedule) if isinstance(stream.schedule, Lists) else _pack_curve(stream.schedule)
+        out += (
+            _pack_lists(stream.schedule)
+            if isinstance(stream.schedule, ExplicitSchedule)
+            else _pack_curve(stream.schedule)
+        )
     out += stream.payload
     return bytes(out) + _CRC.pack(zlib.crc32(out))
 
@@ -220,7 +200,7 @@ def check(stream: Stream) -> None:
         within += [
             ("log2_atoms", 1 <= stream.log2_atoms <= MAX_LOG2),
             ("coefficient_bits", 2 <= bits <= 8 if stream.mode == "classic" else bits == 0),
-            ("schedule", _is_schedule(stream.schedule)),
+            ("schedule", stream.schedule is not None and stream.schedule.is_valid),
         ]  # fmt: skip
     for name, good in within:
         if not good:
@@ -229,18 +209,6 @@ def check(stream: Stream) -> None:
 
 def _is_digest(text: str) -> bool:
     return len(text) == 16 and set(text) <= set("0123456789abcdef")
-
-
-def _is_schedule(schedule: Curve | Lists | None) -> bool:
-    if isinstance(schedule, Curve):
-        sizes = 2 <= schedule.steps <= MAX_STEPS and 1 <= schedule.power <= 255 and 0 <= schedule.growth <= 255
-        span = 0 <= schedule.last <= schedule.first - schedule.steps + 1 and schedule.first < MAX_STEPS
-        return sizes and span and 1 <= schedule.total <= MAX_ATOMS * MAX_STEPS
-    if isinstance(schedule, Lists):
-        timesteps, atoms = schedule.timesteps, schedule.atoms
-        falling = all(a > b for a, b in pairwise(timesteps)) and timesteps[-1] >= 0 and timesteps[0] < MAX_STEPS
-        return falling and len(atoms) == len(timesteps) - 1 and all(0 <= m <= MAX_ATOMS for m in atoms)
-    return False
 
 
 def varint(value: int) -> bytes:
@@ -252,29 +220,29 @@ def varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def _pack_curve(curve: Curve) -> bytes:
+def _pack_curve(curve: ParametricSchedule) -> bytes:
     shape = bytes([curve.power, curve.growth])
     return varint(curve.steps) + shape + b"".join(map(varint, (curve.total, curve.first, curve.last)))
 
 
-def _read_curve(reader: _Reader) -> Curve:
+def _read_curve(reader: _Reader) -> ParametricSchedule:
     steps, (power, growth) = reader.varint(), reader.take(2)
-    return Curve(steps, power, growth, reader.varint(), reader.varint(), reader.varint())
+    return ParametricSchedule(steps, power, growth, reader.varint(), reader.varint(), reader.varint())
 
 
-def _pack_lists(lists: Lists) -> bytes:
+def _pack_lists(lists: ExplicitSchedule) -> bytes:
     falls = [a - b for a, b in pairwise(lists.timesteps)]
     return b"".join(map(varint, (len(lists.timesteps), lists.timesteps[0], *falls, *lists.atoms)))
 
 
-def _read_lists(reader: _Reader) -> Lists:
+def _read_lists(reader: _Reader) -> ExplicitSchedule:
     count, timestep = reader.varint(), reader.varint()
     if not 2 <= count <= MAX_STEPS:
         raise ValueError(f"{count} timesteps")
     timesteps = [timestep]
     for _ in range(count - 1):
         timesteps.append(timesteps[-1] - reader.varint())
-    return Lists(tuple(timesteps), tuple(reader.varint() for _ in range(count - 1)))
+    return ExplicitSchedule(tuple(timesteps), tuple(reader.varint() for _ in range(count - 1)))
 
 
 class _Reader:

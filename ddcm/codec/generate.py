@@ -16,11 +16,12 @@ import torch
 from ddcm.backbone import Backbone
 from ddcm.codec import turbo
 from ddcm.codec.bitstream import BitWriter
-from ddcm.codec.encode import Settings, scheduled, start
+from ddcm.codec.encode import scheduled, start
 from ddcm.codec.format import pack
 from ddcm.codec.layout import FRAMES, layout
 from ddcm.codec.noise_codebooks import START
 from ddcm.codec.philox import words
+from ddcm.codec.settings import CodecSettings
 from ddcm.codec.trajectory import OnCall, Sampler, book_of, run, write_choice
 from ddcm.errors import UserError
 
@@ -28,7 +29,7 @@ LONGEST_S = 10.24  # one window: windows that are generated apart would not go t
 
 
 def generate(
-    backbone: Backbone, prompt: str, duration_s: float, settings: Settings, seed: int, share: float = 0.125,
+    backbone: Backbone, prompt: str, duration_s: float, settings: CodecSettings, seed: int, share: float = 0.125,
     on_call: OnCall | None = None,
 ) -> bytes:  # fmt: skip
     """A file's bytes; decoding them gives the audio.

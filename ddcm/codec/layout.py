@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ddcm.codec.bitstream import subset_bits
-from ddcm.codec.format import MAX_ATOMS, Stream
-from ddcm.codec.schedule import lists
+from ddcm.codec.format import Stream
+from ddcm.codec.schedule import MAX_ATOMS, expand
 from ddcm.errors import UserError
 
 FRAMES, OVERLAP = 1024, 64  # mel frames: the longest window (10.24 s), and what neighbours share at least
@@ -50,7 +50,7 @@ def layout(samples: int, hop: int) -> Layout:
 
 def window_bits(stream: Stream) -> int:
     """Bits that each window of a turbo or classic stream has."""
-    atoms = lists(stream.schedule).atoms
+    atoms = expand(stream.schedule).atoms
     if stream.mode == "classic":
         return sum(m * stream.log2_atoms + (m - 1) * stream.coefficient_bits for m in atoms if m)
     return sum(subset_bits(1 << stream.log2_atoms, m) + m for m in atoms)
@@ -78,7 +78,7 @@ def verified(stream: Stream) -> Layout:
     if stream.mode == "vq":
         return placed
     most = min(MAX_ATOMS, 1 << stream.log2_atoms)
-    if any(m > most for m in lists(stream.schedule).atoms):
+    if any(m > most for m in expand(stream.schedule).atoms):
         raise UserError("the .ddcm file's header is damaged: more atoms in a step than there are")
     if stream.book == "hadamard" and stream.log2_atoms != padded_log2(placed.numbers):
         raise UserError("the .ddcm file's header is damaged: its codebook does not fit its windows")

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ddcm.codec.format import MAX_ATOMS, MAX_STEPS, Curve, Stream, pack
+from ddcm.codec.format import Stream, pack
 from ddcm.codec.layout import Layout, window_bits
-from ddcm.codec.schedule import lists
+from ddcm.codec.schedule import MAX_ATOMS, MAX_STEPS, ParametricSchedule, expand
 from ddcm.errors import UserError
 
 SHIPPED = Path(__file__).with_name("schedules.json")
-QUALITIES = {"low": 0.5, "medium": 1.0, "high": 2.0, "best": 4.0}  # kbps
 SHAPE = ("power", "growth", "first", "last")  # what rows and curves have in common
 TOLERANCE = 0.03  # of the size, for recordings of HONOURED seconds and more
 HONOURED_S = 5.0
@@ -37,7 +36,7 @@ def planned(stream: Stream, placed: Layout, kbps: float, steps: int | None, tabl
     if not (math.isfinite(kbps) and kbps > 0):
         raise UserError(f"kbps {kbps} is not a positive number")
     budget = kbps * 125 * seconds  # bytes
-    header = len(pack(replace(stream, schedule=Curve(2, 16, 0, 200))))
+    header = len(pack(replace(stream, schedule=ParametricSchedule(2, 16, 0, 200))))
     spare = max(budget - header, 1) / (windows * placed.size * stream.mel[2] / stream.mel[0]) / 125
     if stream.mode == "classic":
         shape = _even(spare * 1000 * placed.size * stream.mel[2] / stream.mel[0], stream.log2_atoms, steps)
@@ -55,9 +54,9 @@ def planned(stream: Stream, placed: Layout, kbps: float, steps: int | None, tabl
     return with_total(total)
 
 
-def _even(bits: float, log2_atoms: int, steps: int | None) -> Curve:
+def _even(bits: float, log2_atoms: int, steps: int | None) -> ParametricSchedule:
     """Classic DDCM's: even timesteps, and unless ``steps`` says otherwise as many as there is an atom for."""
-    return Curve(checked_steps(steps or min(max(round(bits / log2_atoms) + 1, 2), MAX_STEPS)), 16, 0, 1)
+    return ParametricSchedule(checked_steps(steps or min(max(round(bits / log2_atoms) + 1, 2), MAX_STEPS)), 16, 0, 1)
 
 
 def checked_steps(steps: int) -> int:
@@ -83,11 +82,11 @@ def nearest(value: Callable[[int], float], wanted: float, low: int, high: int) -
     return min((low, high), key=lambda n: abs(value(n) - wanted))
 
 
-def _most(with_total: Callable[[int], Stream], shape: Curve, log2_atoms: int) -> int:
+def _most(with_total: Callable[[int], Stream], shape: ParametricSchedule, log2_atoms: int) -> int:
     """The largest total of which no step has more atoms than a step can have, or than half of them: more adds no
     bits."""
     limit = min(MAX_ATOMS, (1 << log2_atoms) // 2)
-    peak = max(lists(replace(shape, total=1 << 20)).atoms) / (1 << 20)
+    peak = max(expand(replace(shape, total=1 << 20)).atoms) / (1 << 20)
     return max(shape.steps - 1, math.floor(limit / peak) - 1)
 
 
@@ -110,7 +109,7 @@ def rows(table: Path | None, backbone: str) -> list[dict]:
     return found
 
 
-def curve_for(kbps: float, steps: int | None, measured: list[dict]) -> Curve:
+def curve_for(kbps: float, steps: int | None, measured: list[dict]) -> ParametricSchedule:
     """The shape for a payload rate; ``total`` is left at 1.
 
     Without ``steps``, the number of them that was best at the nearest rate. With it, the rows of the nearest number.
@@ -132,4 +131,4 @@ def curve_for(kbps: float, steps: int | None, measured: list[dict]) -> Curve:
     chosen = checked_steps(steps if steps is not None else (below if share < 0.5 else above)[1]["steps"])
     first, last = between("first"), between("last")
     first = min(max(first, last + chosen - 1), MAX_STEPS - 1)  # room for all of them
-    return Curve(chosen, between("power"), between("growth"), 1, first, min(last, first - chosen + 1))
+    return ParametricSchedule(chosen, between("power"), between("growth"), 1, first, min(last, first - chosen + 1))

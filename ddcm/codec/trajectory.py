@@ -19,7 +19,7 @@ from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.format import Stream
 from ddcm.codec.layout import BANDS, CHANNELS, Layout
 from ddcm.codec.noise_codebooks import BOOKS, Book, start_noise
-from ddcm.codec.schedule import lists
+from ddcm.codec.schedule import expand
 from ddcm.diffusion.loop import Denoise, denoise_loop
 
 Pick = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
@@ -146,7 +146,7 @@ def run(
     stream: Stream, placed: Layout, sampler: Sampler, windows: Sequence[int], pick: Pick, on_call: OnCall | None,
 ) -> torch.Tensor:  # fmt: skip
     """The loop over ``lanes`` windows at once; a last group that is smaller is filled up, so that the shape stays."""
-    schedule, shape = lists(stream.schedule), (CHANNELS, placed.latent_frames, BANDS)
+    schedule, shape = expand(stream.schedule), (CHANNELS, placed.latent_frames, BANDS)
     lanes = [*windows, *[windows[-1]] * (stream.lanes - len(windows))]
     x = torch.stack([start_noise(stream.seed, window, placed.numbers).reshape(shape) for window in lanes])
 

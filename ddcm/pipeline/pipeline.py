@@ -129,11 +129,12 @@ class DDCMPipeline:
         """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` if nothing else is said.
 
         A ``ddcm.audio.recording.Recording`` at the backbone's rate is read window by window. ``settings`` are those of
-        ``ddcm.codec.encode.Settings``.
+        ``ddcm.codec.settings.CodecSettings``.
         """
-        from ddcm.codec.encode import Settings, encode
+        from ddcm.codec.encode import encode
+        from ddcm.codec.settings import CodecSettings
 
-        chosen = Settings(**settings)
+        chosen = CodecSettings(**settings)
         lanes = 1 if self.backbone.device.type == "cpu" else self.batch_size
         given = (
             audio if isinstance(audio, Recording) else as_mono(audio, sample_rate, self.backbone.mel_spec.sample_rate)
@@ -156,10 +157,10 @@ class DDCMPipeline:
     ) -> tuple[bytes, Output]:  # fmt: skip
         """A prompt -> audio and the ``.ddcm`` file that decodes to it, without the prompt: see
         ``ddcm.codec.generate``."""
-        from ddcm.codec.encode import Settings
         from ddcm.codec.generate import generate
+        from ddcm.codec.settings import CodecSettings
 
-        data = generate(self.backbone, prompt, duration_s, Settings(**settings), seed, on_call=on_call)
+        data = generate(self.backbone, prompt, duration_s, CodecSettings(**settings), seed, on_call=on_call)
         return data, self.decompress(data, vocoder)
 
     def _prepare(self, audio, sample_rate: int, recipe: Recipe) -> _Input:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmarks.together import compress, in_lengths
-from ddcm.codec.encode import Settings
-from ddcm.codec.format import Curve, pack, unpack
+from ddcm.codec.format import pack, unpack
+from ddcm.codec.schedule import ParametricSchedule
+from ddcm.codec.settings import CodecSettings
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer, ResidualQuantizer
@@ -17,7 +18,7 @@ from ddcm.quantize.pretrained import Codebook
 @pytest.mark.parametrize("book", ["hadamard", "gaussian"])
 def test_recordings_coded_together_decode_alone(tiny, speech, book):
     audios = [speech[:10240], 0.1 * speech[10240:20480] + 0.05, torch.zeros(10240)]
-    settings = Settings(schedule=Curve(4, 24, 8, 24, 900, 50), book=book, noise_atoms=64)
+    settings = CodecSettings(schedule=ParametricSchedule(4, 24, 8, 24, 900, 50), book=book, noise_atoms=64)
     coded = compress(audios, tiny, settings)
     for audio, one in zip(audios, coded, strict=True):
         out = DDCMPipeline(tiny).decompress(one.data)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddcm.codec.bitstream import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
-from ddcm.codec.format import MAX_GAIN, MAX_SAMPLES, Curve, Lists, Stream, pack, unpack
+from ddcm.codec.format import MAX_GAIN, MAX_SAMPLES, Stream, pack, unpack
 from ddcm.codec.layout import layout, verified, window_bits
 from ddcm.codec.philox import GRID, normals, philox, words
-from ddcm.codec.schedule import lists
+from ddcm.codec.schedule import ExplicitSchedule, ParametricSchedule, expand
 from ddcm.errors import UserError
 
 
@@ -76,13 +76,13 @@ digests = st.text("0123456789abcdef", min_size=16, max_size=16)
 ends = st.tuples(st.integers(0, 999), st.integers(0, 999)).filter(lambda t: t[0] < t[1])
 curves = ends.flatmap(
     lambda t: st.builds(
-        Curve, st.integers(2, t[1] - t[0] + 1), st.integers(1, 255), st.integers(0, 255), st.integers(1, 10**6),
-        st.just(t[1]), st.just(t[0]),
+        ParametricSchedule, st.integers(2, t[1] - t[0] + 1), st.integers(1, 255), st.integers(0, 255),
+        st.integers(1, 10**6), st.just(t[1]), st.just(t[0]),
     )
 )  # fmt: skip
 explicit = st.sets(st.integers(0, 999), min_size=2, max_size=40).flatmap(
     lambda t: st.builds(
-        Lists, st.just(tuple(sorted(t, reverse=True))), st.tuples(*[st.integers(0, 2048)] * (len(t) - 1))
+        ExplicitSchedule, st.just(tuple(sorted(t, reverse=True))), st.tuples(*[st.integers(0, 2048)] * (len(t) - 1))
     )
 )
 common = dict(
@@ -127,7 +127,7 @@ def test_any_damage_is_refused(stream, data):
 
 
 def test_headers_are_small():
-    stream = Stream("turbo", "0123456789abcdef", 163840, log2_atoms=15, schedule=Curve(30, 32, 8, 700))
+    stream = Stream("turbo", "0123456789abcdef", 163840, log2_atoms=15, schedule=ParametricSchedule(30, 32, 8, 700))
     assert len(pack(stream)) < 64
 
 
@@ -165,7 +165,7 @@ def test_windows_cover_everything(samples):
 @settings(deadline=None)
 @given(curves)
 def test_curves_are_schedules(curve):
-    made = lists(curve)
+    made = expand(curve)
     assert len(made.timesteps) == curve.steps and sum(made.atoms) == curve.total and min(made.atoms) >= 0
     assert made.timesteps[-1] == curve.last and all(
         a > b for a, b in zip(made.timesteps, made.timesteps[1:], strict=False)

@@ -10,15 +10,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.schedules import equal_steps, moved, search
-from ddcm.codec.encode import Settings, scheduled, start
-from ddcm.codec.format import Curve
+from ddcm.codec.encode import scheduled, start
 from ddcm.codec.layout import layout
-from ddcm.codec.rate_control import QUALITIES, curve_for, rows, size_of
-from ddcm.codec.schedule import lists
+from ddcm.codec.rate_control import curve_for, rows, size_of
+from ddcm.codec.schedule import ParametricSchedule, expand
+from ddcm.codec.settings import QUALITIES, CodecSettings
 from ddcm.errors import UserError
 
 
-def planned_kbps(backbone, samples: int, wanted: Settings) -> float:
+def planned_kbps(backbone, samples: int, wanted: CodecSettings) -> float:
     placed = layout(samples, 160)
     stream = scheduled(start(backbone, wanted, samples, None, 1), placed, wanted)
     return size_of(stream, len(placed.starts)) * 8 / (samples / 16)
@@ -33,7 +33,7 @@ def planned_kbps(backbone, samples: int, wanted: Settings) -> float:
     steps=st.sampled_from([None, 10, 30, 100]),
 )
 def test_rates_are_honoured(tiny, kbps, samples, mode, book, steps):
-    wanted = Settings(kbps=kbps, mode=mode, book=book, steps=steps)
+    wanted = CodecSettings(kbps=kbps, mode=mode, book=book, steps=steps)
     try:
         reached = planned_kbps(tiny, samples, wanted)
     except UserError as error:  # fewer bits than steps
@@ -44,20 +44,22 @@ def test_rates_are_honoured(tiny, kbps, samples, mode, book, steps):
 
 def test_qualities_are_rates(tiny):
     for name, kbps in QUALITIES.items():
-        assert planned_kbps(tiny, 20 * 16000, Settings(quality=name)) == pytest.approx(kbps, rel=0.03)
+        assert planned_kbps(tiny, 20 * 16000, CodecSettings(quality=name)) == pytest.approx(kbps, rel=0.03)
 
 
 @pytest.mark.parametrize("kbps", [0.01, 0.25, 0.7, 4.0, 50.0])
 @pytest.mark.parametrize("steps", [None, 2, 30, 1000])
 def test_any_rate_and_number_of_steps_has_a_curve(kbps, steps):
     curve = curve_for(kbps, steps, rows(None, "0" * 16))
-    timesteps = lists(replace(curve, total=500)).timesteps
+    timesteps = expand(replace(curve, total=500)).timesteps
     assert len(timesteps) == (steps or 30) and all(a > b for a, b in pairwise(timesteps))
 
 
 def test_curves_never_drift():
     """A file holds the curve and not its lists: they must come out the same forever."""
-    made = [lists(Curve(steps, 26, 3, 700, first, 125)) for steps, first in ((2, 800), (30, 999), (300, 800))]
+    made = [
+        expand(ParametricSchedule(steps, 26, 3, 700, first, 125)) for steps, first in ((2, 800), (30, 999), (300, 800))
+    ]
     assert hashlib.sha256(repr(made).encode()).hexdigest()[:16] == "d7724e88ede85219"
 
 
@@ -69,15 +71,18 @@ def test_steps_of_equal_cost():
 
 
 def test_the_search_only_gets_better_and_knows_its_bounds():
-    target = Curve(20, 30, 6, 1, 850, 150)
+    target = ParametricSchedule(20, 30, 6, 1, 850, 150)
 
-    def loss(curve: Curve) -> float:
+    def loss(curve: ParametricSchedule) -> float:
         names = ("power", "growth", "first", "last")
         return sum(abs(getattr(curve, name) - getattr(target, name)) / getattr(target, name) for name in names)
 
-    begin = Curve(20, 16, 0, 1, 999, 80)
+    begin = ParametricSchedule(20, 16, 0, 1, 999, 80)
     best, reached, tried = search(loss, [begin], 60)
     assert reached == loss(best) < 0.25 * loss(begin) and tried <= 60
     assert search(loss, [begin], 5)[2] <= 5
-    assert moved(Curve(20, 1, 0, 1), "power", 4, -1) is None and moved(Curve(20, 16, 0, 1), "last", 1.3, -1) is None
-    assert moved(Curve(20, 16, 0, 1, 60, 41), "last", 2.0, 1) is None, "no room for the steps"
+    assert (
+        moved(ParametricSchedule(20, 1, 0, 1), "power", 4, -1) is None
+        and moved(ParametricSchedule(20, 16, 0, 1), "last", 1.3, -1) is None
+    )
+    assert moved(ParametricSchedule(20, 16, 0, 1, 60, 41), "last", 2.0, 1) is None, "no room for the steps"

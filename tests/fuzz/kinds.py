@@ -99,7 +99,7 @@ def codec():
 def _ddcm() -> Read:
     from ddcm.cli.info import inspect
     from ddcm.codec.files import decoded, opened
-    from ddcm.codec.schedule import lists
+    from ddcm.codec.schedule import expand
 
     backbone, codebook = codec()
 
@@ -110,7 +110,7 @@ def _ddcm() -> Read:
         inspect(str(_only(folder)))
         windows, atoms, calls = len(placed.starts), 0, 0
         if stream.schedule is not None:
-            schedule = lists(stream.schedule)
+            schedule = expand(stream.schedule)
             atoms, calls = sum(schedule.atoms), len(schedule.timesteps) * stream.lanes
         if windows <= WINDOWS and calls <= CALLS and atoms * placed.numbers <= DRAWN:
             audio = decoded(data, backbone, codebook, "backbone", None)["audio"]

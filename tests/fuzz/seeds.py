@@ -9,8 +9,9 @@ import soundfile
 import torch
 
 from ddcm.audio.files import read_audio
-from ddcm.codec.encode import Settings, encode
-from ddcm.codec.format import Curve, Lists
+from ddcm.codec.encode import encode
+from ddcm.codec.schedule import ExplicitSchedule, ParametricSchedule
+from ddcm.codec.settings import CodecSettings
 from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer, SoftQuantizer
 from ddcm.quantize.pretrained import describe, save_codebook
 from tests.fuzz.kinds import DIGEST, ROOT, codec
@@ -33,15 +34,15 @@ def audio(folder: Path, recording: torch.Tensor) -> None:
 def ddcm(folder: Path, recording: torch.Tensor) -> None:
     torch.set_num_threads(1)
     backbone, codebook = codec()
-    curve = Curve(4, 24, 8, 24)
+    curve = ParametricSchedule(4, 24, 8, 24)
     for name, options in {
         "turbo": dict(schedule=curve),
-        "lists": dict(schedule=Lists((900, 500, 100, 0), (5, 0, 3)), seed=4),
+        "lists": dict(schedule=ExplicitSchedule((900, 500, 100, 0), (5, 0, 3)), seed=4),
         "prompt": dict(schedule=curve, prompt="a drum", guidance_scale=2.0),
         "classic": dict(mode="classic", schedule=curve, book="gaussian", noise_atoms=64),
         "vq": dict(mode="vq"),
     }.items():
-        (folder / f"{name}.ddcm").write_bytes(encode(recording[:9000], backbone, Settings(**options), codebook))
+        (folder / f"{name}.ddcm").write_bytes(encode(recording[:9000], backbone, CodecSettings(**options), codebook))
 
 
 def codebooks(folder: Path) -> None:
