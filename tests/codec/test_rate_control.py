@@ -60,7 +60,8 @@ def test_curves_never_drift():
     made = [
         expand(ParametricSchedule(steps, 26, 3, 700, first, 125)) for steps, first in ((2, 800), (30, 999), (300, 800))
     ]
-    assert hashlib.sha256(repr(made).encode()).hexdigest()[:16] == "d7724e88ede85219"
+    text = repr(made).replace("ExplicitSchedule", "Lists")  # the class's name when the digest was taken
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "d7724e88ede85219"
 
 
 def test_steps_of_equal_cost():
