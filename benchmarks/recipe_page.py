@@ -7,9 +7,8 @@ from collections.abc import Callable
 from benchmarks import recipe_claims as claims
 from benchmarks.marks import cell
 from benchmarks.recipe_claims import Found, Values, median
-from ddcm.advice import KINDS as ADVICE
-from ddcm.advice import NEEDS
-from ddcm.recipes import RECIPES, Recipe, settings
+from ddcm.recipes import KINDS as ADVICE
+from ddcm.recipes import NEEDS, RECIPES, Recipe, list_settings
 from pocket.corpus import KINDS
 
 Column = tuple[str, Callable[[dict[str, Values]], float], int]
@@ -36,7 +35,7 @@ def overall(*metrics: str) -> list[Column]:
 
 
 def said_settings(recipe: Recipe) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings(recipe).items())
+    return ", ".join(f"{key} {value}" for key, value in list_settings(recipe).items())
 
 
 def _listeners(found: Found) -> list[str]:

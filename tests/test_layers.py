@@ -22,7 +22,6 @@ LAYERS = [
         "limit",
         "dist",
         "recipes",
-        "advice",
         "windows",
         "peak",
         "heap",
@@ -64,7 +63,6 @@ NEVER = {  # ours -> ours that it must not know, even further down
     "evaluate": {"backbone", "pipeline"},
     "report": {"backbone", "pipeline"},
     "recipes": {"torch"},
-    "advice": {"torch"},
     "launch": {"torch"},
     "record": {"torch"},
     "page": {"torch"},
@@ -144,7 +142,7 @@ def loaded_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement, absent",
     [
-        ("import ddcm, ddcm.recipes, ddcm.advice, ddcm.cli.main", {"torch", "numpy", "librosa", "transformers"}),
+        ("import ddcm, ddcm.recipes, ddcm.cli.main", {"torch", "numpy", "librosa", "transformers"}),
         ("import ddcm.codec.format, ddcm.codec.layout, ddcm.cli.info", {"torch", "numpy"}),
         ("import ddcm.pipeline", {"constriction", "diffusers", "transformers", "lightning", "librosa", "matplotlib"}),
         ("import ddcm.app.server", {"gradio", "diffusers", "transformers", "lightning", "matplotlib"}),

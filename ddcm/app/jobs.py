@@ -15,7 +15,7 @@ import torch
 
 from ddcm.app.sessions import Sessions
 from ddcm.errors import UserError
-from ddcm.pipeline.denoise import OnStep
+from ddcm.runtime.progress import OnStep
 
 Work = Callable[..., Any]
 """``work(folder, on_step, *inputs)`` writes its files into ``folder`` and calls ``on_step`` after each step."""

@@ -18,9 +18,9 @@ from ddcm.evaluation.metrics import METRICS
 from ddcm.evaluation.plots import compute_mel, draw_side_by_side
 from ddcm.evaluation.report import render_report, slug
 from ddcm.pipeline import DDCMPipeline
-from ddcm.pipeline.denoise import OnStep
 from ddcm.pipeline.output import Output
-from ddcm.recipes import RECIPES, RUNS, Recipe, resolve, settings
+from ddcm.recipes import RECIPES, RUNS, Recipe, list_settings, resolve
+from ddcm.runtime.progress import OnStep
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Service:
 
 
 def _list_used(recipe: str, out: Output, inputs: dict[str, Any]) -> dict[str, Any]:
-    return {"recipe": recipe} | settings(out.notes["recipe"]) | inputs | select_info(out)
+    return {"recipe": recipe} | list_settings(out.notes["recipe"]) | inputs | select_info(out)
 
 
 def _measure_size(file: Path) -> dict[str, float]:

@@ -22,10 +22,10 @@ from ddcm.pipeline.output import Output
 from ddcm.runtime import distributed
 from ddcm.runtime.exit import MORE_MEMORY, failed, out_of_memory
 from ddcm.runtime.files import sweep
+from ddcm.runtime.progress import OnStep
 
 NO_USE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the next file would fare no better
 NOT_TRIED = "the rest was not tried"
-OnStep = Callable[[int, int], None]
 Work = Callable[[torch.Tensor, OnStep], Output]
 """(audio (S,), on_step) -> Output"""
 Stream = Callable[[Recording, dict[str, Any], OnStep], Iterator[torch.Tensor]]

@@ -131,8 +131,7 @@ def inspect(arguments: Namespace) -> int:
 
 
 def recipes(arguments: Namespace) -> int:
-    from ddcm.advice import advise
-    from ddcm.recipes import DEFAULTS, RECIPES, settings
+    from ddcm.recipes import DEFAULTS, RECIPES, advise, list_settings
 
     if arguments["for"]:
         _table(advise(arguments["for"]))
@@ -140,7 +139,7 @@ def recipes(arguments: Namespace) -> int:
     for name, recipe in RECIPES.items():
         default = " (default)" if DEFAULTS[recipe.verb] == name else ""
         print(f"{name}: {recipe.verb}{default}\n    {recipe.about}")
-        print("    " + ", ".join(f"{key} {value}" for key, value in settings(recipe).items()))
+        print("    " + ", ".join(f"{key} {value}" for key, value in list_settings(recipe).items()))
     return 0
 
 

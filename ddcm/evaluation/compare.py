@@ -13,7 +13,7 @@ from ddcm.evaluation.folder import measure
 from ddcm.evaluation.report import Entry
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
-from ddcm.recipes import RECIPES, resolve, settings
+from ddcm.recipes import RECIPES, list_settings, resolve
 from ddcm.runtime.memory import cost
 
 STRENGTHS = (0.3, 0.6, 0.9)
@@ -86,7 +86,7 @@ def compare(
             on_case(case.name, number, len(cases))
         with cost(pipe.backbone.device) as spent:
             out = run_case(case, pipe, audio, rate, conditioning)
-        used = {"recipe": case.recipe} | settings(resolve(case.verb, case.recipe, **case.flags))
+        used = {"recipe": case.recipe} | list_settings(resolve(case.verb, case.recipe, **case.flags))
         metrics = measure(audio, out.audio)
         entries.append(Entry(case.name, used, out.audio, metrics, spent.seconds, spent.peak_mib, select_info(out)))
     return entries

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,9 +15,8 @@ from ddcm.diffusion.schedule import add_noise, from_strength
 from ddcm.quantize import Quantizer
 from ddcm.quantize.mixture import soften
 from ddcm.recipes import Recipe
+from ddcm.runtime.progress import OnStep
 
-OnStep = Callable[[int, int], None]
-"""Called with (steps done, steps in all) as the work goes on."""
 TRACED = 8  # estimates that a trace keeps
 
 

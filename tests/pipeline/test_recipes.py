@@ -5,13 +5,12 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 
-from ddcm import advice
 from ddcm.audio.files import find_audio, read_audio
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
-from ddcm.recipes import CHOICES, RANGES, RECIPES, Recipe, resolve, settings
+from ddcm.recipes import CHOICES, KINDS, NEEDS, RANGES, RECIPES, Recipe, advise, list_settings, resolve
 from tests.conftest import EXAMPLES
 
 RECONSTRUCT = [name for name, recipe in RECIPES.items() if recipe.verb == "reconstruct"]
@@ -44,7 +43,7 @@ def test_every_recipe_runs_on_everything(pipe, name):
 def test_every_row_says_what_it_is():
     for name, recipe in RECIPES.items():
         assert recipe.about and recipe.verb in CHOICES["verb"], name
-        assert set(settings(recipe)) <= set(asdict(recipe))
+        assert set(list_settings(recipe)) <= set(asdict(recipe))
     assert len(RECONSTRUCT) == 8
 
 
@@ -108,7 +107,7 @@ ACTS_ALWAYS = {"mode_share", "limiter", "after", "quantizer", "acts_on"}  # the 
 
 @pytest.mark.parametrize(
     "name, setting",
-    [(n, s) for n in RECONSTRUCT for s in settings(RECIPES[n]) if s in ACTS_ALWAYS],
+    [(n, s) for n in RECONSTRUCT for s in list_settings(RECIPES[n]) if s in ACTS_ALWAYS],
 )
 def test_without_a_setting_of_its_row_a_recipe_sounds_different(pipe, speech, name, setting, wide):
     default = next(field.default for field in fields(Recipe) if field.name == setting)
@@ -160,9 +159,9 @@ def test_unknown_choices_are_named(name):
 
 
 def test_advice_names_recipes():
-    for what in [*advice.NEEDS, *advice.KINDS]:
-        assert all(name in RECIPES and why for name, why in advice.advise(what))
-    assert [name for name, _ in advice.advise("speech")] == ["ultimate-fix", "final-optimized", "matched"]
+    for what in [*NEEDS, *KINDS]:
+        assert all(name in RECIPES and why for name, why in advise(what))
+    assert [name for name, _ in advise("speech")] == ["ultimate-fix", "final-optimized", "matched"]
     with pytest.raises(UserError, match="nearest is 'music'"):
-        advice.advise("musik")
-    assert set(advice.KINDS) == {"music", "speech", "electronic", "ambient", "effects"}
+        advise("musik")
+    assert set(KINDS) == {"music", "speech", "electronic", "ambient", "effects"}
