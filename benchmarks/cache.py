@@ -31,9 +31,12 @@ from ddcm.backbone.tiny import tiny_backbone  # noqa: E402
 from ddcm.fit.data.cache import encode_all  # noqa: E402
 from ddcm.fit.data.manifest import read_manifest, split_entries  # noqa: E402
 from ddcm.fit.data.module import Windows  # noqa: E402
-from ddcm.fit.data.plan import file_facts, plan_shards  # noqa: E402
 from ddcm.fit.data.sampler import TrainStream  # noqa: E402
-from ddcm.fit.data.shards import open_folder  # noqa: E402
+from ddcm.fit.data.shards import (  # noqa: E402
+    file_facts,
+    open_folder,
+    plan_shards,
+)
 
 AUDIO_BYTES, FRAMES, FRAME_BYTES = 320_044, 250, 2 * 8 * 16
 

@@ -23,7 +23,7 @@ from benchmarks.systems import clock
 from ddcm.backbone.audioldm2 import from_configs, widths
 from ddcm.backbone.hifigan import HifiGan2d
 from ddcm.cli.options import set_threads
-from ddcm.cli.report import machine
+from ddcm.runtime.memory import machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.parts"
 SIZE = 2048  # of the matrices

@@ -17,11 +17,10 @@ import torch
 from tqdm import tqdm
 
 from ddcm.audio.files import read_audio
-from ddcm.cli.report import machine
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES
 from ddcm.runtime.files import whole
-from ddcm.runtime.memory import cost
+from ddcm.runtime.memory import cost, machine
 
 SCRIPTS = {  # recipe -> what its script's authors say
     "ultimate-fix": "30-45 s",

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmarks.marks import cell, fill
 from ddcm.cli.options import set_threads
-from ddcm.cli.report import machine
+from ddcm.runtime.memory import machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.stock"
 HEAD = ("task", "batch", "s", "steps", "dtype", "system", "load, s", "first, s", "second, s", "peak MiB", "times")

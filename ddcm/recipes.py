@@ -1,4 +1,4 @@
-"""Recipes: named rows of settings. Names and numbers only; nothing here imports torch."""
+"""Recipes: named rows of settings, and which to take. Names and numbers only; nothing here imports torch."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ddcm.audio.files import read_audio, write_audio
-from ddcm.cli.info import inspect
+from ddcm.codec.describe import describe
 from ddcm.codec.format import read, unpack
 from ddcm.errors import UserError
 from ddcm.evaluation.compare import compare, select_info
@@ -111,7 +111,7 @@ class Service:
         if decode:
             return self._decode(folder, on_step, file, audio)
         before = self._write(folder, "before", audio)
-        return Result(None, before, None, _measure_size(file), inspect(str(file)), file)
+        return Result(None, before, None, _measure_size(file), describe(file), file)
 
     def decompress(self, folder: Path, on_step: OnStep, source: Path) -> Result:
         return self._decode(folder, on_step, source)
@@ -132,7 +132,7 @@ class Service:
         stream = unpack(read(file))
         self._check_length(stream.samples / stream.mel[0])
         out = self.pipe.decompress(file.read_bytes(), on_step=on_step)
-        return self._save(folder, f"{file.stem}.decoded", out, inspect(str(file)), audio, file)
+        return self._save(folder, f"{file.stem}.decoded", out, describe(file), audio, file)
 
     def _save(
         self, folder: Path, name: str, out: Output, used: dict[str, Any], audio: torch.Tensor | None = None,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ddcm.runtime.heap import give_back
+from ddcm.runtime.memory import give_back
 
 LARGE = 1 << 23  # bytes of what passes between layers; below that nothing much is left lying about
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ddcm.backbone.base import Condition
-from ddcm.runtime.heap import give_back
+from ddcm.runtime.memory import give_back
 
 Fetch = Callable[[str], None]
 """Called with a component's name before its files are read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddcm.codec.describe import describe
 from ddcm.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,10 +30,7 @@ def inspect(name: str) -> dict[str, Any]:
     """
     path = Path(name)
     if path.is_file() and (path.suffix == ".ddcm" or _start(path) == b"ddcm"):
-        try:
-            return _stream(path)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+        return describe(path)
     if name.endswith(".ckpt") or (path / "model.safetensors").is_file():
         return _codebook(name)
     if path.exists() and not (path / "model_index.json").is_file():
@@ -43,31 +41,6 @@ def inspect(name: str) -> dict[str, Any]:
 def _start(path: Path) -> bytes:
     with open(path, "rb") as file:
         return file.read(4)
-
-
-def _stream(path: Path) -> dict[str, Any]:
-    """What a .ddcm file says of itself; loads neither torch nor a model."""
-    from dataclasses import asdict
-
-    from ddcm.codec.format import VERSION, read, unpack
-    from ddcm.codec.layout import verified, window_bits
-    from ddcm.codec.schedule import expand
-
-    stream = unpack(read(path))
-    placed, size, seconds = verified(stream), path.stat().st_size, stream.samples / stream.mel[0]
-    facts = {"what": "ddcm file", "version": VERSION, "bytes": size, "seconds": f"{seconds:g}"}
-    facts["kbps"] = f"{size / 125 / seconds:.3f}"
-    facts |= {key: value for key, value in asdict(stream).items() if key not in ("payload", "schedule")}
-    facts |= {"windows": len(placed.starts), "window frames": placed.size, "payload bytes": len(stream.payload)}
-    if stream.schedule is not None:
-        explicit = expand(stream.schedule)
-        facts["timesteps"] = " ".join(map(str, explicit.timesteps))
-        facts["atoms of each step"] = " ".join(map(str, explicit.atoms))
-        facts["UNet calls of a window"] = len(explicit.timesteps) * (
-            2 if stream.prompt and stream.guidance != 256 else 1
-        )
-        facts["bits of a window"] = window_bits(stream)
-    return facts
 
 
 def _codebook(name: str) -> dict[str, Any]:

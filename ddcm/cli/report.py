@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
 from ddcm.recipes import resolve
 from ddcm.runtime.files import whole
+from ddcm.runtime.memory import machine
 
 
 def beside(target: Path, out: Output) -> None:
@@ -105,19 +105,6 @@ def compare_file(
     write_report(folder, f"{name}: every recipe", entries, rate, facts)
     print(folder / "report.html")
     return 0
-
-
-def machine(device: str = "cpu") -> str:
-    """Processor or GPU, cores or threads in use: what a time is to be read with."""
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    return f"{cpu}, {torch.get_num_threads()} threads"
 
 
 def evaluate_folders(references: str, estimates: str, out: str | None, overwrite: bool) -> int:

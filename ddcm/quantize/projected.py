@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
 from ddcm.quantize.hard import HardQuantizer
-from ddcm.runtime.distributed import from_rank_zero
+from ddcm.runtime.distributed import broadcast
 
 
 class ProjectedQuantizer(Quantizer):
@@ -54,7 +54,7 @@ class ProjectedQuantizer(Quantizer):
         mean = cells.mean(dim=0)
         _, axes = torch.linalg.eigh((cells - mean).T.double() @ (cells - mean).double())
         basis = axes.flip(1).T[: self.inner.embedding_dim].to(cells)
-        self._start(from_rank_zero(basis.contiguous()), from_rank_zero(mean))
+        self._start(broadcast(basis.contiguous()), broadcast(mean))
         self.inner.initialise(self.project_in(cells), seed=seed)
 
     def _within(self, z: torch.Tensor) -> torch.Tensor:

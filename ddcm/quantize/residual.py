@@ -15,7 +15,7 @@ from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
 from ddcm.quantize.gradient import GRADIENTS
 from ddcm.quantize.hard import HardQuantizer
 from ddcm.quantize.vector import SingleCodebook
-from ddcm.runtime.distributed import from_rank_zero
+from ddcm.runtime.distributed import broadcast
 
 MOST = 64  # levels; a .ddcm file has no more either
 
@@ -62,7 +62,7 @@ class ResidualQuantizer(Quantizer):
         for number, (level, _) in enumerate(self._stages):
             scale = left.std()
             self.scales[number] = torch.where(scale > 0, scale, 1.0)
-            from_rank_zero(self.scales)
+            broadcast(self.scales)
             level.initialise(left / self.scales[number], seed=seed + number)
             codes = level.encode(left / self.scales[number])
             left = left - self.scales[number] * F.embedding(codes, level.codebook)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
 from ddcm.quantize.kmeans import Distance, kmeans, nearest, sums_and_counts
-from ddcm.runtime.distributed import from_rank_zero, pick_rows, sum_over_ranks, total_rows
+from ddcm.runtime.distributed import broadcast, pick_rows, sum_over_ranks, total_rows
 
 
 class SingleCodebook(Quantizer):
@@ -82,7 +82,7 @@ class SingleCodebook(Quantizer):
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
         """k-means on cells (N, D), the same on every rank; every rank ends with rank 0's centroids."""
         centroids = kmeans(cells, self.codebook_size, seed=seed, distance=self.distance)
-        self._set(slice(None), from_rank_zero(centroids.to(self.codebook)))
+        self._set(slice(None), broadcast(centroids.to(self.codebook)))
         self.usage.fill_(1 / self.codebook_size)
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as td
 
-from ddcm.cli.launcher import launched
+from ddcm.errors import UserError
+from ddcm.runtime.ranks import launched
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=14)  # encoding may take ranks unequally long; NCCL's own 10 minutes would end the job
 
 
 def active() -> bool:
@@ -38,7 +42,7 @@ def sum_over_ranks(*tensors: torch.Tensor) -> None:
             td.all_reduce(tensor)
 
 
-def from_rank_zero(tensor: torch.Tensor) -> torch.Tensor:
+def broadcast(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor of rank 0, on every rank, in place."""
     if active():
         td.broadcast(tensor, src=0)
@@ -103,3 +107,53 @@ def share_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
         if taker == index:
             mine.append(place)
     return mine
+
+
+@functools.lru_cache(maxsize=1)
+def _patient_group(world: Any) -> Any:
+    """A gloo group: it waits on the CPU, whatever the job's backend. One for each default group."""
+    return td.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def from_rank_zero(work: Callable[[], T]) -> T:
+    """What ``work`` returns on rank 0, on every rank; the others wait.
+
+    For what would load a shared disk: hundreds of processes that list and stat the same folder. What rank 0
+    saw also decides for all, so that ranks cannot disagree about times that their file systems round.
+
+    Raises:
+        UserError: that of rank 0, on every rank.
+    """
+    if not active():
+        return work()
+    result: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            result[0] = work()
+        except UserError as error:
+            result[1] = str(error)
+    td.broadcast_object_list(result, src=0, group=_patient_group(td.group.WORLD))
+    if result[1] is not None:
+        raise UserError(result[1])
+    return result[0]
+
+
+def together(work: Callable[[], T]) -> T:
+    """Each rank does its own ``work`` and gets its own result, when the last one has it.
+
+    Raises:
+        UserError: the first rank's that had one, on every rank, so that none waits for one that has left.
+    """
+    if not active():
+        return work()
+    mine: str | None = None
+    errors: list[str | None] = [None] * world_size()
+    try:
+        result = work()
+    except UserError as error:
+        mine = str(error)
+    td.all_gather_object(errors, mine, group=_patient_group(td.group.WORLD))
+    for said in errors:
+        if said is not None:
+            raise UserError(said)
+    return result

@@ -141,7 +141,7 @@ def _codebook() -> Read:
 
 def _manifest() -> Read:
     from ddcm.fit.data.manifest import read_manifest, split_entries
-    from ddcm.fit.data.plan import file_facts, plan_shards
+    from ddcm.fit.data.shards import file_facts, plan_shards
 
     def read(folder: Path) -> None:
         entries = read_manifest(_only(folder))

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.errors import UserError
-from ddcm.runtime.waiting import from_rank_zero, together
+from ddcm.runtime.distributed import from_rank_zero, together
 from tests.helpers.forked import one_thread
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="no gloo")

@@ -20,10 +20,9 @@ from ddcm.backbone import Backbone
 from ddcm.errors import UserError, reason
 from ddcm.fit.data.encode import encode_file
 from ddcm.fit.data.manifest import Entry
-from ddcm.fit.data.plan import file_facts, plan_shards
-from ddcm.fit.data.shards import missing, open_folder, read_shards, write_shard
+from ddcm.fit.data.shards import file_facts, missing, open_folder, plan_shards, read_shards, write_shard
 from ddcm.runtime import distributed
-from ddcm.runtime.waiting import from_rank_zero, together
+from ddcm.runtime.distributed import from_rank_zero, together
 
 NAMED = 20  # files that the warning about unreadable ones lists
 

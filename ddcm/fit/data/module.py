@@ -16,8 +16,8 @@ from ddcm.fit.backbone import frozen_backbone
 from ddcm.fit.data.cache import Latents, encode_all
 from ddcm.fit.data.manifest import Entry, read_manifest, split_entries
 from ddcm.fit.data.sampler import EvalBatches, TrainStream
+from ddcm.runtime.distributed import from_rank_zero
 from ddcm.runtime.files import cache_dir as default_cache_dir
-from ddcm.runtime.waiting import from_rank_zero
 
 
 class Windows(Dataset):

@@ -4,8 +4,9 @@
     NAME.f16       frames of C x F float16, one file's after another's
     NAME.json      written after it: frames of each file, and why files of no frames could not be read
 
-NAME says which files in which state (``plan``), so any number of collections share the folder. Shards of files
-that have gone stay until the folder is deleted, which costs nothing but encoding again.
+NAME says which files in which state (``plan_shards``), so any number of collections share the folder. Shards of files
+that have gone stay until the folder is deleted, which costs nothing but encoding again. Which files share a shard
+follows from the files alone, so that a file which is added, changed or removed concerns its own shard only.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +25,13 @@ import numpy as np
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError, reason
 from ddcm.fit.data.encode import WINDOW_S
+from ddcm.fit.data.manifest import Entry
 from ddcm.runtime.files import whole
 
 FORMAT = 2
+SHARD_BITS = 6  # a shard ends after a name whose hash ends in 6 zero bits: 64 files on average
+SHARD_BYTES = 32 << 20  # of audio on disk; runs above it are cut further. A killed encoding loses one shard at most
+SAMPLE_BYTES = 4096
 ABANDONED_S = 24 * 3600  # a temporary file that nobody has written to for so long has no writer any more
 
 
@@ -156,3 +162,62 @@ def _writable(folder: Path) -> Iterator[None]:
             f"cannot write latents to {folder} ({reason(error)}); free some space or give another --data.cache_dir; "
             "shards that were finished stay and are not encoded again"
         ) from error
+
+
+def file_facts(entries: Sequence[Entry]) -> np.ndarray:
+    """(n, 2) int64: size in bytes and time of change in ns of each file; -1 of those that are not there."""
+    facts = np.full((len(entries), 2), -1, np.int64)
+    for index, entry in enumerate(entries):
+        try:
+            found = os.stat(entry.path)
+        except OSError:
+            continue
+        facts[index] = found.st_size, found.st_mtime_ns
+    return facts
+
+
+def plan_shards(entries: Sequence[Entry], facts: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Names of the shards, and the index of the first entry of each, with len(entries) at the end.
+
+    A name is a hash of the names, sizes and times of change of the shard's files, and of a few kilobytes from
+    the middle of the first one: unpacked archives may agree in all the rest.
+    """
+    hashes = np.fromiter(
+        (int.from_bytes(hashlib.blake2b(os.fsencode(entry.name), digest_size=8).digest(), "big") for entry in entries),
+        np.uint64,
+        len(entries),
+    )
+    starts = np.fromiter(_starts(hashes, facts[:, 0].clip(min=0), 0, SHARD_BITS), np.int64)
+    bounds = np.append(starts, len(entries))
+    names = [_name(entries[a:b], facts[a:b]) for a, b in pairwise(bounds)]
+    return names, bounds
+
+
+def _starts(hashes: np.ndarray, sizes: np.ndarray, offset: int, bits: int) -> Iterator[int]:
+    """First indices of runs that each end with a hash of ``bits`` zero bits; too large ones are cut at fewer bits.
+
+    A limit that counted bytes from the last cut would move all later cuts when one file grows.
+    """
+    ends = np.flatnonzero((hashes & np.uint64((1 << bits) - 1)) == 0) + 1
+    cuts = np.unique(np.concatenate([[0], ends, [len(hashes)]]))
+    for a, b in pairwise(cuts):
+        if bits and b - a > 1 and sizes[a:b].sum() > SHARD_BYTES:
+            yield from _starts(hashes[a:b], sizes[a:b], offset + int(a), bits - 1)
+        else:
+            yield offset + int(a)
+
+
+def _name(entries: Sequence[Entry], facts: np.ndarray) -> str:
+    digest = hashlib.sha256(facts.astype("<i8").tobytes())
+    digest.update(os.fsencode("\n".join(entry.name for entry in entries)))
+    digest.update(_sample(entries[0]))
+    return digest.hexdigest()[:32]
+
+
+def _sample(entry: Entry) -> bytes:
+    try:
+        with open(entry.path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size // 2 - SAMPLE_BYTES // 2))
+            return file.read(SAMPLE_BYTES)
+    except OSError:
+        return b""

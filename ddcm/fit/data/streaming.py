@@ -19,7 +19,7 @@ from ddcm.fit.data.module import LatentData
 from ddcm.fit.data.packed import Packed, read_index, read_tar
 from ddcm.fit.data.sampler import one_line
 from ddcm.runtime import distributed
-from ddcm.runtime.waiting import from_rank_zero
+from ddcm.runtime.distributed import from_rank_zero
 
 
 class StreamedLatents(LatentData):

@@ -21,7 +21,7 @@ pytest.importorskip("lightning")
 from ddcm.backbone.tiny import tiny_backbone
 from ddcm.errors import UserError
 from ddcm.fit.cli import main
-from ddcm.fit.data import cache, plan, shards
+from ddcm.fit.data import cache, shards
 from ddcm.fit.data.cache import encode_all
 from ddcm.fit.data.manifest import read_manifest
 from ddcm.fit.data.module import LatentData
@@ -50,7 +50,7 @@ def encoded(monkeypatch):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(plan, "SHARD_BITS", 1)  # two files on average
+    monkeypatch.setattr(shards, "SHARD_BITS", 1)  # two files on average
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_frames_are_those_of_the_audio(tmp_path):
 
 
 def test_nothing_is_encoded_twice_and_one_changed_file_costs_one_shard(tmp_path, clips, encoded, monkeypatch):
-    monkeypatch.setattr(plan, "SHARD_BITS", 2)
+    monkeypatch.setattr(shards, "SHARD_BITS", 2)
     first = latents_of(clips, tmp_path / "cache")
     assert len(encoded) == 24 and len(list(tmp_path.rglob("*.f16"))) > 3
     encoded.clear()
@@ -160,7 +160,7 @@ def killed_writer(clips: Path, cache_dir: Path) -> None:
 def test_a_killed_writer_loses_one_shard(tmp_path, clips, encoded, small_shards):
     forked(lambda: killed_writer(clips, tmp_path / "cache"), exit_code=-signal.SIGKILL)
     finished = {path.stem for path in (tmp_path / "cache").rglob("*.f16") if not path.name.startswith(".")}
-    names, bounds = plan.plan_shards(read_manifest(clips), plan.file_facts(read_manifest(clips)))
+    names, bounds = shards.plan_shards(read_manifest(clips), shards.file_facts(read_manifest(clips)))
     assert finished == set(names[: len(finished)]) and 0 < len(finished) < len(names)
     assert len(leftovers(tmp_path)) == 1
     resumed = latents_of(clips, tmp_path / "cache")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 pytest.importorskip("lightning")
 
 from ddcm.errors import UserError
-from ddcm.fit.data import plan
 from ddcm.fit.data.manifest import Entry, read_manifest, split_entries
 from ddcm.fit.data.module import LatentData
+from ddcm.fit.data.shards import SHARD_BYTES, plan_shards
 from tests.conftest import EXAMPLES
 
 
@@ -75,19 +75,19 @@ def test_every_split_has_a_file(count, tmp_path):
 def planned(names, size=1000) -> tuple[list[str], np.ndarray]:
     entries = [Entry(Path("/absent") / name, name) for name in sorted(names)]
     facts = np.array([[size, int(hashlib.md5(name.encode()).hexdigest()[:8], 16)] for name in sorted(names)])
-    return plan.plan_shards(entries, facts.reshape(-1, 2))
+    return plan_shards(entries, facts.reshape(-1, 2))
 
 
 NAMES = st.sets(st.text("abcdef/0123456789é ", min_size=1, max_size=12), min_size=1, max_size=400)
 
 
 @settings(deadline=None, max_examples=50)
-@given(NAMES, st.integers(1, plan.SHARD_BYTES))
+@given(NAMES, st.integers(1, SHARD_BYTES))
 def test_shards_are_runs_of_all_files_within_the_limit(names, size):
     shards, bounds = planned(names, size)
     assert bounds[0] == 0 and bounds[-1] == len(names) and (np.diff(bounds) > 0).all()
     assert len(set(shards)) == len(shards) == len(bounds) - 1
-    assert all(count == 1 or count * size <= plan.SHARD_BYTES for count in np.diff(bounds))
+    assert all(count == 1 or count * size <= SHARD_BYTES for count in np.diff(bounds))
 
 
 @settings(deadline=None, max_examples=50)
