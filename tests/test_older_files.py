@@ -1,6 +1,7 @@
 """Files that version 0.1 wrote: they decode to the same audio, and its fit resumes to the same codebook."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,15 @@ def test_an_older_fit_resumes_to_the_same_codebook(tmp_path, expected):
     assert any(name.endswith("codebook") for name in moved)
     figures = json.loads(Path(tmp_path / "codebook" / "config.json").read_text())["fit"]
     assert figures["quantisation_error_start"] == before["ddcm"]["fit"]["quantisation_error"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["ddcm.fit.data.LatentData", "ddcm.fit.streaming.StreamedLatents", "ddcm.quantize.HardQuantizer",
+     "ddcm.quantize.SoftQuantizer", "ddcm.quantize.ResidualQuantizer", "ddcm.quantize.ProjectedQuantizer",
+     "ddcm.fit.module.CodebookModule", "ddcm.pipeline.DDCMPipeline"],
+)  # fmt: skip
+def test_class_paths_of_older_configurations_still_name_a_class(path):
+    pytest.importorskip("lightning")
+    module, _, name = path.rpartition(".")
+    assert getattr(import_module(module), name).__name__ == name
