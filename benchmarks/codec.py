@@ -39,7 +39,6 @@ from benchmarks.peers import peers
 from benchmarks.together import Coded, compress, in_lengths
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.audio.refine import refine
-from ddcm.codec import vq
 from ddcm.codec.encode import encode
 from ddcm.codec.files import decoded
 from ddcm.codec.layout import layout
@@ -73,7 +72,7 @@ def systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
         found[f"{SLOW} {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic")
     if args.codebook:
         quantizer = load_codebook(args.codebook).quantizer
-        for levels in range(1, vq.levels_of(quantizer) + 1):
+        for levels in range(1, quantizer.num_quantizers + 1):
             found[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = CodecSettings(mode="vq", levels=levels)
     return found
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from ddcm.backbone.audioldm2 import from_configs
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 VAE = dict(
     in_channels=1, out_channels=1, latent_channels=8, block_out_channels=[128, 256, 512], layers_per_block=2,
@@ -123,7 +123,7 @@ def write(out: Path, variant: str = "audioldm2", dtype: torch.dtype = torch.floa
     made = pipeline(variant, dtype)
     if layout == "hub":
         made.register_modules(language_model=made.language_model.transformer)
-    with whole(out) as temporary:
+    with write_atomically(out) as temporary:
         made.save_pretrained(temporary)
         if layout == "hub":
             _age(temporary)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import audio_writer, level, read_audio
+from ddcm.audio.files import audio_writer, normalise_level, read_audio
 from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 from ddcm.codec.layout import layout
 
@@ -42,7 +42,7 @@ sys.exit(code)
 
 def write_recording(path: Path, minutes: float) -> int:
     """The shipped recordings over and over, each time at another level; returns the samples (16 kHz)."""
-    pieces = [level(read_audio(ROOT / "examples" / f"{name}.flac"))[0] for name in SOURCES]
+    pieces = [normalise_level(read_audio(ROOT / "examples" / f"{name}.flac"))[0] for name in SOURCES]
     left = total = round(minutes * 60 * 16000)
     with audio_writer(path, 16000) as write:
         number = 0

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from ddcm.quantize.kmeans import nearest
+from ddcm.quantize.kmeans import find_nearest
 
 
 def by_cdist(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     return torch.cdist(cells, codebook).argmin(dim=1)
 
 
-WAYS = {"ddcm": nearest, "cdist": by_cdist}
+WAYS = {"ddcm": find_nearest, "cdist": by_cdist}
 
 
 def inputs(cells: int, atoms: int) -> tuple[torch.Tensor, torch.Tensor]:

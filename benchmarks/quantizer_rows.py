@@ -64,7 +64,7 @@ def prefix(quantizer: Quantizer, levels: int) -> Apply:
 
     def by_codes(z):
         codes = quantizer.encode(z)
-        codes = codes[:, :levels] if quantizer.levels > 1 else codes
+        codes = codes[:, :levels] if quantizer.num_quantizers > 1 else codes
         return quantizer.decode(codes), codes.reshape(levels, -1)
 
     return by_codes

@@ -98,10 +98,10 @@ def table(args: argparse.Namespace) -> str:
         if name == "soft, temperature 1":
             mixed = measure(lambda z, q=quantizer: (q(z).z, None), backbone, data, 1)
             lines.append(f"| {name}: mixtures | 1 | {mixed} |")
-        for levels in LEVELS if quantizer.levels > 1 else (1,):
+        for levels in LEVELS if quantizer.num_quantizers > 1 else (1,):
             rows[name, levels] = measure(prefix(quantizer, levels), backbone, data, quantizer.codebook_size)
             lines.append(f"| {name} | {levels} | {rows[name, levels]} |")
-    lines += ["", *(closed(rows, ceiling, name) for name, quantizer in fitted.items() if quantizer.levels > 1)]
+    lines += ["", *(closed(rows, ceiling, name) for name, quantizer in fitted.items() if quantizer.num_quantizers > 1)]
     lines += ["", *denoising(fitted, backbone, data)]
     lines += [
         "",

@@ -27,7 +27,7 @@ from ddcm.evaluation.folder import measure
 from ddcm.evaluation.metrics import log_mel_corr
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 from pocket.batches import validation
 from pocket.corpus import SAMPLE_RATE, Corpus
 
@@ -113,7 +113,7 @@ def stamp(found: Found, file: Path) -> None:
             values = [f"{m} {median(found[name][m]):.2f}" for m in ("log_mel_corr", "clap_score")]
         text, count = re.subn(rf'("{re.escape(name)}": Recipe\()  #.*', rf"\1  # {', '.join(values)}", text)
         assert count == 1, f"{file}: no row for {name}"
-    with whole(file) as temporary:
+    with write_atomically(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -133,7 +133,7 @@ def main() -> None:
     args = parser.parse_args()
     args.processes = args.processes or (os.cpu_count() if args.device == "cpu" else None) or 1
     found = measured(args)
-    with whole(args.out) as temporary:
+    with write_atomically(args.out) as temporary:
         temporary.write_text(page(found, plan(), args.backbone, args.seconds, args.steps or None), encoding="utf-8")
     if args.stamp:
         stamp(found, Path(recipes.__file__))

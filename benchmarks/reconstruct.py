@@ -19,8 +19,8 @@ from tqdm import tqdm
 from ddcm.audio.files import read_audio
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES
-from ddcm.runtime.files import whole
-from ddcm.runtime.memory import cost, machine
+from ddcm.runtime.files import write_atomically
+from ddcm.runtime.memory import machine, measure_cost
 
 SCRIPTS = {  # recipe -> what its script's authors say
     "ultimate-fix": "30-45 s",
@@ -55,7 +55,7 @@ def time_recipe(pipe: DDCMPipeline, name: str, audio: torch.Tensor, repeats: int
     work(**({} if verb == "reconstruct" else {"steps": 2, "n": 1}))
     costs = []
     while len(costs) < repeats and not (costs and costs[-1].seconds > LONG_S):
-        with cost(pipe.backbone.device) as spent:
+        with measure_cost(pipe.backbone.device) as spent:
             work()
         costs.append(spent)
     return statistics.median(spent.seconds for spent in costs), max(spent.peak_mib for spent in costs)
@@ -100,7 +100,7 @@ def main(given: list[str] | None = None) -> None:
     text = page(rows, args.seconds, args.backbone, args.device)
     print(text)
     if args.out:
-        with whole(args.out) as temporary:
+        with write_atomically(args.out) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

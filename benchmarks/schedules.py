@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import find_audio, level, read_audio
+from ddcm.audio.files import find_audio, normalise_level, read_audio
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import Backbone, load
 from ddcm.codec.bitstream import BitWriter
@@ -40,7 +40,7 @@ from ddcm.codec.settings import CodecSettings
 from ddcm.codec.trajectory import encode_windows
 from ddcm.diffusion.schedule import add_noise, quadratic
 from ddcm.errors import UserError
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 EVEN = ParametricSchedule(30, 16, 0, 1)
 EFFICIENCY = 0.8  # of top-M with signs: bits that the best code would need, over its own
@@ -55,7 +55,7 @@ def clips_of(paths: Iterable[Path], seconds: float, count: int, rate: int) -> li
         audio = read_audio(path, rate)
         if len(audio) >= size and len(found) < count:
             begin = (len(audio) - size) // 2
-            found.append(level(audio[begin : begin + size])[0])
+            found.append(normalise_level(audio[begin : begin + size])[0])
     return found
 
 
@@ -69,7 +69,7 @@ def corpus_clips(folder: Path, seconds: float, count: int) -> list[torch.Tensor]
         long = [clip for clip in corpus.of("train", kind) if clip.length >= size]
         for clip in long[:: max(1, len(long) // each)][:each]:
             audio = torch.from_numpy(corpus.audio(clip, (clip.length - size) // 2, size))
-            found.append(level(audio)[0])
+            found.append(normalise_level(audio)[0])
     return found[:count]
 
 
@@ -227,7 +227,7 @@ def main() -> None:
         for future in as_completed(futures):
             print(future.result(), flush=True)
             entry["rows"] = sorted([*entry["rows"], future.result()], key=lambda row: (row["kbps"], row["steps"]))
-            with whole(args.out) as temporary:
+            with write_atomically(args.out) as temporary:
                 temporary.write_text(json.dumps(entries, indent=1) + "\n")
     print(table(entry["rows"]))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import level
+from ddcm.audio.files import normalise_level
 from ddcm.audio.mel import log_mel
 from ddcm.backbone import audioldm2
 from ddcm.pipeline import DDCMPipeline
@@ -57,7 +57,7 @@ def recording(seconds: float) -> torch.Tensor:
 
 
 def mel_of(audio: torch.Tensor) -> torch.Tensor:
-    audio = level(audio)[0]
+    audio = normalise_level(audio)[0]
     return log_mel(torch.nn.functional.pad(audio, (0, -len(audio) % 640))[None])
 
 

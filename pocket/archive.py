@@ -25,7 +25,7 @@ import soundfile
 from tqdm import tqdm
 
 from ddcm.errors import UserError
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 from pocket.corpus import KINDS, SAMPLE_RATE, Clip, Corpus
 
 LONGEST = 90 * SAMPLE_RATE
@@ -77,7 +77,7 @@ def pack(corpus: Corpus, file: Path, megabytes: float) -> float:
     index, samples = io.StringIO(), 0
     rows = csv.writer(index)
     rows.writerow(Clip.__dataclass_fields__)
-    with whole(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with write_atomically(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for number, (clip, data) in enumerate(tqdm(chosen(corpus, round(1e6 * megabytes)), desc="clips")):
             archive.writestr(str(number), data)
             length = min(clip.length, LONGEST)
@@ -97,7 +97,7 @@ def unpack(file: Path, folder: Path) -> Corpus:
         raise UserError(f"{folder} has a corpus already: remove it, or give another --corpus")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with zipfile.ZipFile(file) as archive, whole(folder / "audio.i16") as samples:
+        with zipfile.ZipFile(file) as archive, write_atomically(folder / "audio.i16") as samples:
             index = archive.read("index.csv").decode()
             with open(samples, "wb") as out:
                 for number, row in enumerate(tqdm(list(csv.DictReader(io.StringIO(index))), desc="clips")):

@@ -19,7 +19,7 @@ from PIL import Image
 from ddcm.audio.files import read_audio
 from ddcm.evaluation.metrics import SAMPLE_RATE, log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 N_FFT, HOP, ROWS = 1024, 64, 240
 LOWEST, HIGHEST = 60, 8000  # Hz: under it is only the recording's hum
@@ -103,7 +103,7 @@ def draw(path: Path, shown: list[Panel]) -> None:
     bar.outline.set_visible(False)
     drawn = io.BytesIO()
     sheet.savefig(drawn, format="png")
-    with whole(path) as temporary:
+    with write_atomically(path) as temporary:
         few = Image.open(drawn).convert("RGB").quantize(palette=_palette(), dither=Image.Dither.NONE)
         few.save(temporary, "PNG", optimize=True)
 

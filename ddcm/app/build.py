@@ -15,7 +15,7 @@ from ddcm.app.service import Service
 from ddcm.app.sessions import Sessions
 from ddcm.app.tabs import Tabs
 from ddcm.app.theme import build_theme, render
-from ddcm.runtime.files import shipped
+from ddcm.runtime.files import resolve_shipped
 
 
 def build_page(service: Service, sessions: Sessions) -> gr.Blocks:
@@ -24,7 +24,7 @@ def build_page(service: Service, sessions: Sessions) -> gr.Blocks:
 
     codebook = service.pipe.codebook
     atoms = "no codebook" if codebook is None else f"{codebook.quantizer.codebook_size} atoms"
-    examples = sorted(shipped("examples").glob("*.flac"))
+    examples = sorted(resolve_shipped("examples").glob("*.flac"))
     with gr.Blocks(title="ddcm", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(render("masthead.html", facts=f"{Path(service.pipe.backbone.name).name} · {atoms}"))
         Tabs(service, Jobs(sessions), examples).build()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ddcm.runtime.files import files_under
+from ddcm.runtime.files import list_files
 
 
 class Sessions:
@@ -31,7 +31,7 @@ class Sessions:
 
     def protect_existing(self) -> None:
         """Never delete the files that are below ``root`` now, such as the page's examples."""
-        self._protected = set(files_under(self.root))
+        self._protected = set(list_files(self.root))
 
     def create_folder(self, session: str) -> Path:
         """A new folder for one result."""
@@ -80,7 +80,7 @@ class Sessions:
 
     def delete_older(self, seconds: float) -> None:
         """Delete files that have not changed for ``seconds``: unused uploads, and sessions that never ended."""
-        for path in files_under(self.root):
+        for path in list_files(self.root):
             with suppress(FileNotFoundError):  # a session ends meanwhile
                 if path not in self._protected and time.time() - path.stat().st_mtime > seconds:
                     path.unlink()

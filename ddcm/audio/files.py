@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddcm.errors import UserError, reason
-from ddcm.runtime.files import whole
+from ddcm.errors import UserError, describe_error
+from ddcm.runtime.files import write_atomically
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64",
             ".m4a", ".aac", ".wma"}  # fmt: skip
@@ -85,7 +85,7 @@ def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None)
             if not file.read(1):
                 raise UserError(f"{path}: the file is empty (0 bytes)")
     except OSError as error:
-        raise UserError(f"{path}: {reason(error)}") from error
+        raise UserError(f"{path}: {describe_error(error)}") from error
     total = 0
     for piece in _resampled(path, sample_rate, most_s):
         if not np.isfinite(piece).all():
@@ -147,7 +147,7 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
     return np.pad(result, (0, size - len(result)))
 
 
-def as_mono(audio, sample_rate: int, target: int) -> torch.Tensor:
+def to_mono(audio, sample_rate: int, target: int) -> torch.Tensor:
     """Audio (S,) or (channels, S), array or tensor, at ``sample_rate`` -> float32 (S,) on the CPU, at ``target`` Hz.
 
     Raises:
@@ -260,7 +260,7 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch
             if file.frames - before < len(samples):
                 raise OSError(errno.EIO, FULL)
 
-    with whole(Path(path)) as temporary:
+    with write_atomically(Path(path)) as temporary:
         try:
             with soundfile.SoundFile(
                 os.fsencode(temporary), "w", sample_rate, 1, "PCM_16", format=suffix.upper()
@@ -281,7 +281,7 @@ class Level:
         return audio / self.gain + self.mean
 
 
-def level(audio: torch.Tensor) -> tuple[torch.Tensor, Level]:
+def normalise_level(audio: torch.Tensor) -> tuple[torch.Tensor, Level]:
     """Audio (S,) -> zero mean and peak 0.5, as in AudioLDM's training, and how to undo it. Silence stays."""
     mean = float(audio.double().mean())
     centred = audio - mean

@@ -16,7 +16,7 @@ from ddcm.audio.files import PEAK, SILENCE, Level, read_pieces
 BYTES = 4  # of a float32 sample
 
 
-class Recording:
+class SpooledAudio:
     """Mono float32 samples at one rate in a temporary file, and their level; no more is held than is asked for.
 
     ``len(recording)`` and ``recording[a:b]`` are those of the tensor (S,) that ``read_audio`` gives.
@@ -36,7 +36,7 @@ class Recording:
 
 
 @contextmanager
-def open_recording(path: str | Path, sample_rate: int) -> Iterator[Recording]:
+def spool_audio(path: str | Path, sample_rate: int) -> Iterator[SpooledAudio]:
     """An audio file as a ``Recording`` at ``sample_rate``; the temporary file (230 MB an hour) goes with the block.
 
     Raises:
@@ -51,4 +51,4 @@ def open_recording(path: str | Path, sample_rate: int) -> Iterator[Recording]:
             least, most = min(least, float(piece.min(initial=np.inf))), max(most, float(piece.max(initial=-np.inf)))
         mean = total / samples
         peak = max(most - mean, mean - least)
-        yield Recording(file, samples, Level(mean, PEAK / peak if peak > SILENCE else 1.0))
+        yield SpooledAudio(file, samples, Level(mean, PEAK / peak if peak > SILENCE else 1.0))

@@ -8,9 +8,11 @@ import torch
 
 FRAMES = 1024  # 10.24 s, what AudioLDM2 was trained on
 OVERLAP = 64  # frames that neighbours share at least
+PIECE = 1024  # frames that are vocoded at a time
+CONTEXT = 32  # frames on each side that a frame's samples can depend on (21 in AudioLDM2's vocoder)
 
 
-def starts(total: int, size: int = FRAMES, overlap: int = OVERLAP) -> list[int]:
+def window_starts(total: int, size: int = FRAMES, overlap: int = OVERLAP) -> list[int]:
     """First frames of windows of ``size`` over ``total`` frames. One window where it is enough.
 
     All are of one shape, so they can be batched: the last one ends with the recording and overlaps more.
@@ -27,12 +29,14 @@ def counted(batches: Iterable[torch.Tensor], done: Callable[[], None]) -> Iterat
         done()
 
 
-def join(windows: torch.Tensor, first: list[int], total: int, overlap: int = OVERLAP) -> torch.Tensor:
+def cross_fade(windows: torch.Tensor, first: list[int], total: int, overlap: int = OVERLAP) -> torch.Tensor:
     """Windows (W, 1, T, M) -> (1, 1, total, M), cross-faded linearly where they overlap."""
-    return torch.cat([*joined(windows.split(1), first, overlap)], dim=2)
+    return torch.cat([*cross_fade_stream(windows.split(1), first, overlap)], dim=2)
 
 
-def joined(windows: Iterable[torch.Tensor], first: list[int], overlap: int = OVERLAP) -> Iterator[torch.Tensor]:
+def cross_fade_stream(
+    windows: Iterable[torch.Tensor], first: list[int], overlap: int = OVERLAP
+) -> Iterator[torch.Tensor]:
     """Windows (1, 1, T, M) one after the other -> pieces (1, 1, n, M) that follow on each other, cross-faded linearly.
 
     What no later window reaches is given at once, so that little more than a window is held.
@@ -54,3 +58,16 @@ def joined(windows: Iterable[torch.Tensor], first: list[int], overlap: int = OVE
         final = frames if following is None else following - start
         yield faded[:, :, :final] / ramps[:final]
         before = faded[:, :, final:], ramps[final:]
+
+
+def split_with_context(mels: Iterable[torch.Tensor], hop: int) -> Iterator[tuple[torch.Tensor, slice]]:
+    """Mels (1, 1, n, M) of any lengths that follow on each other -> (mel with context on both sides, which of its
+    samples are meant)."""
+    held, before = None, 0
+    for mel in mels:
+        held = mel if held is None else torch.cat([held, mel], dim=2)
+        while held.shape[2] >= before + PIECE + CONTEXT:
+            yield held[:, :, : before + PIECE + CONTEXT], slice(before * hop, (before + PIECE) * hop)
+            held, before = held[:, :, before + PIECE - CONTEXT :], CONTEXT
+    if held is not None and held.shape[2] > before:
+        yield held, slice(before * hop, held.shape[2] * hop)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddcm.backbone.base import Backbone, Condition
 from ddcm.errors import UserError
-from ddcm.runtime.files import shipped
+from ddcm.runtime.files import resolve_shipped
 
 __all__ = ["Backbone", "Condition", "load"]
 
@@ -31,7 +31,7 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
 
     if str(name) == "tiny":
         return tiny_backbone(device=device, dtype=dtype, **options)
-    if ":" in str(name) and not shipped(name).exists():
+    if ":" in str(name) and not resolve_shipped(name).exists():
         return _own(str(name))(device=device, dtype=dtype, heads=heads, **options)
     folder, fetch = _locate(str(name))
     return FrozenBackbone(from_folder(folder, fetch, heads), str(name), device, dtype, heads=heads, **options)
@@ -47,8 +47,8 @@ def _own(name: str) -> Callable[..., Backbone]:
 
 def _locate(name: str):
     """A local folder and a function that brings a component's files into it."""
-    if shipped(name).is_dir():
-        return shipped(name), lambda part: None
+    if resolve_shipped(name).is_dir():
+        return resolve_shipped(name), lambda part: None
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UserError(f"backbone {name} is neither a folder nor a hub name such as cvssp/audioldm2-music")
     from huggingface_hub import snapshot_download

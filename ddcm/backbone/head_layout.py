@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ddcm.audio.files import level, read_audio
+from ddcm.audio.files import normalise_level, read_audio
 from ddcm.audio.mel import log_mel
 from ddcm.backbone import load
 from ddcm.backbone.base import Backbone
@@ -60,7 +60,7 @@ def verdict(errors: dict[str, list[float]]) -> str:
 
 def _latent(backbone: Backbone, audio_path: str) -> torch.Tensor:
     spec = backbone.mel_spec
-    audio = level(read_audio(audio_path, spec.sample_rate))[0][: spec.sample_rate * 10]
+    audio = normalise_level(read_audio(audio_path, spec.sample_rate))[0][: spec.sample_rate * 10]
     size = len(audio) // (4 * spec.hop) * 4 * spec.hop
     if size == 0:
         raise UserError(f"{audio_path}: shorter than one latent frame (40 ms)")

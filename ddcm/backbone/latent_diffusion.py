@@ -15,8 +15,8 @@ import torch
 from ddcm.audio.mel import MelSpec
 from ddcm.backbone.base import Backbone, Condition
 from ddcm.backbone.hifigan import HifiGan2d
-from ddcm.errors import UserError, is_text
-from ddcm.runtime.files import cache_dir, whole
+from ddcm.errors import UserError, is_utf8
+from ddcm.runtime.files import cache_dir, write_atomically
 
 TEXT_LENGTHS = 64  # a compiled UNet has a shape of its own for each multiple: nearly all prompts share one
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -202,7 +202,7 @@ class FrozenBackbone(Backbone):
             raise UserError(_not_finite("UNet", self.dtype))
 
     def condition(self, prompt: str) -> Condition:
-        if not is_text(prompt):
+        if not is_utf8(prompt):
             raise UserError(f"prompt {prompt!r} is not text")
         if prompt not in self._conditions:
             self._conditions[prompt] = self._here(self._parts.encode(prompt, self.device))
@@ -230,7 +230,7 @@ class FrozenBackbone(Backbone):
         path = cache_dir() / "null" / f"{self.digest}.safetensors"
         if not path.exists():
             text, mask = self._parts.encode_empty()
-            with whole(path) as temporary:
+            with write_atomically(path) as temporary:
                 save_file({"text": text.contiguous(), "mask": mask.contiguous()}, temporary)
         kept = load_file(path)
         return kept["text"], kept["mask"]

@@ -14,21 +14,21 @@ import torch
 from tqdm import tqdm
 
 from ddcm.audio.files import audio_writer, duration_s, find_audio, read_audio, write_audio
-from ddcm.audio.recording import Recording, open_recording
+from ddcm.audio.recording import SpooledAudio, spool_audio
 from ddcm.cli import launcher
 from ddcm.cli.run_log import Record, merge, rows
-from ddcm.errors import UserError, one_line
+from ddcm.errors import UserError, to_one_line
 from ddcm.pipeline.output import Output
 from ddcm.runtime import distributed
-from ddcm.runtime.exit import MORE_MEMORY, failed, out_of_memory
-from ddcm.runtime.files import sweep
+from ddcm.runtime.exit import MORE_MEMORY, describe_os_error, is_out_of_memory
+from ddcm.runtime.files import remove_leftovers
 from ddcm.runtime.progress import OnStep
 
 NO_USE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the next file would fare no better
 NOT_TRIED = "the rest was not tried"
 Work = Callable[[torch.Tensor, OnStep], Output]
 """(audio (S,), on_step) -> Output"""
-Stream = Callable[[Recording, dict[str, Any], OnStep], Iterator[torch.Tensor]]
+Stream = Callable[[SpooledAudio, dict[str, Any], OnStep], Iterator[torch.Tensor]]
 """(recording, notes to fill, on_step) -> pieces of audio (S,)"""
 LONG_S = 61.44  # seconds: above this, six windows, a recording is streamed
 
@@ -98,7 +98,7 @@ def run(
     def do(job: Job, on_step: OnStep) -> Done:
         if stream is not None and duration_s(job.source) > LONG_S:
             notes: dict[str, Any] = {}
-            with open_recording(job.source, sample_rate) as recording, audio_writer(job.target, sample_rate) as write:
+            with spool_audio(job.source, sample_rate) as recording, audio_writer(job.target, sample_rate) as write:
                 for piece in stream(recording, notes, on_step):
                     write(piece)
                 return Done(len(recording) / sample_rate, notes)
@@ -131,29 +131,29 @@ def each(jobs: list[Job], do: Callable[[Job, OnStep], Done], record: Record | No
     )  # one bar for all: the parent's, or that of rank 0
     with tqdm(mine, total=of, unit="file", disable=quiet) as bar:
         for job in bar:
-            name = one_line(str(job.source))
-            bar.set_description(one_line(job.source.name))
+            name = to_one_line(str(job.source))
+            bar.set_description(to_one_line(job.source.name))
 
             def on_step(done: int, total: int, bar=bar) -> None:
                 bar.set_postfix_str(f"step {done}/{total}")
 
             done, status, no_use, begin = Done(), "written", False, time.perf_counter()
             try:
-                sweep(job.target)
+                remove_leftovers(job.target)
                 done = do(job, on_step)
             except UserError as error:
                 status = str(error)
                 status = status if name in status else f"{name}: {status}"
             except OSError as error:
-                status, no_use = one_line(failed(error)), error.errno in NO_USE
+                status, no_use = to_one_line(describe_os_error(error)), error.errno in NO_USE
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 status = f"{name}: {MORE_MEMORY}"
             if status != "written":
                 failures.append(status)
             if no_use:
-                failures.append(f"{one_line(str(job.target.parent))}: nothing can be written there; {NOT_TRIED}")
+                failures.append(f"{to_one_line(str(job.target.parent))}: nothing can be written there; {NOT_TRIED}")
                 return failures
             if record is not None:
                 record.add(job.source, job.target, status, done.seconds, time.perf_counter() - begin, done.notes, of)
@@ -175,7 +175,7 @@ def _mine(jobs: list[Job]) -> list[Job]:
         return [job for job in jobs if not job.done]
     costs = [0.0 if job.done and launcher.is_child() else duration_s(job.source) for job in jobs]
     return [
-        jobs[place] for place in distributed.share_by_cost(costs, distributed.rank(), world) if not jobs[place].done
+        jobs[place] for place in distributed.split_by_cost(costs, distributed.rank(), world) if not jobs[place].done
     ]
 
 

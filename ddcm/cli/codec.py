@@ -18,7 +18,7 @@ Load = Callable[[], Any]
 
 
 def compress(arguments: Any, load: Load) -> int:
-    from ddcm.audio.recording import open_recording
+    from ddcm.audio.recording import spool_audio
     from ddcm.cli.batch import Done, each, plan, recorder, report
     from ddcm.codec import files
     from ddcm.codec.settings import CodecSettings
@@ -30,7 +30,7 @@ def compress(arguments: Any, load: Load) -> int:
     jobs = plan(arguments.inputs, arguments.out, arguments.overwrite, suffixes=(".ddcm",))
 
     def do(job, on_step):
-        with open_recording(job.source, rate) as audio:
+        with spool_audio(job.source, rate) as audio:
             data, seconds = pipeline.compress(audio, rate, on_step, **given), len(audio) / rate
         files.write(job.target, data)
         return Done(seconds, {"bytes": len(data), "kbps": len(data) / 125 / seconds})

@@ -53,7 +53,7 @@ def _codebook(name: str) -> dict[str, Any]:
     facts = {"what": "codebook", "quantizer": type(quantizer).__name__, **to_spec(quantizer)["config"]}
     for number, part in enumerate(part for part in quantizer.modules() if isinstance(part, SingleCodebook)):
         norms = part.codebook.detach().float().norm(dim=1)
-        level = f", level {number}" if quantizer.levels > 1 else ""
+        level = f", level {number}" if quantizer.num_quantizers > 1 else ""
         facts[f"atom norm (min, mean, max){level}"] = f"{norms.min():.3f}, {norms.mean():.3f}, {norms.max():.3f}"
     return facts | {"fitted on": codebook.backbone_name, "latent digest": codebook.latent_digest}
 

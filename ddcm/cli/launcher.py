@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddcm.errors import UserError
-from ddcm.runtime.ranks import launched
 
 POLL_S = 0.5
 CHILD, FINISHED = "DDCM_CHILD", "DDCM_FINISHED"
@@ -40,7 +39,7 @@ def processes_to_start(devices: int, num_nodes: int) -> list[int]:
     """
     if devices < 1 or num_nodes < 1:
         raise UserError(f"--devices {devices} --num_nodes {num_nodes}: both are at least 1")
-    rank, world = launched()
+    rank, world = read_launched_rank()
     if world == devices * num_nodes or (devices, num_nodes) == (1, 1):
         return []
     if world not in (1, num_nodes):

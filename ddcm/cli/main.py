@@ -10,7 +10,7 @@ from ddcm.cli import codec
 from ddcm.cli import serve as serving
 from ddcm.cli.options import as_processes, compute_options, device_of, devices_options, set_threads, speaks
 from ddcm.errors import UserError
-from ddcm.runtime.exit import ending
+from ddcm.runtime.exit import run_to_exit_code
 
 POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
 ALL, HEARD, DRAWN = ("reconstruct", "transform", "generate"), ("reconstruct", "transform"), ("transform", "generate")
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         code = as_processes(given, argv)
         return VERBS[arguments.verb](given) if code is None else code
 
-    return ending(lambda: " ".join(words), work, speaks)
+    return run_to_exit_code(lambda: " ".join(words), work, speaks)
 
 
 def reconstruct(arguments: Namespace) -> int:
@@ -67,9 +67,9 @@ def transform(arguments: Namespace) -> int:
     def work(audio, on_step):
         return pipeline.transform(audio, rate, on_step=on_step, **settings)
 
-    from ddcm.pipeline.denoise import Words
+    from ddcm.pipeline.denoise import Conditioning
 
-    words = Words(arguments.prompt, arguments.negative_prompt, arguments.seed)
+    words = Conditioning(arguments.prompt, arguments.negative_prompt, arguments.seed)
     stream = None if arguments.trace else _streamed("transform", arguments, pipeline, words)
     return _over_files("transform", arguments, rate, work, stream)
 

@@ -11,14 +11,13 @@ from typing import Any
 from tqdm import tqdm
 
 from ddcm.audio.files import read_audio, write_audio
-from ddcm.errors import UserError, one_line
+from ddcm.errors import UserError, to_one_line
 from ddcm.evaluation.folder import evaluate_pairs, pair_files, summarize, write_csv
 from ddcm.evaluation.report import check_target, slug, write_report
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
 from ddcm.recipes import resolve
-from ddcm.runtime.files import whole
-from ddcm.runtime.memory import machine
+from ddcm.runtime.files import write_atomically
 
 
 def beside(target: Path, out: Output) -> None:
@@ -57,7 +56,7 @@ def generate_files(load: Callable[[], DDCMPipeline], out: str, overwrite: bool, 
         said = candidate.notes
         rows.append({"file": target.name, "seed": said["seed"], "clap_score": said.get("clap_score")})
     if n > 1:
-        with whole(scores) as temporary:
+        with write_atomically(scores) as temporary:
             temporary.write_text(json.dumps({"prompt": settings["prompt"], "candidates": rows}, indent=2) + "\n")
         for row in rows:
             score = "not scored: no prompt" if row["clap_score"] is None else f"CLAP score {row['clap_score']:.4f}"
@@ -94,13 +93,13 @@ def compare_file(
         entries = compare(pipeline, audio, words, on_case)
         bar.update((bar.total or 0) - bar.n)
     codebook = pipeline.codebook
-    name = one_line(Path(source).name)
+    name = to_one_line(Path(source).name)
     facts = {
         "input": f"{name}, {len(audio) / rate:.2f} s",
         "backbone": f"{pipeline.backbone.name} (latents {pipeline.backbone.latent_digest})",
         "codebook": "none" if codebook is None else f"{codebook.quantizer.codebook_size} atoms",
         "prompt": words.get("prompt") or "none",
-        "machine": machine(str(pipeline.backbone.device)),
+        "machine": describe_machine(str(pipeline.backbone.device)),
     }
     write_report(folder, f"{name}: every recipe", entries, rate, facts)
     print(folder / "report.html")

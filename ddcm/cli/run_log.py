@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 PARTS, TABLE = ".run", "manifest.csv"
 FIELDS = ("file", "output", "status", "seconds", "time_s", "verb", "settings", "notes", "finished")
@@ -71,7 +71,10 @@ def merge(folder: Path) -> None:
     """``manifest.csv`` of all that was recorded so far; every process does this at its end, so the last one has all."""
     if not (folder / PARTS).is_dir():
         return
-    with _alone(folder / PARTS / "lock"), whole(folder / TABLE) as temporary:  # read inside the lock: none is lost
+    with (
+        _alone(folder / PARTS / "lock"),
+        write_atomically(folder / TABLE) as temporary,
+    ):  # read inside the lock: none is lost
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

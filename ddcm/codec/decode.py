@@ -46,7 +46,7 @@ def refuse_others(stream: Stream, backbone: Backbone, codebook: Codebook | None)
         found = vq.digest(codebook.quantizer)
         if stream.codebook != found:
             raise UserError(f"made with codebook {stream.codebook}; this one is {found}: give --codebook")
-        if stream.levels > vq.levels_of(codebook.quantizer) or stream.atoms != codebook.quantizer.codebook_size:
+        if stream.levels > codebook.quantizer.num_quantizers or stream.atoms != codebook.quantizer.codebook_size:
             raise UserError("the .ddcm file's header is damaged: its codebook has other levels or atoms")
     elif stream.stock_null != here["stock_null"]:
         raise UserError(f"made with --null {'stock' if stream.stock_null else 'trained'}: decode it with the same")

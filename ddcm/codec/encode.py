@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from ddcm.audio.recording import Recording
+from ddcm.audio.recording import SpooledAudio
 from ddcm.backbone import Backbone
 from ddcm.codec import vq
 from ddcm.codec.bitstream import BitWriter
@@ -32,7 +32,7 @@ OnLatent = Callable[[torch.Tensor], None]
 
 
 def encode(
-    audio: torch.Tensor | Recording, backbone: Backbone, settings: CodecSettings,
+    audio: torch.Tensor | SpooledAudio, backbone: Backbone, settings: CodecSettings,
     codebook: Codebook | None = None, lanes: int = 1, on_step: OnStep | None = None, on_latent: OnLatent | None = None,
 ) -> bytes:  # fmt: skip
     """Audio (S,), mono at the backbone's rate -> a file's bytes.
@@ -77,7 +77,7 @@ def start(backbone: Backbone, settings: CodecSettings, samples: int, codebook: C
         if codebook is None:
             raise UserError("vq needs a fitted codebook: name one with --codebook")
         quantizer = codebook.quantizer
-        most, atoms = vq.levels_of(quantizer), quantizer.codebook_size
+        most, atoms = quantizer.num_quantizers, quantizer.codebook_size
         levels = most if settings.levels is None else settings.levels
         if not 1 <= levels <= most:
             raise UserError(f"levels {levels} is outside [1, {most}], what the codebook has")

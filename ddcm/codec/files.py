@@ -16,7 +16,7 @@ from ddcm.codec.layout import Layout, verified
 from ddcm.codec.schedule import expand
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 OnStep = Callable[[int, int], None]
 
@@ -36,7 +36,7 @@ def find(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
 
 def write(path: Path, data: bytes) -> None:
     """Whole or not at all."""
-    with whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_bytes(data)
 
 

@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from ddcm.codec.schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule
 from ddcm.codec.settings import Book, Mode
-from ddcm.errors import UserError, is_text, reason
+from ddcm.errors import UserError, describe_error, is_utf8
 
 MAGIC, VERSION = b"ddcm", 2
 MODES, BOOKS = get_args(Mode), get_args(Book)  # in the order of the flags
@@ -144,7 +144,7 @@ def read(path: Path) -> bytes:
             raise UserError(f"{path.stat().st_size} bytes are more than a .ddcm file can have")
         return path.read_bytes()
     except OSError as error:
-        raise UserError(reason(error)) from error
+        raise UserError(describe_error(error)) from error
 
 
 def _read(reader: _Reader) -> Stream:
@@ -187,7 +187,7 @@ def check(stream: Stream) -> None:
         ("lanes", 1 <= stream.lanes <= 64), ("threads", 1 <= stream.threads <= 64),
         ("mel", 1000 <= rate <= 192000 and 16 <= hop <= 4096 and bands == MEL[3] and len(stream.mel) == len(MEL)),
         ("seed", 0 <= stream.seed < 1 << 32),
-        ("prompt", is_text(stream.prompt) and len(stream.prompt.encode()) <= MAX_PROMPT),
+        ("prompt", is_utf8(stream.prompt) and len(stream.prompt.encode()) <= MAX_PROMPT),
         ("guidance", 0 <= stream.guidance <= 100 * 256),
     ]  # fmt: skip
     if stream.mode == "vq":

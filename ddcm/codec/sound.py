@@ -8,10 +8,10 @@ import torch
 
 from ddcm.audio.files import PEAK, SILENCE
 from ddcm.audio.mel import MelSpec, log_mel
-from ddcm.audio.recording import Recording
+from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.refine import refine
+from ddcm.audio.windows import split_with_context
 from ddcm.backbone import Backbone
-from ddcm.backbone.vocoding import with_context
 from ddcm.codec.format import Stream
 from ddcm.codec.layout import Layout
 from ddcm.codec.trajectory import same_arithmetic
@@ -19,9 +19,9 @@ from ddcm.codec.trajectory import same_arithmetic
 CONTEXT = 3  # mel frames on each side that a frame's spectrum reaches into
 
 
-def measure_level(audio: torch.Tensor | Recording) -> tuple[float, float]:
+def measure_level(audio: torch.Tensor | SpooledAudio) -> tuple[float, float]:
     """(mean, gain) of audio (S,), as ``ddcm.audio.files.level`` has them, without a second copy of a long recording."""
-    if isinstance(audio, Recording):
+    if isinstance(audio, SpooledAudio):
         return audio.level.mean, audio.level.gain
     mean = float(sum(piece.double().sum() for piece in audio.split(1 << 20))) / len(audio)
     peak = max(float(audio.max()) - mean, mean - float(audio.min()))
@@ -29,7 +29,7 @@ def measure_level(audio: torch.Tensor | Recording) -> tuple[float, float]:
 
 
 def window_mel(
-    audio: torch.Tensor | Recording, mean: float, gain: float, placed: Layout, number: int, spec: MelSpec
+    audio: torch.Tensor | SpooledAudio, mean: float, gain: float, placed: Layout, number: int, spec: MelSpec
 ) -> torch.Tensor:
     """mel (1, 1, size, M) of one window of audio (S,): exactly what the spectrogram of the whole recording has there.
 
@@ -71,7 +71,7 @@ def audio_pieces(
     Vocoded in pieces with context, which is exact for a convolutional vocoder.
     """
     left, gain = stream.samples, 2 ** (stream.gain / 256)
-    for mel, meant in with_context(pieces, backbone.mel_spec.hop):
+    for mel, meant in split_with_context(pieces, backbone.mel_spec.hop):
         with same_arithmetic(stream.threads):
             audio = backbone.vocode(mel)[0].cpu()
             if vocoder == "refined":

@@ -30,12 +30,6 @@ def digest(quantizer: Quantizer) -> str:
     return sha.hexdigest()[:16]
 
 
-def levels_of(quantizer: Quantizer) -> int:
-    """How many codes a cell has; the first ones of a residual quantizer's are codes of their own."""
-    levels = getattr(quantizer, "levels", 1)
-    return levels if isinstance(levels, int) else len(levels)
-
-
 def to_levels(codes: torch.Tensor, shape: torch.Size) -> np.ndarray:
     """Codes of one window, (1, L, F), (1, Q, L, F) or (1, L, F, Q) -> int32 (Q, L, F). ``shape`` is that of z."""
     cells, codes = tuple(shape[2:]), codes[0].cpu()
@@ -63,11 +57,10 @@ class _Counts:
 
     def __init__(self, quantizer: Quantizer, levels: int, bands: int):
         start = np.ones((levels, quantizer.codebook_size), np.int64)
-        for level, part in zip(range(levels), getattr(quantizer, "stack", [quantizer]), strict=False):
-            usage = getattr(part, "usage", None)
-            if isinstance(usage, torch.Tensor) and usage.numel() == start.shape[1]:
-                share = np.clip(usage.detach().cpu().double().numpy(), 0, 1)
-                start[level] += np.round(share * PRIOR * SEEN).astype(np.int64)
+        usage = quantizer.atom_usage()
+        if usage is not None:
+            share = np.clip(usage[:levels].detach().cpu().double().numpy(), 0, 1)
+            start += np.round(share * PRIOR * SEEN).astype(np.int64)
         self.shared, self.own = start, np.zeros((levels, bands, start.shape[1]), np.int64)
 
     def weights(self, level: int) -> np.ndarray:

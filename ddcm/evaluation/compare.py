@@ -14,7 +14,7 @@ from ddcm.evaluation.report import Entry
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
 from ddcm.recipes import RECIPES, list_settings, resolve
-from ddcm.runtime.memory import cost
+from ddcm.runtime.memory import measure_cost
 
 STRENGTHS = (0.3, 0.6, 0.9)
 REPORTED = ("features", "vocoder", "vocoder_failed", "high_lift", "usage", "perplexity", "clap_score", "unet_steps")
@@ -84,7 +84,7 @@ def compare(
     for number, case in enumerate(cases):
         if on_case is not None:
             on_case(case.name, number, len(cases))
-        with cost(pipe.backbone.device) as spent:
+        with measure_cost(pipe.backbone.device) as spent:
             out = run_case(case, pipe, audio, rate, conditioning)
         used = {"recipe": case.recipe} | list_settings(resolve(case.verb, case.recipe, **case.flags))
         metrics = measure(audio, out.audio)

@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from ddcm.audio.files import find_audio, read_audio
-from ddcm.errors import UserError, one_line
+from ddcm.errors import UserError, to_one_line
 from ddcm.evaluation.metrics import METRICS, SAMPLE_RATE, badness
 from ddcm.evaluation.perceptual import installed
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 Row = dict[str, str | float]
 MAX_LENGTH_DIFFERENCE = 640
@@ -93,13 +93,16 @@ def summarize(rows: list[Row]) -> list[tuple[str, float, float, str]]:
         if values:
             numbers = [value for value, _ in values]
             worst = max(values, key=lambda pair: badness(name, pair[0]))[1]
-            lines.append((name, statistics.mean(numbers), statistics.median(numbers), one_line(worst)))
+            lines.append((name, statistics.mean(numbers), statistics.median(numbers), to_one_line(worst)))
     return lines
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:
     """Write rows that all have the same keys. Numbers have six digits; NaN is an empty cell."""
-    with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        write_atomically(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["file"])
         writer.writeheader()
         for row in rows:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from ddcm.audio.files import level
+from ddcm.audio.files import normalise_level
 from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 
 SAMPLE_RATE = 16000
@@ -32,7 +32,9 @@ def align_levels(
     _check_shapes(reference, estimate)
     spec = MelSpec(sample_rate=sample_rate)
     short = max(0, spec.hop - len(reference))
-    reference, estimate = (torch.nn.functional.pad(level(x.float())[0], (0, short)) for x in (reference, estimate))
+    reference, estimate = (
+        torch.nn.functional.pad(normalise_level(x.float())[0], (0, short)) for x in (reference, estimate)
+    )
     a, b = log_mel(torch.stack([reference, estimate]), spec).split(1)
     floor = math.log(spec.floor) + 1e-3
     above = (a > floor) & (b > floor)

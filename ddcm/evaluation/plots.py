@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ddcm.audio.files import level
+from ddcm.audio.files import normalise_level
 from ddcm.audio.mel import LN_TO_DB, MelSpec, band_centres, log_mel
 from ddcm.errors import UserError
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 SCALE: dict[str, Any] = {"origin": "lower", "cmap": "magma", "vmin": -11.0, "vmax": 1.0}
 """Colours of a log-mel in nats: from the floor to a loud band at peak 0.5."""
@@ -23,7 +23,7 @@ Panels = list[tuple[str, torch.Tensor]]
 def compute_mel(audio: torch.Tensor, sample_rate: int = 16000) -> torch.Tensor:
     """Audio (S,) -> levelled log-mel (T, M); at least one frame."""
     spec = MelSpec(sample_rate=sample_rate)
-    audio = torch.nn.functional.pad(level(audio)[0], (0, max(0, spec.hop - len(audio))))
+    audio = torch.nn.functional.pad(normalise_level(audio)[0], (0, max(0, spec.hop - len(audio))))
     return log_mel(audio[None], spec)[0, 0]
 
 
@@ -87,7 +87,7 @@ def _subplots(rows: int, columns: int, **options):
 
 
 def _save(figure, path: Path) -> None:
-    with whole(Path(path)) as temporary:
+    with write_atomically(Path(path)) as temporary:
         figure.savefig(temporary, format="png")
 
 

@@ -18,7 +18,7 @@ from ddcm.errors import UserError
 from ddcm.evaluation.folder import write_csv
 from ddcm.evaluation.metrics import badness
 from ddcm.evaluation.plots import compute_mel, draw_sheet, encode_thumbnail
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 PAGE_SECONDS = 30
 """Audio of each entry on the page; the .wav files are complete."""
@@ -64,7 +64,7 @@ def write_report(folder: Path, title: str, entries: list[Entry], sample_rate: in
     write_csv(folder / "metrics.csv", [_table_row(entry) for entry in entries])
     draw_sheet(folder / "spectrograms.png", [(entry.name, compute_mel(entry.audio, sample_rate)) for entry in entries])
     text = render_report(title, entries, sample_rate, facts)
-    with whole(folder / "report.html") as temporary:
+    with write_atomically(folder / "report.html") as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

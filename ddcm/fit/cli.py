@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import lightning as L
+import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -15,7 +19,8 @@ from ddcm.fit.callbacks import BEST, ExportCodebook
 from ddcm.fit.data.module import LatentData
 from ddcm.fit.module import CodebookModule
 from ddcm.quantize.pretrained import DAMAGED
-from ddcm.runtime.exit import ending
+from ddcm.quantize.spec import RENAMED, rename_options
+from ddcm.runtime.exit import run_to_exit_code
 
 
 class SaveConfig(SaveConfigCallback):
@@ -76,9 +81,18 @@ class FitCLI(LightningCLI):
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint to resume from is never unpickled
 
 
+def _accept_older_options(args: list[str]) -> list[str]:
+    """The same arguments with options of version 0.1 renamed; YAML read from now on is renamed as it is loaded."""
+    load = get_loader("yaml")
+    set_loader("yaml", lambda text: rename_options(load(text)), (yaml.YAMLError,))
+    older = re.compile(rf"(--model\.quantizer\b[^=]*\.)({'|'.join(RENAMED)})(?=[=.]|$)")
+    return [older.sub(lambda match: match[1] + RENAMED[match[2]], argument) for argument in args]
+
+
 def main(args: list[str] | None = None) -> None:
     """Run a subcommand; what the user can mend is one line on stderr and exit code 2."""
     guard_yaml()
+    args = _accept_older_options(sys.argv[1:] if args is None else args)
 
     def work() -> int:
         FitCLI(
@@ -101,5 +115,5 @@ def main(args: list[str] | None = None) -> None:
         return 0
 
     # Lightning has its own answer to SIGTERM.
-    if code := ending(lambda: "error", work, terminable=False):
+    if code := run_to_exit_code(lambda: "error", work, terminable=False):
         raise SystemExit(code)

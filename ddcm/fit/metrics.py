@@ -17,7 +17,7 @@ class CodeTally:
     """
 
     def __init__(self, quantizer: Quantizer, device: torch.device):
-        self.counts = torch.zeros(quantizer.levels, quantizer.codebook_size, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(quantizer.num_quantizers, quantizer.codebook_size, dtype=torch.float64, device=device)
         self.error = torch.zeros(2, dtype=torch.float64, device=device)  # sum of squares, numbers
 
     def add(self, z: torch.Tensor, quantized: Quantized) -> None:

@@ -19,7 +19,7 @@ from ddcm.fit.tensorboard import mel_difference_db, show, show_codebook
 from ddcm.quantize import HardQuantizer, Quantized, Quantizer
 from ddcm.quantize.base import to_cells
 from ddcm.quantize.pretrained import Codebook, describe, load_codebook
-from ddcm.quantize.spec import to_spec
+from ddcm.quantize.spec import rename_options, to_spec
 from ddcm.runtime import distributed
 
 LISTEN_WINDOWS = 4  # decoded at each validation for val/log_mel_mae_db
@@ -190,9 +190,9 @@ class CodebookModule(L.LightningModule):
         quantized = self.quantizer(batch["z"])
         losses = dict(quantized.losses)
         if self.diffusion_weight > 0:
-            passed, seed = quantized.learned[: self.diffusion_windows], self.seed * 1_000_003 + self.global_step
+            passed, seed = quantized.z_q_codebook[: self.diffusion_windows], self.seed * 1_000_003 + self.global_step
             losses["diffusion"] = self.diffusion_weight * diffusion_loss(self.backbone, passed, seed)
-        self.log_dict({f"train/{name}": value.detach() for name, value in (losses | quantized.figures).items()})
+        self.log_dict({f"train/{name}": value.detach() for name, value in (losses | quantized.metrics).items()})
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log("train/perplexity", quantized.perplexity, prog_bar=True)
         self.log("train/usage", quantized.usage)
@@ -252,6 +252,6 @@ class CodebookModule(L.LightningModule):
         if kept is None:
             raise UserError("--ckpt_path is not a checkpoint of python train.py fit")
         for key, what in (("latent_digest", "latents"), ("quantizer", "quantizer")):
-            if kept[key] != here[key]:
+            if rename_options(kept[key]) != here[key]:
                 raise UserError(f"--ckpt_path was fitted with {what} {kept[key]}, this run has {here[key]}")
         self.start_figures, self._resumed = dict(kept["fit"]), True

@@ -21,7 +21,7 @@ TRACED = 8  # estimates that a trace keeps
 
 
 @dataclass(frozen=True)
-class Words:
+class Conditioning:
     """What the denoiser is told besides the latent."""
 
     prompt: str = ""
@@ -74,7 +74,7 @@ def timeline_noise(seed: int, frames: int, like: Sequence[int], device) -> torch
     """
     channels, length, bands = like
     timeline = latent_noise(seed, frames // 4, channels, bands)
-    first = [start // 4 for start in windows.starts(frames)]
+    first = [start // 4 for start in windows.window_starts(frames)]
     return torch.stack([timeline[:, start : start + length] for start in first]).to(device)
 
 
@@ -84,7 +84,7 @@ def window_shape(backbone: Backbone, frames: int) -> tuple[int, int, int]:
 
 
 def diffuse(
-    backbone: Backbone, quantizer: Quantizer | None, recipe: Recipe, words: Words, frames: int, batch_size: int,
+    backbone: Backbone, quantizer: Quantizer | None, recipe: Recipe, words: Conditioning, frames: int, batch_size: int,
     z: torch.Tensor | None = None, on_step: OnStep | None = None, trace: Trace | None = None,
     noise: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, int]:  # fmt: skip

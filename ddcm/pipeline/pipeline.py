@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddcm.audio import windows
-from ddcm.audio.files import Level, as_mono, level
+from ddcm.audio.files import Level, normalise_level, to_mono
 from ddcm.audio.frontends import extract
-from ddcm.audio.postprocess import HIGH_HZ, energy_above, finish
-from ddcm.audio.recording import Recording
+from ddcm.audio.postprocess import HIGH_HZ, energy_above, lift_high, postprocess
+from ddcm.audio.recording import SpooledAudio
 from ddcm.backbone import Backbone, load
-from ddcm.backbone.vocoding import lift_high, vocode
+from ddcm.backbone.vocoding import vocode
 from ddcm.errors import UserError
-from ddcm.pipeline.denoise import OnStep, Trace, Words, code_notes, diffuse, quantise, timeline_noise, window_shape
+from ddcm.pipeline.denoise import (
+    Conditioning,
+    OnStep,
+    Trace,
+    code_notes,
+    diffuse,
+    quantise,
+    timeline_noise,
+    window_shape,
+)
 from ddcm.pipeline.limiter import limit_std
 from ddcm.pipeline.output import Output
 from ddcm.quantize.pretrained import Codebook, load_codebook
@@ -87,7 +96,7 @@ class DDCMPipeline:
         chosen = resolve("reconstruct", recipe, **settings)
         given = self._prepare(audio, sample_rate, chosen)
         if on_step is not None:
-            batches = -(-len(windows.starts(given.mel.shape[2])) // self.batch_size)
+            batches = -(-len(windows.window_starts(given.mel.shape[2])) // self.batch_size)
             done = itertools.count(1)
             given.on_batch = lambda: on_step(next(done), 2 * batches)
         return self._finish(given, self._encode(given, chosen, seed), chosen)
@@ -104,7 +113,7 @@ class DDCMPipeline:
         chosen = resolve("transform", recipe, **settings)
         given = self._prepare(audio, sample_rate, chosen)
         z = self._encode(given, chosen, seed)
-        return self._candidates(given, chosen, Words(prompt, negative_prompt, seed), z, on_step, trace)
+        return self._candidates(given, chosen, Conditioning(prompt, negative_prompt, seed), z, on_step, trace)
 
     def generate(
         self, prompt: str = "", duration_s: float = 10.24, negative_prompt: str = "", recipe: str | None = None,
@@ -123,7 +132,7 @@ class DDCMPipeline:
         samples = max(1, round(duration_s * spec.sample_rate))
         frames = -(-samples // (4 * spec.hop)) * 4
         given = _Input(torch.empty(1, 1, frames, 0), samples, Level(0.0, 1.0), features="none")
-        return self._candidates(given, chosen, Words(prompt, negative_prompt, seed), None, on_step, trace)
+        return self._candidates(given, chosen, Conditioning(prompt, negative_prompt, seed), None, on_step, trace)
 
     def compress(self, audio, sample_rate: int, on_step: OnStep | None = None, **settings) -> bytes:
         """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` if nothing else is said.
@@ -137,7 +146,9 @@ class DDCMPipeline:
         chosen = CodecSettings(**settings)
         lanes = 1 if self.backbone.device.type == "cpu" else self.batch_size
         given = (
-            audio if isinstance(audio, Recording) else as_mono(audio, sample_rate, self.backbone.mel_spec.sample_rate)
+            audio
+            if isinstance(audio, SpooledAudio)
+            else to_mono(audio, sample_rate, self.backbone.mel_spec.sample_rate)
         )
         return encode(given, self.backbone, chosen, self.codebook, lanes, on_step)
 
@@ -166,8 +177,8 @@ class DDCMPipeline:
     def _prepare(self, audio, sample_rate: int, recipe: Recipe) -> _Input:
         """As the backbone takes it, by the front end of the recipe."""
         spec = self.backbone.mel_spec
-        audio = as_mono(audio, sample_rate, spec.sample_rate)
-        levelled, moved = level(audio)
+        audio = to_mono(audio, sample_rate, spec.sample_rate)
+        levelled, moved = normalise_level(audio)
         # Silence is added to the waveform: a zero in the log-mel would be louder than most music.
         whole_cells = torch.nn.functional.pad(levelled, (0, -len(audio) % (4 * spec.hop)))
         extractor = self.backbone.extractor() if recipe.features == "clap" else None
@@ -189,7 +200,7 @@ class DDCMPipeline:
         quantizer = self.quantizer_for(recipe)
         total = given.mel.shape[2]
         size = min(total, windows.FRAMES)
-        cut = torch.cat([given.mel[:, :, start : start + size] for start in windows.starts(total)])
+        cut = torch.cat([given.mel[:, :, start : start + size] for start in windows.window_starts(total)])
         batches = windows.counted(cut.split(self.batch_size), given.on_batch)
         latents = [self._sampled(batch, recipe) for batch in batches]
         z = torch.cat([z for z, _ in latents])
@@ -211,10 +222,10 @@ class DDCMPipeline:
         mean, std = self.backbone.posterior(mel)
         return mean * self.backbone.scaling_factor, std * self.backbone.scaling_factor
 
-    def _candidates(self, given, recipe: Recipe, words: Words, z, on_step, trace: bool) -> Output:
+    def _candidates(self, given, recipe: Recipe, words: Conditioning, z, on_step, trace: bool) -> Output:
         """n results, one for each seed from ``words.seed`` on, ranked by CLAP where there is a prompt."""
         quantizer, found = self.quantizer_for(recipe), []
-        each = [Words(words.prompt, words.negative_prompt, words.seed + number) for number in range(recipe.n)]
+        each = [Conditioning(words.prompt, words.negative_prompt, words.seed + number) for number in range(recipe.n)]
         kept = Trace() if trace else None
         for one, result, steps in self._diffused(given.mel.shape[2], recipe, each, z, on_step, kept):
             said = {"prompt": one.prompt, "negative_prompt": one.negative_prompt, "seed": one.seed}
@@ -234,7 +245,7 @@ class DDCMPipeline:
         best.others = found[1:]
         return best
 
-    def _diffused(self, frames: int, recipe: Recipe, each: list[Words], z, on_step, trace):
+    def _diffused(self, frames: int, recipe: Recipe, each: list[Conditioning], z, on_step, trace):
         """(words, latents of all windows, steps) of each of several seeds.
 
         On a GPU their windows go through the UNet together, ``batch_size`` at a time; on a CPU, which gains nothing by
@@ -261,7 +272,7 @@ class DDCMPipeline:
         batches = windows.counted(z.split(self.batch_size), given.on_batch)
         mels = torch.cat([self.backbone.decode(batch).cpu() for batch in batches])
         total, rate = given.mel.shape[2], self.backbone.mel_spec.sample_rate
-        mel = windows.join(mels, windows.starts(total), total)
+        mel = windows.cross_fade(mels, windows.window_starts(total), total)
         notes: dict[str, Any] = {"recipe": recipe}
         notes |= {"backbone": self.backbone.name, "latent_digest": self.backbone.latent_digest}
         notes |= {"features": given.features} | given.noticed
@@ -277,5 +288,5 @@ class DDCMPipeline:
         audio = audio[: given.samples]
         reference = audio if given.audio is None else given.audio[: given.samples]
         audio, reference = given.level.undo(audio), given.level.undo(reference)
-        audio = finish(audio, reference, rate, recipe.after)
+        audio = postprocess(audio, reference, rate, recipe.after)
         return Output(audio, rate, mel, z.cpu(), notes | (said or {}))

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from ddcm.audio import windows
-from ddcm.audio.recording import Recording
-from ddcm.backbone.vocoding import streamed
+from ddcm.audio.recording import SpooledAudio
+from ddcm.backbone.vocoding import vocode_stream
 from ddcm.codec.layout import Layout
 from ddcm.codec.sound import window_mel
 from ddcm.diffusion.noise import NoiseTimeline
 from ddcm.pipeline import DDCMPipeline
-from ddcm.pipeline.denoise import OnStep, Words, code_counts, diffuse, quantise, usage_notes
+from ddcm.pipeline.denoise import Conditioning, OnStep, code_counts, diffuse, quantise, usage_notes
 from ddcm.recipes import Recipe
 
 
@@ -29,7 +29,7 @@ def can_stream(recipe: Recipe) -> bool:
 
 
 def stream(
-    pipe: DDCMPipeline, recording: Recording, recipe: Recipe, words: Words | None, notes: dict[str, Any],
+    pipe: DDCMPipeline, recording: SpooledAudio, recipe: Recipe, words: Conditioning | None, notes: dict[str, Any],
     on_step: OnStep | None = None,
 ) -> Iterator[torch.Tensor]:  # fmt: skip
     """Audio (S,) piece by piece, as long as the recording in all and at its level.
@@ -38,11 +38,11 @@ def stream(
     """
     spec, left = pipe.backbone.mel_spec, len(recording)
     total = -(-left // (4 * spec.hop)) * 4
-    first = windows.starts(total)
+    first = windows.window_starts(total)
     placed = Layout(total, min(total, windows.FRAMES), tuple(first))
     notes |= {"backbone": pipe.backbone.name, "vocoder": recipe.vocoder, "windows": len(first)}
-    mels = windows.joined(_mels(pipe, recording, placed, recipe, words, notes, on_step), first)
-    for audio in streamed(mels, recipe.vocoder, pipe.backbone):
+    mels = windows.cross_fade_stream(_mels(pipe, recording, placed, recipe, words, notes, on_step), first)
+    for audio in vocode_stream(mels, recipe.vocoder, pipe.backbone):
         audio = audio[:left]
         left -= len(audio)
         yield recording.level.undo(audio)
@@ -77,5 +77,5 @@ def _mels(pipe, recording, placed: Layout, recipe: Recipe, words, notes, on_step
         yield from backbone.decode(z).cpu().split(1)
 
 
-def _mel(recording: Recording, placed: Layout, window: int, spec) -> torch.Tensor:
+def _mel(recording: SpooledAudio, placed: Layout, window: int, spec) -> torch.Tensor:
     return window_mel(recording, recording.level.mean, recording.level.gain, placed, window, spec)

@@ -15,8 +15,8 @@ class Quantized:
     z: torch.Tensor
     """(B, D, *spatial), the quantised latent; in training its gradients go to the input, past the codebook."""
     codes: torch.Tensor
-    """int64, the atom of each cell: (B, *spatial), or (B, levels, *spatial) where a cell takes several."""
-    learned: torch.Tensor
+    """int64, the atom of each cell: (B, *spatial), or (B, num_quantizers, *spatial) where that is more than one."""
+    z_q_codebook: torch.Tensor
     """(B, D, *spatial), the same values; in training its gradients go to all that learns instead of to the input."""
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
     """Scalars to add up, weights already in: ``codebook``, ``commitment`` and what else the quantizer asks for."""
@@ -25,7 +25,7 @@ class Quantized:
     levels: of their mean entropy."""
     usage: torch.Tensor | None = None
     """Share of the K atoms that this batch used at least once, in [0, 1]; over ranks and levels as perplexity."""
-    figures: dict[str, torch.Tensor] = field(default_factory=dict)
+    metrics: dict[str, torch.Tensor] = field(default_factory=dict)
     """More to look at during training, such as ``temperature``."""
 
 
@@ -41,8 +41,8 @@ class Quantizer(nn.Module):
     """K, atoms to choose from at each level."""
     embedding_dim: int
     """D, numbers in a cell."""
-    levels: int = 1
-    """Codes a cell takes."""
+    num_quantizers: int = 1
+    """Codes of a cell: more than one for residual and product quantizers."""
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -53,6 +53,10 @@ class Quantizer(nn.Module):
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
         """Start the codebook from cells (N, D) of real latents, the same cells on every rank."""
         raise NotImplementedError
+
+    def atom_usage(self) -> torch.Tensor | None:
+        """Share of each atom in the codes of training, (num_quantizers, K); None where it is not tracked."""
+        return None
 
     @property
     def config(self) -> dict:

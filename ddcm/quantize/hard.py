@@ -7,9 +7,8 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from ddcm.quantize.gradient import GRADIENTS
 from ddcm.quantize.kmeans import Distance
-from ddcm.quantize.vector import SingleCodebook
+from ddcm.quantize.vector import GRADIENTS, SingleCodebook
 
 
 class HardQuantizer(SingleCodebook):
@@ -29,11 +28,11 @@ class HardQuantizer(SingleCodebook):
         commitment: float = 0.25,
         learn: Literal["gradient", "ema"] = "gradient",
         decay: float = 0.99,
-        revive_below: float = 0.05,
+        threshold_usage_ratio: float = 0.05,
         distance: Distance = "euclidean",
         gradient: Literal["straight-through", "rotation"] = "straight-through",
     ):
-        super().__init__(codebook_size, embedding_dim, commitment, learn, decay, revive_below, distance)
+        super().__init__(codebook_size, embedding_dim, commitment, learn, decay, threshold_usage_ratio, distance)
         if gradient not in GRADIENTS:
             raise ValueError(f"gradient is one of {', '.join(GRADIENTS)}, not {gradient!r}")
         self.gradient = gradient

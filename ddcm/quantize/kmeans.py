@@ -24,7 +24,7 @@ def half_squares(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     return torch.addmm(codebook.square().sum(dim=1) / 2, cells, codebook.T, alpha=-1)
 
 
-def nearest(cells: torch.Tensor, codebook: torch.Tensor, distance: Distance = "euclidean") -> torch.Tensor:
+def find_nearest(cells: torch.Tensor, codebook: torch.Tensor, distance: Distance = "euclidean") -> torch.Tensor:
     """Index of the nearest atom of codebook (K, D) for each of cells (N, D): (N,) int64; ties to the lowest index."""
     codebook = comparable(codebook, distance)
     # One chunk size for every input: the shape of a matrix product decides how it is rounded.
@@ -60,7 +60,7 @@ def kmeans(
         noise = torch.randn(size - count, cells.shape[1], generator=generator) * 1e-3
         centroids = torch.cat([centroids, cells[extra.to(cells.device)] + noise.to(cells.device)])
     for _ in range(iterations):
-        sums, counts = sums_and_counts(cells, nearest(cells, centroids, distance), size)
+        sums, counts = sums_and_counts(cells, find_nearest(cells, centroids, distance), size)
         empty = counts == 0
         centroids = sums / counts.clamp(min=1)[:, None]
         fill = torch.randint(count, (size,), generator=generator).to(cells.device)

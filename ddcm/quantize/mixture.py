@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ddcm.quantize.base import from_cells, to_cells
-from ddcm.quantize.kmeans import Distance, comparable, half_squares, nearest
+from ddcm.quantize.kmeans import Distance, comparable, find_nearest, half_squares
 
 CHUNK = 1 << 10  # cells at a time: a few tensors of 2**10 x 1024 float32 numbers live at once
 LEAST = 1e-30  # temperatures whose reciprocal float32 would not hold count as 0
@@ -22,7 +22,7 @@ def mixture(
     rather than kept, so memory does not grow with N x K.
     """
     if float(temperature) < LEAST:
-        return F.embedding(nearest(cells, codebook, distance), codebook)
+        return F.embedding(find_nearest(cells, codebook, distance), codebook)
     return _Mixture.apply(comparable(cells, distance), comparable(codebook, distance), codebook, float(temperature))
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from ddcm.errors import UserError, reason
+from ddcm.errors import UserError, describe_error
 from ddcm.quantize.base import Quantizer
 from ddcm.quantize.spec import from_spec, to_spec
-from ddcm.runtime.files import shipped, whole
+from ddcm.runtime.files import resolve_shipped, write_atomically
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -71,7 +71,7 @@ class Codebook:
         folder = Path(folder)
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file()):
             raise UserError(f"{folder} is there and is not a codebook: choose another name")
-        with whole(folder) as temporary:
+        with write_atomically(folder) as temporary:
             self._write(temporary)
 
     def push_to_hub(self, repo_id: str, **options) -> str:
@@ -119,7 +119,7 @@ def load_codebook(name: str | Path) -> Codebook:
     Raises:
         UserError: not found, damaged, of an unknown class, or a pickle.
     """
-    path = shipped(str(name))
+    path = resolve_shipped(str(name))
     if path.is_dir():
         return _from_folder(path)
     if path.suffix in PICKLES:
@@ -158,7 +158,7 @@ def _from_folder(folder: Path) -> Codebook:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is not JSON") from error
     except OSError as error:
-        raise UserError(f"{folder}: {reason(error)}") from error
+        raise UserError(f"{folder}: {describe_error(error)}") from error
     return _build(folder, config, tensors)
 
 

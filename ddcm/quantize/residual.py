@@ -12,9 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
-from ddcm.quantize.gradient import GRADIENTS
 from ddcm.quantize.hard import HardQuantizer
-from ddcm.quantize.vector import SingleCodebook
+from ddcm.quantize.vector import GRADIENTS, SingleCodebook
 from ddcm.runtime.distributed import broadcast
 
 MOST = 64  # levels; a .ddcm file has no more either

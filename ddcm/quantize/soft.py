@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ddcm.quantize.gradient import straight_through
 from ddcm.quantize.kmeans import Distance
 from ddcm.quantize.mixture import mixture
-from ddcm.quantize.vector import SingleCodebook
+from ddcm.quantize.vector import SingleCodebook, straight_through
 
 
 class SoftQuantizer(SingleCodebook):
@@ -35,10 +34,10 @@ class SoftQuantizer(SingleCodebook):
         anneal_steps: int = 1000,
         commitment: float = 0.25,
         decay: float = 0.99,
-        revive_below: float = 0.05,
+        threshold_usage_ratio: float = 0.05,
         distance: Distance = "euclidean",
     ):
-        super().__init__(codebook_size, embedding_dim, commitment, "gradient", decay, revive_below, distance)
+        super().__init__(codebook_size, embedding_dim, commitment, "gradient", decay, threshold_usage_ratio, distance)
         if temperature < 0:
             raise ValueError(f"temperature is at least 0, not {temperature}")
         if final_temperature is not None and not (0 < final_temperature <= temperature and anneal_steps > 0):
@@ -64,7 +63,7 @@ class SoftQuantizer(SingleCodebook):
         return self.temperature * (self.final_temperature / self.temperature) ** done
 
     @property
-    def figures(self) -> dict[str, torch.Tensor]:
+    def metrics(self) -> dict[str, torch.Tensor]:
         return {"temperature": torch.as_tensor(self.temperature_now)}
 
     def approximate(self, cells: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
-from ddcm.quantize.kmeans import Distance, kmeans, nearest, sums_and_counts
-from ddcm.runtime.distributed import broadcast, pick_rows, sum_over_ranks, total_rows
+from ddcm.quantize.kmeans import Distance, find_nearest, kmeans, sums_and_counts
+from ddcm.runtime.distributed import broadcast, count_rows, pick_rows, sum_over_ranks
 
 
 class SingleCodebook(Quantizer):
@@ -119,7 +119,7 @@ class SingleCodebook(Quantizer):
         return result
 
     def _nearest(self, cells: torch.Tensor) -> torch.Tensor:
-        return nearest(cells.detach(), self.codebook.detach().float(), self.distance)
+        return find_nearest(cells.detach(), self.codebook.detach().float(), self.distance)
 
     @torch.no_grad()
     def _learn(self, cells, sums, counts, frequency, block: int) -> None:
@@ -140,7 +140,7 @@ class SingleCodebook(Quantizer):
         if len(dead) == 0:  # usage is summed over ranks, so all ranks come to the same answer
             return
         generator = torch.Generator().manual_seed(int(self.steps))
-        chosen = torch.randint(total_rows(cells), (len(dead),), generator=generator)
+        chosen = torch.randint(count_rows(cells), (len(dead),), generator=generator)
         self._set(dead, pick_rows(cells, chosen, block).to(self.codebook))
         self.usage[dead] = 1 / self.codebook_size
 

@@ -62,7 +62,7 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
-def total_rows(rows: torch.Tensor) -> int:
+def count_rows(rows: torch.Tensor) -> int:
     """Rows of all ranks together; every rank has as many."""
     return len(rows) * (td.get_world_size() if active() else 1)
 
@@ -91,12 +91,12 @@ def barrier() -> None:
         td.barrier()
 
 
-def share(items: Sequence[T], index: int, count: int) -> list[T]:
+def split_round_robin(items: Sequence[T], index: int, count: int) -> list[T]:
     """Every ``count``-th item from ``index``: disjoint, together everything."""
     return list(items[index::count])
 
 
-def share_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
+def split_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
     """Places of this process's items, dearest first: each item goes to who has least so far. Disjoint, together
     everything, and the same whoever asks."""
     loads = [(0.0, number) for number in range(count)]
@@ -115,7 +115,7 @@ def _patient_group(world: Any) -> Any:
     return td.new_group(backend="gloo", timeout=PATIENCE)
 
 
-def from_rank_zero(work: Callable[[], T]) -> T:
+def broadcast_from_rank_zero(work: Callable[[], T]) -> T:
     """What ``work`` returns on rank 0, on every rank; the others wait.
 
     For what would load a shared disk: hundreds of processes that list and stat the same folder. What rank 0

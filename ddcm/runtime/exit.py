@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from ddcm.errors import UserError, one_line, reason
+from ddcm.errors import UserError, describe_error, to_one_line
 
 MENDABLE, INTERRUPTED, PIPE_CLOSED, TERMINATED = 2, 130, 141, 143
 MORE_MEMORY = "out of memory; use a smaller --batch_size or --dtype float16"
@@ -19,7 +19,7 @@ class Terminated(BaseException):
     """SIGTERM, as an exception: temporary files are cleared on its way."""
 
 
-def ending(
+def run_to_exit_code(
     name: Callable[[], str], work: Callable[[], int], speaks: Callable[[], bool] = lambda: True, terminable: bool = True
 ) -> int:
     """``work()``, and its exit code or the one of what stopped it; ``name()`` is what the line starts with.
@@ -30,7 +30,7 @@ def ending(
 
     def said(line: str, code: int) -> int:
         if speaks():
-            print(f"{name()}: {one_line(line)}", file=sys.stderr)
+            print(f"{name()}: {to_one_line(line)}", file=sys.stderr)
         return code
 
     try:
@@ -42,9 +42,9 @@ def ending(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except OSError as error:
-        return said(failed(error), MENDABLE)
+        return said(describe_os_error(error), MENDABLE)
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return said(MORE_MEMORY, MENDABLE)
     except (KeyboardInterrupt, Terminated) as error:
@@ -52,12 +52,12 @@ def ending(
         return said("interrupted; finished files stay, the same command goes on", code)
 
 
-def failed(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """In a line: a full disk, a folder that may not be written, a name that is too long, ..."""
-    return f"{error.filename}: {reason(error)}" if error.filename else reason(error)
+    return f"{error.filename}: {describe_error(error)}" if error.filename else describe_error(error)
 
 
-def out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Python's, CUDA's, or torch's on the CPU, which has no class of its own."""
     return isinstance(error, MemoryError) or any(t in str(error) for t in ("out of memory", "t allocate memory"))
 

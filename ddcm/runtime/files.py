@@ -21,7 +21,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ddcm"
 
 
-def shipped(name: str | Path) -> Path:
+def resolve_shipped(name: str | Path) -> Path:
     """Path of a file or folder that comes with the project, such as ``checkpoints/pocket``.
 
     A path that exists in the working folder is returned as it is, and so is one that the project does not have. An
@@ -33,13 +33,13 @@ def shipped(name: str | Path) -> Path:
     return path if path.exists() and not Path(name).exists() else Path(name)
 
 
-def files_under(folder: Path) -> Iterator[Path]:
+def list_files(folder: Path) -> Iterator[Path]:
     """All there are. Unlike ``Path.rglob``, ``os.walk`` goes on when a folder goes away meanwhile."""
     for inside, _, names in os.walk(folder):
         yield from (Path(inside, name) for name in names)
 
 
-def sweep(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed left of ``path`` under its temporary names."""
     path = Path(path)
     for left in path.parent.glob(glob.escape(f".{path.stem[:KEPT]}.") + "*-*.part*"):
@@ -59,7 +59,7 @@ def _alive(pid: int) -> bool:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside ``path``; it takes the place of ``path`` only if the block succeeds.
 
     For a file or a folder. The temporary name keeps the suffix, which some writers look at. Writers of the same path,

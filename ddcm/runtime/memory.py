@@ -28,7 +28,7 @@ class Cost:
 
 
 @contextmanager
-def cost(device: torch.device) -> Iterator[Cost]:
+def measure_cost(device: torch.device) -> Iterator[Cost]:
     """Fills the Cost that it yields when the block ends. Resident memory is looked at every 5 ms."""
     spent, done, seen = Cost(), threading.Event(), []
     if device.type == "cuda":

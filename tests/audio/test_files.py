@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from ddcm.audio.files import _refuse_truncated, find_audio, level, read_audio, resample, write_audio
+from ddcm.audio.files import _refuse_truncated, find_audio, normalise_level, read_audio, resample, write_audio
 from ddcm.errors import UserError
 from tests.conftest import EXAMPLES
 
@@ -91,14 +91,14 @@ def test_what_libsndfile_says_of_a_length(size, cut):
 
 def test_level_and_back():
     audio = torch.randn(1000) * 0.01 + 0.2
-    levelled, moved = level(audio)
+    levelled, moved = normalise_level(audio)
     assert abs(float(levelled.mean())) < 1e-6 and float(levelled.abs().max()) == pytest.approx(0.5)
     assert torch.allclose(moved.undo(levelled), audio, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3])
 def test_silence_and_dc_are_not_brought_up(value):
-    levelled, moved = level(torch.full((1000,), value))
+    levelled, moved = normalise_level(torch.full((1000,), value))
     assert levelled.abs().max() < 1e-6 and moved.gain == 1.0
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddcm.audio.files import level, resample
+from ddcm.audio.files import normalise_level, resample
 from ddcm.audio.frontends import FRONT_ENDS, analyse, clap_front_end, convert, extract
 from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 from ddcm.recipes import CHOICES
@@ -23,7 +23,7 @@ def front_end(name):
 
 @pytest.fixture(scope="module")
 def audio(speech):
-    return level(speech[: len(speech) // 640 * 640])[0]
+    return normalise_level(speech[: len(speech) // 640 * 640])[0]
 
 
 def test_every_name_of_a_recipe_is_there():
@@ -94,7 +94,7 @@ def test_fmin_reaches_the_features():
 def test_the_conversion_ends_near_the_matched_mel(name, file):
     from ddcm.audio.files import read_audio
 
-    audio = level(read_audio(EXAMPLES / f"{file}.flac"))[0]
+    audio = normalise_level(read_audio(EXAMPLES / f"{file}.flac"))[0]
     audio = audio[:32000]
     matched = log_mel(audio[None])
     converted, used = extract(name, audio, SPEC, EXTRACTOR)

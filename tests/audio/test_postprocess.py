@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddcm.audio.postprocess import AFTER, finish
+from ddcm.audio.postprocess import STEPS, postprocess
 from ddcm.evaluation.metrics import hf_ratio_db
 from ddcm.pipeline.limiter import LIMITS, limit_std
 from ddcm.recipes import CHOICES
@@ -20,7 +20,7 @@ def rms(audio):
 
 
 def test_every_name_of_a_recipe_is_there():
-    assert set(CHOICES["after"]) == {"none", *AFTER} and set(CHOICES["limiter"]) == {"none", *LIMITS}
+    assert set(CHOICES["after"]) == {"none", *STEPS} and set(CHOICES["limiter"]) == {"none", *LIMITS}
 
 
 @pytest.mark.parametrize(
@@ -39,45 +39,45 @@ def test_the_limiter_limits(limiter, std, wanted):
 
 def test_volume_matches_the_level():
     audio, reference = tone(440, gain=0.02), tone(300, gain=0.4)
-    assert rms(finish(audio, reference, RATE, "volume")) == pytest.approx(rms(reference), rel=1e-4)
-    assert torch.equal(finish(torch.zeros(100), reference[:100], RATE, "volume"), torch.zeros(100))
+    assert rms(postprocess(audio, reference, RATE, "volume")) == pytest.approx(rms(reference), rel=1e-4)
+    assert torch.equal(postprocess(torch.zeros(100), reference[:100], RATE, "volume"), torch.zeros(100))
 
 
 @pytest.mark.parametrize("name, passes, stops", [("filter", 1000, (10, 7900)), ("gentle", 1000, (3,))])
 def test_filters_pass_and_stop(name, passes, stops):
-    kept = finish(tone(passes), tone(passes), RATE, name)
+    kept = postprocess(tone(passes), tone(passes), RATE, name)
     assert (kept - tone(passes))[800:-800].abs().max() < 0.01  # no phase shift
     for hz in stops:
-        assert rms(finish(tone(hz, 2.0), tone(hz, 2.0), RATE, name)) < 0.85 * rms(tone(hz, 2.0))
+        assert rms(postprocess(tone(hz, 2.0), tone(hz, 2.0), RATE, name)) < 0.85 * rms(tone(hz, 2.0))
 
 
 def test_protect_brings_the_high_band_back_and_nothing_else():
     reference = tone(500) + tone(6000)
     weak = tone(500) + 0.6 * tone(6000)
-    protected = finish(weak, reference, RATE, "protect")
+    protected = postprocess(weak, reference, RATE, "protect")
     assert abs(hf_ratio_db(reference, protected)) < 0.3 < abs(hf_ratio_db(reference, weak))
     assert (protected - weak - 0.4 * tone(6000))[800:-800].abs().max() < 0.02
-    lost = finish(tone(500) + 0.01 * tone(6000), reference, RATE, "protect")
+    lost = postprocess(tone(500) + 0.01 * tone(6000), reference, RATE, "protect")
     assert hf_ratio_db(tone(500) + 0.01 * tone(6000), lost) == pytest.approx(6, abs=0.3)  # 6 dB at most
-    loud = finish(tone(500) + 2 * tone(6000), reference, RATE, "protect")
+    loud = postprocess(tone(500) + 2 * tone(6000), reference, RATE, "protect")
     assert hf_ratio_db(tone(500) + 2 * tone(6000), loud) == pytest.approx(0, abs=0.1)  # never lowered
 
 
 def test_the_peak_is_limited():
-    assert float(finish(5 * tone(440), tone(440), RATE, "limit").abs().max()) == pytest.approx(0.99)
-    assert torch.equal(finish(tone(440), tone(440), RATE, "limit"), tone(440))
+    assert float(postprocess(5 * tone(440), tone(440), RATE, "limit").abs().max()) == pytest.approx(0.99)
+    assert torch.equal(postprocess(tone(440), tone(440), RATE, "limit"), tone(440))
 
 
 def test_steps_are_done_in_order():
     audio, reference = tone(440, gain=0.01), tone(440, gain=5.0)
-    assert float(finish(audio, reference, RATE, "volume,limit").abs().max()) == pytest.approx(0.99)
-    assert float(finish(audio, reference, RATE, "limit,volume").abs().max()) > 4
-    assert finish(audio, reference, RATE, "none") is audio
+    assert float(postprocess(audio, reference, RATE, "volume,limit").abs().max()) == pytest.approx(0.99)
+    assert float(postprocess(audio, reference, RATE, "limit,volume").abs().max()) > 4
+    assert postprocess(audio, reference, RATE, "none") is audio
 
 
-@pytest.mark.parametrize("name", AFTER)
+@pytest.mark.parametrize("name", STEPS)
 def test_short_and_silent_audio(name):
     for samples in (1, 100):
         for audio in (torch.zeros(samples), torch.randn(samples)):
-            out = finish(audio, torch.randn(samples), RATE, name)
+            out = postprocess(audio, torch.randn(samples), RATE, name)
             assert out.shape == (samples,) and torch.isfinite(out).all()

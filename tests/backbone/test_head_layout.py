@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import full_size
-from ddcm.audio.files import level, read_audio
+from ddcm.audio.files import normalise_level, read_audio
 from ddcm.audio.mel import log_mel
 from ddcm.backbone import load
 from ddcm.backbone.head_layout import LAYOUTS, TIMESTEPS, check_heads, verdict
@@ -37,7 +37,7 @@ def fit_last_layer(folder, heads: str) -> None:
             weight.mul_(4.0)
     seen = []
     handle = unet.conv_out.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    audio = level(read_audio(TRAINED_ON))[0][: 16000 * 5 // 640 * 640]
+    audio = normalise_level(read_audio(TRAINED_ON))[0][: 16000 * 5 // 640 * 640]
     z, generator = backbone.encode(log_mel(audio[None])), torch.Generator().manual_seed(1)
     features, noises = [], []
     for t in TIMESTEPS:

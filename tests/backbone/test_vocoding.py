@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ddcm.audio.mel import log_mel
+from ddcm.audio.postprocess import HIGH, lift_high
 from ddcm.backbone import load
-from ddcm.backbone.vocoding import HIGH, STRATEGIES, lift_high, vocode
+from ddcm.backbone.vocoding import STRATEGIES, vocode
 from ddcm.errors import UserError
 from ddcm.evaluation.metrics import hf_ratio_db
 from ddcm.pipeline import DDCMPipeline

@@ -18,7 +18,7 @@ import soundfile
 from ddcm.cli import launcher, run_log
 from ddcm.cli.main import _parser, main
 from ddcm.runtime import distributed
-from ddcm.runtime.files import sweep
+from ddcm.runtime.files import remove_leftovers
 from ddcm.runtime.ranks import launched
 from tests.conftest import ROOT
 
@@ -116,7 +116,7 @@ def test_compress_and_decompress_are_recorded_too(tmp_path):
 
 def test_files_are_shared_out_by_cost():
     costs = [1.0, 9.0, 2.0, 2.0, 2.0, 2.0, 0.0]
-    shares = [distributed.share_by_cost(costs, rank, 2) for rank in range(2)]
+    shares = [distributed.split_by_cost(costs, rank, 2) for rank in range(2)]
     assert sorted(shares[0] + shares[1]) == list(range(7))
     loads = [sum(costs[place] for place in share) for share in shares]
     assert max(loads) == 9.0 and shares[0][0] == 1
@@ -173,7 +173,7 @@ def test_only_what_dead_processes_left_is_swept(tmp_path):
     mine, dead = (tmp_path / f".a.{pid}-00ab.part.wav" for pid in (os.getpid(), 2**22 + 1))
     for path in (mine, dead):
         path.touch()
-    sweep(tmp_path / "a.wav")
+    remove_leftovers(tmp_path / "a.wav")
     assert mine.exists() and not dead.exists()
 
 

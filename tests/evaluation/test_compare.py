@@ -15,7 +15,7 @@ from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
 from ddcm.recipes import RECIPES
-from ddcm.runtime.memory import cost
+from ddcm.runtime.memory import measure_cost
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -61,9 +61,9 @@ def test_the_files(folder, entries):
 
 
 def test_memory_and_time_are_measured():
-    with cost(torch.device("cpu")) as before:
+    with measure_cost(torch.device("cpu")) as before:
         pass
-    with cost(torch.device("cpu")) as spent:
+    with measure_cost(torch.device("cpu")) as spent:
         held = [torch.ones(1 << 20) for _ in range(50)]  # 200 MiB
         sum(float(x.sum()) for x in held)
         total = [x * 2 for x in held]

@@ -173,14 +173,14 @@ def test_early_stopping_on_the_named_metric(fit):
 def test_temperature_is_logged_and_residual_levels_are_exported(fit):
     level = "--model.quantizer.level"
     folder = fit(
-        "run", "--model.quantizer=ddcm.quantize.ResidualQuantizer", "--model.quantizer.levels=2",
+        "run", "--model.quantizer=ddcm.quantize.ResidualQuantizer", "--model.quantizer.num_quantizers=2",
         f"{level}=ddcm.quantize.SoftQuantizer", f"{level}.init_args.codebook_size=16", "--trainer.max_steps=10",
         "--trainer.val_check_interval=5",
     )  # fmt: skip
     (board,) = folder.glob("lightning_logs/*/events*")
     assert b"train/temperature" in board.read_bytes()
     codebook = load_codebook(folder / "codebook")
-    assert codebook.quantizer.levels == 2 and codebook.quantizer.stack[0].config["temperature"] == 1.0
+    assert codebook.quantizer.num_quantizers == 2 and codebook.quantizer.stack[0].config["temperature"] == 1.0
     assert 2 < codebook.config["fit"]["bits_per_cell"] <= 8
 
 

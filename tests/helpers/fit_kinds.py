@@ -1,6 +1,6 @@
 """The quantizers that fits are tested with, as options of ``train.py``; small, and atoms die quickly."""
 
-SMALL = {"codebook_size": 64, "decay": 0.8, "revive_below": 0.2}
+SMALL = {"codebook_size": 64, "decay": 0.8, "threshold_usage_ratio": 0.2}
 
 
 def _options(cls: str, inner: str = "", **settings) -> list[str]:

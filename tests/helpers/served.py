@@ -16,7 +16,7 @@ from ddcm.app.service import Limits
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
-from ddcm.runtime.files import files_under
+from ddcm.runtime.files import list_files
 
 PASSWORD = "a word"
 
@@ -29,7 +29,7 @@ class Served:
     pipe: DDCMPipeline
 
     def files(self) -> set[Path]:
-        return set(files_under(self.root))
+        return set(list_files(self.root))
 
 
 def free_port() -> int:

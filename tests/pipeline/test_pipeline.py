@@ -80,12 +80,12 @@ def test_long_audio_is_windowed_without_seams(pipe):
 
 def test_windows_cover_everything_and_join_back():
     for total in (4, 1024, 1028, 1984, 5000):
-        first = windows.starts(total)
+        first = windows.window_starts(total)
         size = min(total, windows.FRAMES)
         assert first[0] == 0 and first[-1] + size == total and all(s % 4 == 0 for s in first)
         mel = torch.randn(1, 1, total, 2)
         cut = torch.cat([mel[:, :, s : s + size] for s in first])
-        assert torch.allclose(windows.join(cut, first, total), mel, atol=1e-5)
+        assert torch.allclose(windows.cross_fade(cut, first, total), mel, atol=1e-5)
 
 
 @pytest.mark.parametrize(

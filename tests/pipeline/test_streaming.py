@@ -5,13 +5,13 @@ import pytest
 import soundfile
 import torch
 
-from ddcm.audio.files import level, read_audio
-from ddcm.audio.recording import open_recording
+from ddcm.audio.files import normalise_level, read_audio
+from ddcm.audio.recording import spool_audio
 from ddcm.cli import batch
 from ddcm.cli.main import main
 from ddcm.diffusion.noise import NoiseTimeline, latent_noise
 from ddcm.pipeline import DDCMPipeline
-from ddcm.pipeline.denoise import Words
+from ddcm.pipeline.denoise import Conditioning
 from ddcm.pipeline.streaming import can_stream, stream
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
@@ -37,12 +37,12 @@ def long_file(tmp_path_factory, speech):
 @pytest.mark.parametrize("rate", [16000, 22050])
 def test_a_recording_is_what_read_audio_reads(long_file, rate):
     whole = read_audio(long_file, rate)
-    with open_recording(long_file, rate) as recording:
+    with spool_audio(long_file, rate) as recording:
         assert len(recording) == len(whole)
         assert torch.allclose(recording[:], whole, atol=1e-6)
         assert torch.allclose(recording[70000:70100], whole[70000:70100], atol=1e-6)
         assert recording[len(whole) - 5 : len(whole) + 100].shape == (5,) and recording[-0:0].shape == (0,)
-        wanted = level(whole)[1]
+        wanted = normalise_level(whole)[1]
         assert recording.level.mean == pytest.approx(wanted.mean, abs=1e-7)
         assert recording.level.gain == pytest.approx(wanted.gain, rel=1e-5)
 
@@ -50,7 +50,7 @@ def test_a_recording_is_what_read_audio_reads(long_file, rate):
 @pytest.mark.parametrize("samples, rate", [(1, 48000), (2, 8000), (700, 44100)])
 def test_the_shortest_recordings(tmp_path, samples, rate):
     soundfile.write(tmp_path / "a.wav", np.full(samples, 0.1), rate)
-    with open_recording(tmp_path / "a.wav", 16000) as recording:
+    with spool_audio(tmp_path / "a.wav", 16000) as recording:
         assert len(recording) == len(read_audio(tmp_path / "a.wav"))
         assert len(recording[:]) == len(recording)
 
@@ -74,8 +74,8 @@ def test_streamed_is_what_the_whole_gives(pipe, long_file, verb, settings):
     wanted = getattr(pipe, verb)(audio, 16000, **settings, **({"seed": 3} if verb == "transform" else {}))
     recipe = resolve(verb, settings.get("recipe"), **{key: x for key, x in settings.items() if key != "recipe"})
     notes, steps = {}, []
-    words = Words(seed=3) if verb == "transform" else None
-    with open_recording(long_file, 16000) as recording:
+    words = Conditioning(seed=3) if verb == "transform" else None
+    with spool_audio(long_file, 16000) as recording:
         pieces = list(stream(pipe, recording, recipe, words, notes, lambda *step: steps.append(step)))
     assert max(map(len, pieces)) <= 16000 * 12 and len(pieces) > 3
     heard = torch.cat(pieces)
@@ -89,7 +89,7 @@ def test_streamed_is_what_the_whole_gives(pipe, long_file, verb, settings):
 
 def test_compressed_from_a_recording_is_the_same_file(pipe, long_file):
     whole = pipe.compress(read_audio(long_file), 16000, kbps=2, steps=3)
-    with open_recording(long_file, 16000) as recording:
+    with spool_audio(long_file, 16000) as recording:
         assert abs(len(pipe.compress(recording, 16000, kbps=2, steps=3)) - len(whole)) <= 2
 
 

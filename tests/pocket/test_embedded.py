@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from ddcm.audio.files import level, read_audio
+from ddcm.audio.files import normalise_level, read_audio
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
 from ddcm.diffusion.schedule import ddim_step
@@ -105,7 +105,7 @@ def test_round_trips_stay_within_the_card(pipe):
     """On the shipped recordings, which were never trained on; the vocoder is weak on two of the six (see the card)."""
     errors = {"mel": [], "mel quantised": [], "plain": [], "plain quantised": [], "refined": []}
     for name in NAMES:
-        audio = level(read_audio(EXAMPLES / f"{name}.flac"))[0]
+        audio = normalise_level(read_audio(EXAMPLES / f"{name}.flac"))[0]
         audio = audio[: len(audio) // 640 * 640]
         mel = log_mel(audio[None])
         for recipe, suffix in (("matched", ""), ("quantised", " quantised")):

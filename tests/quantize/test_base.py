@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ddcm.quantize import HardQuantizer, ProjectedQuantizer, Quantizer, ResidualQuantizer, SoftQuantizer
 from ddcm.quantize.base import to_cells
-from ddcm.quantize.kmeans import CHUNK, kmeans, nearest
+from ddcm.quantize.kmeans import CHUNK, find_nearest, kmeans
 from ddcm.quantize.spec import from_spec, to_spec
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -70,12 +70,12 @@ def test_nearest_is_brute_force(n, k, d, seed):
     codebook = torch.randint(-3, 4, (k, d), generator=generator).float()
     distances = (cells[:, None] - codebook[None]).square().sum(dim=2)
     lowest = (distances == distances.amin(dim=1, keepdim=True)).int().argmax(dim=1)
-    assert torch.equal(nearest(cells, codebook), lowest)
+    assert torch.equal(find_nearest(cells, codebook), lowest)
 
 
 def test_ties_go_to_the_lowest_index_across_chunks():
     codebook = torch.ones(7, 8)
-    assert not nearest(rand(CHUNK + 5, 8, seed=0), codebook).any()
+    assert not find_nearest(rand(CHUNK + 5, 8, seed=0), codebook).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,10 +90,10 @@ def test_eval_output_is_decode_of_codes(kind, b, length, bands, k, d, dtype, see
     quantizer.eval()
     z = rand(b, d, length, bands, seed=seed).to(dtype)
     out = quantizer(z)
-    levels = () if quantizer.levels == 1 else (quantizer.levels,)
+    levels = () if quantizer.num_quantizers == 1 else (quantizer.num_quantizers,)
     assert out.z.shape == z.shape and out.z.dtype == dtype and out.codes.shape == (b, *levels, length, bands)
     assert torch.equal(out.codes, quantizer.encode(z))
-    assert torch.equal(out.z, quantizer.decode(out.codes).to(dtype)) and torch.equal(out.learned, out.z)
+    assert torch.equal(out.z, quantizer.decode(out.codes).to(dtype)) and torch.equal(out.z_q_codebook, out.z)
     assert 1 - 1e-4 <= out.perplexity <= k * (1 + 1e-4) and 0 < out.usage <= 1
 
 
@@ -132,12 +132,12 @@ def test_training_passes_gradients_to_the_input_by_z_and_to_atoms_by_learned(kin
     for parameter in quantizer.parameters():
         parameter.grad = None
     if any(p.requires_grad for p in atoms):
-        quantizer(z.detach()).learned.square().sum().backward()
+        quantizer(z.detach()).z_q_codebook.square().sum().backward()
     assert all((p.grad is not None and p.grad.abs().sum() > 0) == p.requires_grad for p in atoms)
 
 
 def test_dead_atoms_are_revived():
-    quantizer = HardQuantizer(64, 8, decay=0.5, revive_below=0.05)
+    quantizer = HardQuantizer(64, 8, decay=0.5, threshold_usage_ratio=0.05)
     z = clusters(4)
     with torch.no_grad():
         quantizer.codebook[1:] += 100  # only atom 0 is ever nearest
@@ -146,7 +146,7 @@ def test_dead_atoms_are_revived():
     for step in range(12):
         quantizer(clusters(4, seed=step))
     assert quantizer.eval()(z).usage > 0.9
-    frozen = HardQuantizer(64, 8, decay=0.5, revive_below=0.0)
+    frozen = HardQuantizer(64, 8, decay=0.5, threshold_usage_ratio=0.0)
     with torch.no_grad():
         frozen.codebook[1:] += 100
     for _ in range(12):
@@ -160,7 +160,7 @@ def test_kmeans_on_fewer_cells_than_atoms(n, extra, d, seed):
     cells = rand(n, d, seed=seed)
     centroids = kmeans(cells, n + extra, iterations=3, seed=seed)
     assert centroids.shape == (n + extra, d) and torch.isfinite(centroids).all()
-    found = centroids[nearest(cells, centroids)]
+    found = centroids[find_nearest(cells, centroids)]
     assert F.mse_loss(found, cells) < 1e-2  # nearly every cell has an atom of its own
 
 

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer, SoftQuantizer
 from ddcm.quantize.base import to_cells
-from ddcm.quantize.gradient import rotated, straight_through
-from ddcm.quantize.kmeans import kmeans, nearest
+from ddcm.quantize.kmeans import find_nearest, kmeans
 from ddcm.quantize.mixture import CHUNK, mixture
+from ddcm.quantize.vector import rotate, straight_through
 from tests.quantize.test_base import clusters, fitted, rand
 
 seeds = st.integers(0, 2**31)
@@ -36,7 +36,7 @@ def test_mixture_is_the_softmax_of_distances(n, k, d, temperature, seed, distanc
 
 def test_mixture_becomes_the_nearest_atom_as_it_cools():
     cells, codebook = rand(500, 8, seed=0), rand(64, 8, seed=1)
-    atoms = codebook[nearest(cells, codebook)]
+    atoms = codebook[find_nearest(cells, codebook)]
     gaps = [(mixture(cells, codebook, t) - atoms).abs().mean().item() for t in (1.0, 0.1, 0.01, 1e-3, 1e-6, 0.0)]
     assert gaps == sorted(gaps, reverse=True) and gaps[0] > 0.1
     assert torch.equal(mixture(cells, codebook, 1e-30), atoms) and gaps[-1] == 0
@@ -53,7 +53,7 @@ def test_mixture_has_the_gradients_of_the_plain_formula_over_chunks():
 
 def test_temperature_falls_on_schedule_and_stays_in_the_export():
     quantizer = SoftQuantizer(16, 8, temperature=1.0, final_temperature=0.01, anneal_steps=10)
-    seen = [float(quantizer(clusters(1, seed=i)).figures["temperature"]) for i in range(14)]
+    seen = [float(quantizer(clusters(1, seed=i)).metrics["temperature"]) for i in range(14)]
     assert seen[0] == 1 and seen[5] == pytest.approx(0.1) and seen[10:] == pytest.approx([0.01] * 4)
     again = SoftQuantizer(**quantizer.config)
     again.load_state_dict(quantizer.state_dict())
@@ -144,8 +144,8 @@ def test_commitment_moves_what_comes_before_the_codebook():
 def test_cosine_takes_the_nearest_direction_and_keeps_lengths():
     codebook = torch.tensor([[10.0, 0.0], [0.0, 0.1]])
     cells = torch.tensor([[0.1, 0.3], [1.0, 0.9], [6.0, 50.0]])
-    assert nearest(cells, codebook, "cosine").tolist() == [1, 0, 1]
-    assert nearest(cells, codebook).tolist() == [1, 1, 0]
+    assert find_nearest(cells, codebook, "cosine").tolist() == [1, 0, 1]
+    assert find_nearest(cells, codebook).tolist() == [1, 1, 0]
     assert kmeans(cells, 1, distance="cosine")[0].tolist() == pytest.approx(cells.mean(0).tolist())
 
 
@@ -153,7 +153,7 @@ def test_cosine_takes_the_nearest_direction_and_keeps_lengths():
 @given(n=st.integers(1, 20), d=st.integers(2, 9), seed=seeds)
 def test_rotation_has_the_values_of_the_atoms_and_turns_gradients(n, d, seed):
     cells, atoms = rand(n, d, seed=seed).requires_grad_(), rand(n, d, seed=seed + 1)
-    out = rotated(cells, atoms)
+    out = rotate(cells, atoms)
     assert torch.allclose(out, atoms, rtol=1e-3, atol=1e-3)
     # A gradient along the atom comes back along the cell, scaled as the lengths are.
     (out * F.normalize(atoms, dim=1)).sum().backward()
@@ -164,7 +164,7 @@ def test_rotation_has_the_values_of_the_atoms_and_turns_gradients(n, d, seed):
 def test_where_no_rotation_is_defined_gradients_go_straight():
     cells = torch.tensor([[0.0, 0.0], [1.0, 0.0]], requires_grad=True)
     atoms = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    for way in (rotated, straight_through):
+    for way in (rotate, straight_through):
         cells.grad = None
         out = way(cells, atoms)
         out.sum().backward()

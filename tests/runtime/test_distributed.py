@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.errors import UserError
-from ddcm.runtime.distributed import from_rank_zero, together
+from ddcm.runtime.distributed import broadcast_from_rank_zero, together
 from tests.helpers.forked import one_thread
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="no gloo")
@@ -31,8 +31,8 @@ def process(rank: int, folder: Path) -> None:
     one_thread()
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     found = [
-        said(lambda: from_rank_zero(lambda: f"of {rank}")),
-        said(lambda: from_rank_zero(lambda: complain(f"of {rank}"))),
+        said(lambda: broadcast_from_rank_zero(lambda: f"of {rank}")),
+        said(lambda: broadcast_from_rank_zero(lambda: complain(f"of {rank}"))),
         said(lambda: together(lambda: f"of {rank}")),
         said(lambda: together(lambda: complain(f"of {rank}") if rank == 1 else "fine")),
         said(lambda: together(lambda: complain(f"of {rank}"))),
@@ -58,6 +58,6 @@ def test_results_and_errors_reach_every_rank(tmp_path):
 
 
 def test_alone_nothing_is_shared():
-    assert from_rank_zero(lambda: 3) == 3 and together(lambda: 4) == 4
+    assert broadcast_from_rank_zero(lambda: 3) == 3 and together(lambda: 4) == 4
     with pytest.raises(UserError, match="mine"):
         together(lambda: complain("mine"))

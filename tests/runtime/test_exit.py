@@ -12,7 +12,7 @@ import time
 import pytest
 
 from ddcm.cli.main import main
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 from tests.conftest import EXAMPLES, ROOT
 from tests.helpers.forked import one_thread
 
@@ -77,7 +77,7 @@ def test_writers_of_one_path_do_not_meet(tmp_path, folder):
     def write(number: int) -> None:
         try:
             for _ in range(30):
-                with whole(target) as temporary:
+                with write_atomically(target) as temporary:
                     if folder:
                         temporary.mkdir()
                         for name in ("x", "y"):
@@ -99,13 +99,13 @@ def test_writers_of_one_path_do_not_meet(tmp_path, folder):
 
 def test_a_failure_leaves_nothing_and_names_the_target(tmp_path):
     long_name = tmp_path / ("n" * 251 + ".wav")
-    with whole(long_name) as temporary:
+    with write_atomically(long_name) as temporary:
         temporary.write_text("as long as a name can be")
     assert long_name.is_file()
-    with pytest.raises(OSError) as caught, whole(tmp_path / ("n" * 300)) as temporary:
+    with pytest.raises(OSError) as caught, write_atomically(tmp_path / ("n" * 300)) as temporary:
         temporary.write_text("a name that is too long")
     assert caught.value.filename == str(tmp_path / ("n" * 300))
-    with pytest.raises(KeyError), whole(tmp_path / "b") as temporary:
+    with pytest.raises(KeyError), write_atomically(tmp_path / "b") as temporary:
         temporary.mkdir()
         (temporary / "x").write_text("x")
         raise KeyError

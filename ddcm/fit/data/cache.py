@@ -17,12 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ddcm.backbone import Backbone
-from ddcm.errors import UserError, reason
+from ddcm.errors import UserError, describe_error
 from ddcm.fit.data.encode import encode_file
 from ddcm.fit.data.manifest import Entry
 from ddcm.fit.data.shards import file_facts, missing, open_folder, plan_shards, read_shards, write_shard
 from ddcm.runtime import distributed
-from ddcm.runtime.distributed import from_rank_zero, together
+from ddcm.runtime.distributed import broadcast_from_rank_zero, together
 
 NAMED = 20  # files that the warning about unreadable ones lists
 
@@ -62,7 +62,7 @@ def encode_all(entries: Sequence[Entry], backbone: Backbone, cache_dir: Path) ->
     Raises:
         UserError: nothing readable at all, a cache of another backbone, damaged shards, or a full disk.
     """
-    names, bounds = from_rank_zero(lambda: plan_shards(entries, file_facts(entries)))
+    names, bounds = broadcast_from_rank_zero(lambda: plan_shards(entries, file_facts(entries)))
     folder = together(lambda: open_folder(cache_dir, backbone))
 
     def encode(numbers: list[int]) -> None:
@@ -70,7 +70,7 @@ def encode_all(entries: Sequence[Entry], backbone: Backbone, cache_dir: Path) ->
 
     rank, world = (distributed.rank(), distributed.world_size()) if distributed.active() else (0, 1)
     # 1. This rank's share. Counted on the whole list: ranks may already see each other's first shards.
-    mine = set(distributed.share(range(len(names)), rank, world))
+    mine = set(distributed.split_round_robin(range(len(names)), rank, world))
     together(lambda: encode([number for number in missing(folder, names) if number in mine]))
     # 2. What is still missing, because the others' files are not seen from here.
     together(lambda: encode(missing(folder, names)))
@@ -110,5 +110,5 @@ def _encoded(entries: Sequence[Entry], backbone: Backbone, progress: tqdm) -> It
         except UserError as error:
             yield None, str(error)
         except OSError as error:  # of reading: a full disk is not what is wrong here
-            raise UserError(f"{entry.path}: {reason(error)}; run again to go on") from error
+            raise UserError(f"{entry.path}: {describe_error(error)}; run again to go on") from error
         progress.update()

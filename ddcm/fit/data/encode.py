@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import level, read_audio
+from ddcm.audio.files import normalise_level, read_audio
 from ddcm.audio.mel import log_mel
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError
@@ -26,7 +26,7 @@ def encode_file(path: Path, backbone: Backbone) -> torch.Tensor:
         UserError: not readable as audio, or its latents are NaN, infinite or beyond float16.
     """
     spec = backbone.mel_spec
-    audio, _ = level(read_audio(path, spec.sample_rate))
+    audio, _ = normalise_level(read_audio(path, spec.sample_rate))
     frame = 4 * spec.hop
     window = round(WINDOW_S * spec.sample_rate / frame) * frame
     audio = torch.nn.functional.pad(audio, (0, -len(audio) % frame))

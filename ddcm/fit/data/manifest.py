@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ddcm.audio.files import find_audio
-from ddcm.errors import UserError, reason
+from ddcm.errors import UserError, describe_error
 
 SPLITS = ("train", "val", "test")
 LINE = 1 << 20  # characters; a hostile one has no end
@@ -81,7 +81,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV in UTF-8 ({error})") from error
     except OSError as error:
-        raise UserError(f"--data.root {path}: {reason(error)}") from error
+        raise UserError(f"--data.root {path}: {describe_error(error)}") from error
 
 
 def _lines(file: TextIO) -> Iterator[str]:

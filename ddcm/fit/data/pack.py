@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ddcm.errors import UserError, reason
+from ddcm.errors import UserError, describe_error
 from ddcm.fit.backbone import frozen_backbone
 from ddcm.fit.data.module import LatentData, Windows
 from ddcm.fit.data.packed import FORMAT, INDEX
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 TARS_AT_LEAST = 16  # of the training split, where it has as many windows: each reader needs one of its own
 
@@ -72,7 +72,7 @@ def pack(
         "shape": [latents.channels, data.windows["train"].window_frames, latents.bands],
     }
     try:
-        with whole(Path(out)) as temporary:
+        with write_atomically(Path(out)) as temporary:
             temporary.mkdir()
             index["tars"] = {
                 split: _write_split(windows, temporary, split, windows_per_tar, seed)
@@ -80,7 +80,7 @@ def pack(
             }
             (temporary / INDEX).write_text(json.dumps(index, indent=1))
     except OSError as error:
-        raise UserError(f"cannot write {out} ({reason(error)}); nothing of it was kept") from error
+        raise UserError(f"cannot write {out} ({describe_error(error)}); nothing of it was kept") from error
 
 
 def _write_split(windows: Windows, folder: Path, split: str, per_tar: int, seed: int) -> dict[str, int]:

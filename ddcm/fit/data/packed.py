@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddcm.errors import UserError, reason
+from ddcm.errors import UserError, describe_error
 
 FORMAT = 1
 INDEX = "index.json"
@@ -66,7 +66,9 @@ def read_index(root: str) -> Packed:
         shape = tuple(int(size) for size in index["shape"])
         digest = str(index["latent_digest"])
     except OSError as error:
-        raise UserError(f"{where} cannot be read ({reason(error)}); python -m ddcm.fit.data.pack writes it") from error
+        raise UserError(
+            f"{where} cannot be read ({describe_error(error)}); python -m ddcm.fit.data.pack writes it"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -100,7 +102,9 @@ def read_tar(packed: Packed, split: str, name: str) -> np.ndarray:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, EOFError, tarfile.TarError) as error:
-        raise UserError(f"{where} cannot be read or is damaged ({reason(error)}); copy or pack it anew") from error
+        raise UserError(
+            f"{where} cannot be read or is damaged ({describe_error(error)}); copy or pack it anew"
+        ) from error
     if found < len(windows):
         raise UserError(f"{where} is truncated: {found} of {len(windows)} windows are there; copy or pack it anew")
     if not np.isfinite(windows).all():

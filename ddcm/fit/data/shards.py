@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from ddcm.backbone import Backbone
-from ddcm.errors import UserError, reason
+from ddcm.errors import UserError, describe_error
 from ddcm.fit.data.encode import WINDOW_S
 from ddcm.fit.data.manifest import Entry
-from ddcm.runtime.files import whole
+from ddcm.runtime.files import write_atomically
 
 FORMAT = 2
 SHARD_BITS = 6  # a shard ends after a name whose hash ends in 6 zero bits: 64 files on average
@@ -73,7 +73,7 @@ def open_folder(cache_dir: Path, backbone: Backbone) -> Path:
                 )
         _sweep(folder)
     else:
-        with _writable(folder), whole(about) as temporary:
+        with _writable(folder), write_atomically(about) as temporary:
             temporary.write_text(json.dumps(facts, indent=1))
     return folder
 
@@ -103,7 +103,7 @@ def write_shard(folder: Path, name: str, parts: Iterable[tuple[np.ndarray | None
     """
     frames, errors = [], []
     with _writable(folder):
-        with whole(folder / f"{name}.f16") as temporary, open(temporary, "wb") as file:
+        with write_atomically(folder / f"{name}.f16") as temporary, open(temporary, "wb") as file:
             for latents, error in parts:
                 frames.append(0 if latents is None else len(latents))
                 if latents is None:
@@ -112,7 +112,7 @@ def write_shard(folder: Path, name: str, parts: Iterable[tuple[np.ndarray | None
                     file.write(latents.tobytes())
             file.flush()
             os.fsync(file.fileno())  # a file with a name but without its data is what a power cut leaves otherwise
-        with whole(folder / f"{name}.json") as temporary:
+        with write_atomically(folder / f"{name}.json") as temporary:
             temporary.write_text(json.dumps({"frames": frames, "errors": errors}))
 
 
@@ -159,7 +159,7 @@ def _writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write latents to {folder} ({reason(error)}); free some space or give another --data.cache_dir; "
+            f"cannot write latents to {folder} ({describe_error(error)}); free some space or give another --data.cache_dir; "
             "shards that were finished stay and are not encoded again"
         ) from error
 

@@ -19,7 +19,7 @@ from ddcm.fit.data.module import LatentData
 from ddcm.fit.data.packed import Packed, read_index, read_tar
 from ddcm.fit.data.sampler import one_line
 from ddcm.runtime import distributed
-from ddcm.runtime.distributed import from_rank_zero
+from ddcm.runtime.distributed import broadcast_from_rank_zero
 
 
 class StreamedLatents(LatentData):
@@ -60,7 +60,7 @@ class StreamedLatents(LatentData):
         if self.packed is not None:
             return
         self._require_root()
-        packed = from_rank_zero(lambda: read_index(self.root))
+        packed = broadcast_from_rank_zero(lambda: read_index(self.root))
         wanted = frozen_backbone(self.backbone, str(self.device)).latent_digest
         if packed.latent_digest != wanted:
             raise UserError(
@@ -178,7 +178,7 @@ class TarBatches:
     def __init__(self, packed: Packed, split: str, batch_size: int):
         self.packed, self.split, self.batch_size = packed, split, batch_size
         rank, world = (distributed.rank(), distributed.world_size()) if distributed.active() else (0, 1)
-        self.mine = distributed.share(list(packed.tars[split]), rank, world)
+        self.mine = distributed.split_round_robin(list(packed.tars[split]), rank, world)
 
     def __len__(self) -> int:
         return sum(-(-self.packed.tars[self.split][name] // self.batch_size) for name in self.mine)
