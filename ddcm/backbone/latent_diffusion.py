@@ -50,7 +50,9 @@ class FrozenBackbone(Backbone):
     Args:
         parts: where weights come from.
         name: what the user called it.
-        device, dtype: of the UNet; the VAE and the vocoder compute in ``vae_dtype``.
+        device: where every network computes.
+        dtype: of the UNet.
+        vae_dtype: of the VAE and the vocoder.
         heads: ``hub`` runs the UNet with the head counts of its published config (8 in every block, what
             diffusers does); ``original`` with those of the network that was trained (channels / 32). Part of
             the digest. ``ddcm inspect BACKBONE --check_heads AUDIO`` measures which one fits the weights.

@@ -59,7 +59,7 @@ def _python(words: list[str], scratch: Path) -> None:
         (_fit if words[0] == "train.py" else _ddcm)(words[1:], scratch)
     elif words[0] != "-m":
         _script(lambda: runpy.run_path(str(ROOT / words[0]), run_name="__main__"), words)
-    elif words[1] in ("venv", "ruff", "mypy"):
+    elif words[1] in ("venv", "ruff", "mypy", "mkdocs"):
         assert find_spec(words[1])
     else:
         _script(lambda: runpy.run_module(words[1], run_name="__main__"), words[1:])
