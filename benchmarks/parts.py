@@ -23,7 +23,7 @@ from benchmarks.systems import clock
 from ddcm.backbone.audioldm2 import from_configs, widths
 from ddcm.backbone.hifigan import HifiGan2d
 from ddcm.cli.options import set_threads
-from ddcm.runtime.memory import machine
+from ddcm.runtime.memory import describe_machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.parts"
 SIZE = 2048  # of the matrices
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--mark", default=MARK, help="the table's name in the page; none: print only")
     args = parser.parse_args()
     set_threads(args.threads)
-    head = f"{args.variant}, {args.frames / 100:g} s, {machine(args.device)}"
+    head = f"{args.variant}, {args.frames / 100:g} s, {describe_machine(args.device)}"
     lines = [f"{head}; `python -m benchmarks.parts {' '.join(sys.argv[1:])}`", ""]
     lines += ["| measure | dtype | without, s | with, s | times |", "|---|---|---|---|---|"]
     print("\n".join(lines))

@@ -20,7 +20,7 @@ from ddcm.audio.files import read_audio
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES
 from ddcm.runtime.files import write_atomically
-from ddcm.runtime.memory import machine, measure_cost
+from ddcm.runtime.memory import describe_machine, measure_cost
 
 SCRIPTS = {  # recipe -> what its script's authors say
     "ultimate-fix": "30-45 s",
@@ -63,11 +63,12 @@ def time_recipe(pipe: DDCMPipeline, name: str, audio: torch.Tensor, repeats: int
 
 def page(rows: dict[str, tuple[float, float]], seconds: float, backbone: str, device: str) -> str:
     reconstruct = [rows[name][0] for name in rows if RECIPES[name].verb == "reconstruct"]
+    machine = describe_machine(device)
     lines = [
         "# Speed",
         "",
         f"Written by `python -m benchmarks.reconstruct`: {seconds:g} s of audio, backbone {backbone},",
-        f"{machine(device)}; wall time after loading. The last column is what the authors of the scripts say of",
+        f"{machine}; wall time after loading. The last column is what the authors of the scripts say of",
         "theirs, which ran the published AudioLDM2 on a GPU (loading included or not: they do not say). Another",
         "backbone on another machine is another thing: read the columns beside each other, not as a race.",
         "",

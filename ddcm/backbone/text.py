@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ddcm.backbone.base import Condition
-from ddcm.runtime.memory import give_back
+from ddcm.runtime.memory import trim_heap
 
 Fetch = Callable[[str], None]
 """Called with a component's name before its files are read."""
@@ -28,7 +28,7 @@ def encode_prompt(folder: Path, fetch: Fetch, prompt: str, device: torch.device)
 
     It fills CLAP's text up to 512 tokens and masks them: as many as there are give the same.
     """
-    give_back()
+    trim_heap()
     heard = _clap(folder, fetch, prompt, device)
     text, mask = encode_t5(folder, fetch, prompt, device)
     return Condition(_continued(folder, fetch, heard, text, mask), text, mask)

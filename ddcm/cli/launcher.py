@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddcm.errors import UserError
+from ddcm.runtime.ranks import read_launched_rank
 
 POLL_S = 0.5
 CHILD, FINISHED = "DDCM_CHILD", "DDCM_FINISHED"

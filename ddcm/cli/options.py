@@ -10,7 +10,7 @@ from typing import Any
 
 from ddcm.cli import launcher, run_log
 from ddcm.errors import UserError
-from ddcm.runtime.ranks import local_ranks
+from ddcm.runtime.ranks import read_local_rank
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -38,7 +38,7 @@ def device_of(asked: str | None) -> str:
 
     if asked not in (None, "cuda") or not torch.cuda.is_available():
         return asked or "cpu"
-    local, of = local_ranks()
+    local, of = read_local_rank()
     if of > torch.cuda.device_count():
         raise UserError(f"{of} processes on this node, but {torch.cuda.device_count()} GPUs: give a smaller --devices")
     return f"cuda:{local}"
@@ -76,7 +76,7 @@ def as_processes(arguments: Any, argv: Sequence[str] | None) -> int | None:
 
 def speaks() -> bool:
     """Whether this process says what all processes would: of those that one command started, the first does."""
-    return not launcher.is_child() or local_ranks()[0] == 0
+    return not launcher.is_child() or read_local_rank()[0] == 0
 
 
 class _Bar:

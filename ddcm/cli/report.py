@@ -18,6 +18,7 @@ from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
 from ddcm.recipes import resolve
 from ddcm.runtime.files import write_atomically
+from ddcm.runtime.memory import describe_machine
 
 
 def beside(target: Path, out: Output) -> None:

@@ -30,7 +30,7 @@ class ProjectedQuantizer(Quantizer):
         if self.inner.embedding_dim > embedding_dim:
             raise ValueError(f"cells of {embedding_dim} numbers cannot fill {self.inner.embedding_dim} dimensions")
         self.embedding_dim, self.codebook_size = embedding_dim, self.inner.codebook_size
-        self.levels = self.inner.levels
+        self.num_quantizers = self.inner.num_quantizers
         self.project_in = nn.Linear(embedding_dim, self.inner.embedding_dim)
         self.project_out = nn.Linear(self.inner.embedding_dim, embedding_dim)
         self._start(torch.eye(self.inner.embedding_dim, embedding_dim), torch.zeros(embedding_dim))
@@ -74,8 +74,8 @@ class ProjectedQuantizer(Quantizer):
     def forward(self, z: torch.Tensor) -> Quantized:
         found = self.inner(self._within(z))
         passed = self._without(found.z)
-        learned = self._without(found.learned) if self.training else passed
+        learned = self._without(found.z_q_codebook) if self.training else passed
         losses = dict(found.losses, projection=F.mse_loss(passed, z.detach().float()))
         return Quantized(
-            passed.to(z.dtype), found.codes, learned.to(z.dtype), losses, found.perplexity, found.usage, found.figures
+            passed.to(z.dtype), found.codes, learned.to(z.dtype), losses, found.perplexity, found.usage, found.metrics
         )

@@ -30,20 +30,21 @@ class ResidualQuantizer(Quantizer):
     hand on what their mixture leaves in training; in eval mode every level takes its nearest atom.
 
     Args:
-        levels: how many codes a cell takes.
-        level: what each of them is, copied ``levels`` times; by default ``HardQuantizer()``.
+        num_quantizers: codes of a cell, 1 to 64.
+        level: what each of them is, copied ``num_quantizers`` times; by default ``HardQuantizer()``.
     """
 
     scales: torch.Tensor
 
-    def __init__(self, levels: int = 4, level: SingleCodebook | None = None):
+    def __init__(self, num_quantizers: int = 4, level: SingleCodebook | None = None):
         super().__init__()
-        if not 1 <= levels <= MOST:
-            raise ValueError(f"levels is from 1 to {MOST}, not {levels}")
+        if not 1 <= num_quantizers <= MOST:
+            raise ValueError(f"num_quantizers is from 1 to {MOST}, not {num_quantizers}")
         level = HardQuantizer() if level is None else level
-        self.levels, self.codebook_size, self.embedding_dim = levels, level.codebook_size, level.embedding_dim
-        self.stack = nn.ModuleList(copy.deepcopy(level) for _ in range(levels))
-        self.register_buffer("scales", torch.ones(levels))
+        self.num_quantizers = num_quantizers
+        self.codebook_size, self.embedding_dim = level.codebook_size, level.embedding_dim
+        self.stack = nn.ModuleList(copy.deepcopy(level) for _ in range(num_quantizers))
+        self.register_buffer("scales", torch.ones(num_quantizers))
 
     @property
     def _stages(self) -> Iterator[tuple[SingleCodebook, torch.Tensor]]:
@@ -52,7 +53,7 @@ class ResidualQuantizer(Quantizer):
 
     @property
     def config(self) -> dict:
-        return {"levels": self.levels, "level": self.stack[0]}
+        return {"num_quantizers": self.num_quantizers, "level": self.stack[0]}
 
     @torch.no_grad()
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
@@ -66,6 +67,9 @@ class ResidualQuantizer(Quantizer):
             codes = level.encode(left / self.scales[number])
             left = left - self.scales[number] * F.embedding(codes, level.codebook)
 
+    def atom_usage(self) -> torch.Tensor:
+        return torch.stack([level.usage for level, _ in self._stages])
+
     def encode(self, z: torch.Tensor) -> torch.Tensor:
         left, codes = z.float(), []
         for level, scale in self._stages:
@@ -75,8 +79,8 @@ class ResidualQuantizer(Quantizer):
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes (B, n, *spatial) of the first n levels -> z (B, D, *spatial)."""
-        if not 1 <= codes.shape[1] <= self.levels:
-            raise ValueError(f"codes (B, levels, ...) have 1 to {self.levels} levels, not {tuple(codes.shape)}")
+        if not 1 <= codes.shape[1] <= self.num_quantizers:
+            raise ValueError(f"codes (B, levels, ...) have 1 to {self.num_quantizers} levels, not {tuple(codes.shape)}")
         parts = zip(self._stages, codes.unbind(dim=1), strict=False)
         return functools.reduce(torch.add, (scale * level.decode(code) for (level, scale), code in parts))
 
@@ -87,7 +91,7 @@ class ResidualQuantizer(Quantizer):
         total = torch.zeros_like(left)
         for level, scale in self._stages:
             one = level(left / scale)
-            value = scale * (one.learned if self.training else level.decode(one.codes))
+            value = scale * (one.z_q_codebook if self.training else level.decode(one.codes))
             left, total = left - value.detach(), total + value
             found.append(one)
         codes = torch.stack([one.codes for one in found], dim=1)
@@ -98,16 +102,16 @@ class ResidualQuantizer(Quantizer):
         if "codebook" in found[0].losses:
             losses["codebook"] = torch.stack([one.losses["codebook"] for one in found]).mean()
         if self.training:
-            gradient = GRADIENTS[getattr(first, "gradient", "straight-through")]
+            gradient = GRADIENTS[first.gradient]
             passed = from_cells(gradient(cells, learned), z)
         else:
             passed = total.to(z.dtype)
         return Quantized(
             z=passed,
             codes=codes,
-            learned=total.to(z.dtype),
+            z_q_codebook=total.to(z.dtype),
             losses=losses,
             perplexity=torch.stack([one.perplexity for one in found]).log().mean().exp(),
             usage=torch.stack([one.usage for one in found]).mean(),
-            figures=found[0].figures,
+            metrics=found[0].metrics,
         )

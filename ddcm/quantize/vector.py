@@ -26,11 +26,13 @@ class SingleCodebook(Quantizer):
             keeps exponentially decayed sums and counts of each atom's cells and derives the centroids from
             them (VQ-VAE, arXiv 1711.00937, appendix A.1). Statistics are summed over ranks.
         decay: of the statistics, per step; also for the usage that revival looks at.
-        revive_below: an atom whose decayed usage falls under this share of uniform usage (1 / K) is set on
+        threshold_usage_ratio: an atom whose decayed usage falls under this share of uniform usage (1 / K) is set on
             a random cell of the batch. Relative, so that neither batch size nor K matters. 0 turns it off.
         distance: ``euclidean``, or ``cosine``: the atom of nearest direction. Atoms keep a length either way.
     """
 
+    gradient: str = "straight-through"
+    """How gradients pass to z: a key of ``GRADIENTS``."""
     usage: torch.Tensor
     steps: torch.Tensor
     sums: torch.Tensor
@@ -43,7 +45,7 @@ class SingleCodebook(Quantizer):
         commitment: float = 0.25,
         learn: Literal["gradient", "ema"] = "gradient",
         decay: float = 0.99,
-        revive_below: float = 0.05,
+        threshold_usage_ratio: float = 0.05,
         distance: Distance = "euclidean",
     ):
         super().__init__()
@@ -54,7 +56,12 @@ class SingleCodebook(Quantizer):
             if value not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
         self.codebook_size, self.embedding_dim = codebook_size, embedding_dim
-        self.commitment, self.learn, self.decay, self.revive_below = commitment, learn, decay, revive_below
+        self.commitment, self.learn, self.decay, self.threshold_usage_ratio = (
+            commitment,
+            learn,
+            decay,
+            threshold_usage_ratio,
+        )
         self.distance: Distance = distance
         start = torch.randn(codebook_size, embedding_dim, generator=torch.Generator().manual_seed(0))
         self.codebook = nn.Parameter(start, requires_grad=learn == "gradient")
@@ -69,13 +76,13 @@ class SingleCodebook(Quantizer):
         raise NotImplementedError
 
     @property
-    def figures(self) -> dict[str, torch.Tensor]:
-        """For ``Quantized.figures``."""
+    def metrics(self) -> dict[str, torch.Tensor]:
+        """For ``Quantized.metrics``."""
         return {}
 
     @property
     def config(self) -> dict:
-        names = ("codebook_size", "embedding_dim", "commitment", "learn", "decay", "revive_below", "distance")
+        names = ("codebook_size", "embedding_dim", "commitment", "learn", "decay", "threshold_usage_ratio", "distance")
         return {name: getattr(self, name) for name in names}
 
     @torch.no_grad()
@@ -84,6 +91,9 @@ class SingleCodebook(Quantizer):
         centroids = kmeans(cells, self.codebook_size, seed=seed, distance=self.distance)
         self._set(slice(None), broadcast(centroids.to(self.codebook)))
         self.usage.fill_(1 / self.codebook_size)
+
+    def atom_usage(self) -> torch.Tensor:
+        return self.usage[None]
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:
         codes = self._nearest(to_cells(z, self.embedding_dim))
@@ -108,11 +118,11 @@ class SingleCodebook(Quantizer):
         result = Quantized(
             z=from_cells(passed, z),
             codes=codes.reshape(z.shape[0], *z.shape[2:]),
-            learned=from_cells(learned, z),
+            z_q_codebook=from_cells(learned, z),
             losses=losses,
             perplexity=torch.exp(torch.special.entr(frequency).sum()),
             usage=(counts > 0).float().mean(),
-            figures=self.figures,
+            metrics=self.metrics,
         )
         if self.training:
             self._learn(cells.detach(), sums, counts, frequency, block=len(cells) // len(z))
@@ -131,12 +141,12 @@ class SingleCodebook(Quantizer):
             # Decayed counts near zero would blow rounding up: such atoms stay where they are.
             seen = self.counts[:, None] > 1e-3
             self.codebook.copy_(torch.where(seen, self.sums / self.counts.clamp(min=1e-3)[:, None], self.codebook))
-        if self.revive_below > 0:
+        if self.threshold_usage_ratio > 0:
             self._revive(cells, block)
 
     def _revive(self, cells: torch.Tensor, block: int) -> None:
         """Dead atoms are set on random cells of the whole batch; ``block`` cells make a sample."""
-        dead = (self.usage < self.revive_below / self.codebook_size).nonzero()[:, 0]
+        dead = (self.usage < self.threshold_usage_ratio / self.codebook_size).nonzero()[:, 0]
         if len(dead) == 0:  # usage is summed over ranks, so all ranks come to the same answer
             return
         generator = torch.Generator().manual_seed(int(self.steps))
@@ -151,3 +161,27 @@ class SingleCodebook(Quantizer):
         if self.learn == "ema":
             self.counts[index] = self.counts.mean().clamp(min=1.0)
             self.sums[index] = atoms * self.counts[index, None]
+
+
+def straight_through(cells: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
+    """Cells and their atoms (N, D) -> the atoms' values, with the gradient of the identity (arXiv 1308.3432)."""
+    return cells + (atoms - cells).detach()
+
+
+def rotate(cells: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
+    """The same values by the rotation and scaling that take each cell onto its atom (arXiv 2410.06424, equation 4).
+
+    Both are held fixed, so the gradient is turned and scaled with the cell: its angle to the atom is the one that
+    the loss saw. Cells that point away from their atom (or are zero) have no one shortest rotation; these are
+    passed straight through.
+    """
+    fixed, atoms = cells.detach(), atoms.detach()
+    lengths = fixed.norm(dim=1, keepdim=True), atoms.norm(dim=1, keepdim=True)
+    e, q = F.normalize(fixed, dim=1), F.normalize(atoms, dim=1)
+    r = F.normalize(e + q, dim=1)
+    turned = cells - 2 * (cells * r).sum(1, keepdim=True) * r + 2 * (cells * e).sum(1, keepdim=True) * q
+    defined = ((e + q).norm(dim=1, keepdim=True) > 1e-3) & (lengths[0] > 0)
+    return torch.where(defined, turned * (lengths[1] / lengths[0].clamp(min=1e-12)), straight_through(cells, atoms))
+
+
+GRADIENTS = {"straight-through": straight_through, "rotation": rotate}

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as td
 
 from ddcm.errors import UserError
-from ddcm.runtime.ranks import launched
+from ddcm.runtime.ranks import read_launched_rank
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=14)  # encoding may take ranks unequally long; NCCL's own 10 minutes would end the job
@@ -26,13 +26,13 @@ def rank() -> int:
     """This process's rank: of the process group if there is one, else what torchrun or SLURM say."""
     if active():
         return td.get_rank()
-    return launched()[0]
+    return read_launched_rank()[0]
 
 
 def world_size() -> int:
     if active():
         return td.get_world_size()
-    return launched()[1]
+    return read_launched_rank()[1]
 
 
 def sum_over_ranks(*tensors: torch.Tensor) -> None:
@@ -115,7 +115,7 @@ def _patient_group(world: Any) -> Any:
     return td.new_group(backend="gloo", timeout=PATIENCE)
 
 
-def broadcast_from_rank_zero(work: Callable[[], T]) -> T:
+def run_on_rank_zero(work: Callable[[], T]) -> T:
     """What ``work`` returns on rank 0, on every rank; the others wait.
 
     For what would load a shared disk: hundreds of processes that list and stat the same folder. What rank 0
@@ -138,7 +138,7 @@ def broadcast_from_rank_zero(work: Callable[[], T]) -> T:
     return result[0]
 
 
-def together(work: Callable[[], T]) -> T:
+def run_on_every_rank(work: Callable[[], T]) -> T:
     """Each rank does its own ``work`` and gets its own result, when the last one has it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Memory: how much a piece of work takes at most, and how freed memory goes back to the system."""
+"""Memory of this process: what a piece of work needs, and what the C library keeps of it; the machine's name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-EVERY_S = 0.005
+SAMPLE_EVERY_S = 0.005
 STATM = Path("/proc/self/statm")
 
 
@@ -24,47 +24,50 @@ STATM = Path("/proc/self/statm")
 class Cost:
     seconds: float = 0.0
     peak_mib: float = float("nan")
-    """Of the process's resident memory, or of the GPU's where the work was done there; NaN where neither is known."""
+    """Peak of the process's resident memory, or of the GPU's where the work ran there; NaN where unknown."""
 
 
 @contextmanager
 def measure_cost(device: torch.device) -> Iterator[Cost]:
-    """Fills the Cost that it yields when the block ends. Resident memory is looked at every 5 ms."""
-    spent, done, seen = Cost(), threading.Event(), []
+    """Fill the ``Cost`` that it yields when the block ends. Resident memory is sampled every 5 ms."""
+    result, done, samples = Cost(), threading.Event(), []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
     def watch() -> None:
-        while not done.wait(EVERY_S):
-            seen.append(_resident())
+        while not done.wait(SAMPLE_EVERY_S):
+            samples.append(_read_resident())
 
     watcher = threading.Thread(target=watch, daemon=True)
     if STATM.exists():
-        seen.append(_resident())
+        samples.append(_read_resident())
         watcher.start()
     start = time.perf_counter()
     try:
-        yield spent
+        yield result
     finally:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        spent.seconds = time.perf_counter() - start
+        result.seconds = time.perf_counter() - start
         done.set()
         if watcher.is_alive():
             watcher.join()
         if device.type == "cuda":
-            spent.peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
-        elif seen:
-            spent.peak_mib = max(seen) / 2**20
+            result.peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
+        elif samples:
+            result.peak_mib = max(samples) / 2**20
 
 
-def _resident() -> int:
+def _read_resident() -> int:
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def give_back() -> None:
-    """To the system, now: after a stage with many large arrays glibc keeps up to a gigabyte of pieces, and the next
-    stage's come on top of it. Elsewhere nothing happens: other C libraries keep less."""
+def trim_heap() -> None:
+    """Return freed heap memory to the OS (``malloc_trim``).
+
+    After a stage with many large arrays glibc keeps up to a gigabyte, and the next stage's memory comes on top of it.
+    Does nothing on other systems than Linux.
+    """
     trim = _malloc_trim()
     if trim is not None:
         trim(0)
@@ -72,11 +75,16 @@ def give_back() -> None:
 
 @functools.cache
 def _malloc_trim():
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return None
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except AttributeError:  # a C library other than glibc
+        return None
 
 
-def machine(device: str = "cpu") -> str:
-    """Processor or GPU, cores or threads in use: what a time is to be read with."""
+def describe_machine(device: str = "cpu") -> str:
+    """Name of the GPU, or of the processor with the number of threads in use."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     cpu = platform.processor() or platform.machine()

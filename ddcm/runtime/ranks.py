@@ -1,11 +1,11 @@
-"""This process's rank, as torchrun or SLURM say in the environment."""
+"""Ranks as a launcher (torchrun, srun) states them in the environment, before any process group."""
 
 from __future__ import annotations
 
 import os
 
 
-def launched() -> tuple[int, int]:
+def read_launched_rank() -> tuple[int, int]:
     """(rank, number of processes) as torchrun or srun say; (0, 1) where neither started this process.
 
     A SLURM batch script has the job's variables too, but is one process: only a step of the job has ranks.
@@ -18,7 +18,7 @@ def launched() -> tuple[int, int]:
     return 0, 1
 
 
-def local_ranks() -> tuple[int, int]:
+def read_local_rank() -> tuple[int, int]:
     """(rank among this node's processes, number of them)."""
     if "LOCAL_RANK" in os.environ:
         return int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))

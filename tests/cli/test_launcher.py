@@ -19,7 +19,7 @@ from ddcm.cli import launcher, run_log
 from ddcm.cli.main import _parser, main
 from ddcm.runtime import distributed
 from ddcm.runtime.files import remove_leftovers
-from ddcm.runtime.ranks import launched
+from ddcm.runtime.ranks import read_launched_rank
 from tests.conftest import ROOT
 
 OPTIONS = ["--backbone", "tiny", "--quantizer", "none", "--steps", "4", "--threads", "1"]
@@ -140,7 +140,7 @@ def test_who_starts_whom(monkeypatch, environment, devices, nodes, ranks):
         monkeypatch.setenv(name, value)
     assert launcher.processes_to_start(devices, nodes) == ranks
     if environment == {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}:
-        assert launched() == (0, 1)
+        assert read_launched_rank() == (0, 1)
 
 
 @pytest.mark.parametrize(

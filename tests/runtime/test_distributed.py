@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.errors import UserError
-from ddcm.runtime.distributed import broadcast_from_rank_zero, together
+from ddcm.runtime.distributed import run_on_every_rank, run_on_rank_zero
 from tests.helpers.forked import one_thread
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="no gloo")
@@ -31,12 +31,12 @@ def process(rank: int, folder: Path) -> None:
     one_thread()
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     found = [
-        said(lambda: broadcast_from_rank_zero(lambda: f"of {rank}")),
-        said(lambda: broadcast_from_rank_zero(lambda: complain(f"of {rank}"))),
-        said(lambda: together(lambda: f"of {rank}")),
-        said(lambda: together(lambda: complain(f"of {rank}") if rank == 1 else "fine")),
-        said(lambda: together(lambda: complain(f"of {rank}"))),
-        said(lambda: together(lambda: "still in step")),
+        said(lambda: run_on_rank_zero(lambda: f"of {rank}")),
+        said(lambda: run_on_rank_zero(lambda: complain(f"of {rank}"))),
+        said(lambda: run_on_every_rank(lambda: f"of {rank}")),
+        said(lambda: run_on_every_rank(lambda: complain(f"of {rank}") if rank == 1 else "fine")),
+        said(lambda: run_on_every_rank(lambda: complain(f"of {rank}"))),
+        said(lambda: run_on_every_rank(lambda: "still in step")),
     ]
     (folder / f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
@@ -58,6 +58,6 @@ def test_results_and_errors_reach_every_rank(tmp_path):
 
 
 def test_alone_nothing_is_shared():
-    assert broadcast_from_rank_zero(lambda: 3) == 3 and together(lambda: 4) == 4
+    assert run_on_rank_zero(lambda: 3) == 3 and run_on_every_rank(lambda: 4) == 4
     with pytest.raises(UserError, match="mine"):
-        together(lambda: complain("mine"))
+        run_on_every_rank(lambda: complain("mine"))

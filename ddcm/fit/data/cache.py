@@ -22,7 +22,7 @@ from ddcm.fit.data.encode import encode_file
 from ddcm.fit.data.manifest import Entry
 from ddcm.fit.data.shards import file_facts, missing, open_folder, plan_shards, read_shards, write_shard
 from ddcm.runtime import distributed
-from ddcm.runtime.distributed import broadcast_from_rank_zero, together
+from ddcm.runtime.distributed import run_on_every_rank, run_on_rank_zero
 
 NAMED = 20  # files that the warning about unreadable ones lists
 
@@ -62,8 +62,8 @@ def encode_all(entries: Sequence[Entry], backbone: Backbone, cache_dir: Path) ->
     Raises:
         UserError: nothing readable at all, a cache of another backbone, damaged shards, or a full disk.
     """
-    names, bounds = broadcast_from_rank_zero(lambda: plan_shards(entries, file_facts(entries)))
-    folder = together(lambda: open_folder(cache_dir, backbone))
+    names, bounds = run_on_rank_zero(lambda: plan_shards(entries, file_facts(entries)))
+    folder = run_on_every_rank(lambda: open_folder(cache_dir, backbone))
 
     def encode(numbers: list[int]) -> None:
         _encode_shards(numbers, names, bounds, entries, backbone, folder)
@@ -71,12 +71,12 @@ def encode_all(entries: Sequence[Entry], backbone: Backbone, cache_dir: Path) ->
     rank, world = (distributed.rank(), distributed.world_size()) if distributed.active() else (0, 1)
     # 1. This rank's share. Counted on the whole list: ranks may already see each other's first shards.
     mine = set(distributed.split_round_robin(range(len(names)), rank, world))
-    together(lambda: encode([number for number in missing(folder, names) if number in mine]))
+    run_on_every_rank(lambda: encode([number for number in missing(folder, names) if number in mine]))
     # 2. What is still missing, because the others' files are not seen from here.
-    together(lambda: encode(missing(folder, names)))
+    run_on_every_rank(lambda: encode(missing(folder, names)))
 
     width = backbone.latent_channels * (backbone.mel_spec.n_mels // 4)
-    spans, errors = together(lambda: read_shards(folder, names, bounds, 2 * width))
+    spans, errors = run_on_every_rank(lambda: read_shards(folder, names, bounds, 2 * width))
     if not spans[:, 2].any():
         raise UserError(f"none of {len(entries)} files could be read; the first: {errors[0]}")
     if errors and distributed.rank() == 0:

@@ -16,7 +16,7 @@ from ddcm.fit.backbone import frozen_backbone
 from ddcm.fit.data.cache import Latents, encode_all
 from ddcm.fit.data.manifest import Entry, read_manifest, split_entries
 from ddcm.fit.data.sampler import EvalBatches, TrainStream
-from ddcm.runtime.distributed import broadcast_from_rank_zero
+from ddcm.runtime.distributed import run_on_rank_zero
 from ddcm.runtime.files import cache_dir as default_cache_dir
 
 
@@ -137,7 +137,7 @@ class LatentData(L.LightningDataModule):
         if self.windows:
             return
         self._require_root()
-        entries = broadcast_from_rank_zero(lambda: read_manifest(self.root))
+        entries = run_on_rank_zero(lambda: read_manifest(self.root))
         latents = encode_all(entries, frozen_backbone(self.backbone, str(self.device)), self.cache_dir)
         readable = np.flatnonzero(latents.spans[:, 2])
         for split, chosen in split_entries([entries[index] for index in readable]).items():

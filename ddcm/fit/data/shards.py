@@ -159,8 +159,8 @@ def _writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write latents to {folder} ({describe_error(error)}); free some space or give another --data.cache_dir; "
-            "shards that were finished stay and are not encoded again"
+            f"cannot write latents to {folder} ({describe_error(error)}); free some space or give another "
+            "--data.cache_dir; shards that were finished stay and are not encoded again"
         ) from error
 
 

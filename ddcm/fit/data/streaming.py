@@ -19,7 +19,7 @@ from ddcm.fit.data.module import LatentData
 from ddcm.fit.data.packed import Packed, read_index, read_tar
 from ddcm.fit.data.sampler import one_line
 from ddcm.runtime import distributed
-from ddcm.runtime.distributed import broadcast_from_rank_zero
+from ddcm.runtime.distributed import run_on_rank_zero
 
 
 class StreamedLatents(LatentData):
@@ -60,7 +60,7 @@ class StreamedLatents(LatentData):
         if self.packed is not None:
             return
         self._require_root()
-        packed = broadcast_from_rank_zero(lambda: read_index(self.root))
+        packed = run_on_rank_zero(lambda: read_index(self.root))
         wanted = frozen_backbone(self.backbone, str(self.device)).latent_digest
         if packed.latent_digest != wanted:
             raise UserError(
