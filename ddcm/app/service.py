@@ -144,8 +144,8 @@ class Service:
         panels = [(title, compute_mel(signal, self.rate)) for title, signal in signals]
         draw_side_by_side(picture, panels, self.pipe.backbone.mel_spec)
         metrics = {} if audio is None else {name: metric(audio, out.audio) for name, metric in METRICS.items()}
-        if "clap_score" in out.notes:
-            metrics["clap_score"] = out.notes["clap_score"]
+        if out.info.clap_score is not None:
+            metrics["clap_score"] = out.info.clap_score
         if file is not None:
             metrics |= _measure_size(file)
         before = None if audio is None else self._write(folder, "before", audio)
@@ -168,7 +168,7 @@ class Service:
 
 
 def _list_used(recipe: str, out: Output, inputs: dict[str, Any]) -> dict[str, Any]:
-    return {"recipe": recipe} | list_settings(out.notes["recipe"]) | inputs | select_info(out)
+    return {"recipe": recipe} | list_settings(out.info.recipe) | inputs | select_info(out)
 
 
 def _measure_size(file: Path) -> dict[str, float]:

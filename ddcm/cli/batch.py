@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ddcm.audio.recording import SpooledAudio, spool_audio
 from ddcm.cli import launcher
 from ddcm.cli.run_log import Record, merge, rows
 from ddcm.errors import UserError, to_one_line
-from ddcm.pipeline.output import Output
+from ddcm.pipeline.output import Info, Output
 from ddcm.runtime import distributed
 from ddcm.runtime.exit import MORE_MEMORY, describe_os_error, is_out_of_memory
 from ddcm.runtime.files import remove_leftovers
@@ -28,8 +28,8 @@ NO_USE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the next file w
 NOT_TRIED = "the rest was not tried"
 Work = Callable[[torch.Tensor, OnStep], Output]
 """(audio (S,), on_step) -> Output"""
-Stream = Callable[[SpooledAudio, dict[str, Any], OnStep], Iterator[torch.Tensor]]
-"""(recording, notes to fill, on_step) -> pieces of audio (S,)"""
+Stream = Callable[[SpooledAudio, Callable[[torch.Tensor], None], OnStep], Info]
+"""(recording, write, on_step) -> Info; ``write`` is called with pieces of audio (S,)"""
 LONG_S = 61.44  # seconds: above this, six windows, a recording is streamed
 
 
@@ -97,17 +97,14 @@ def run(
 
     def do(job: Job, on_step: OnStep) -> Done:
         if stream is not None and duration_s(job.source) > LONG_S:
-            notes: dict[str, Any] = {}
             with spool_audio(job.source, sample_rate) as recording, audio_writer(job.target, sample_rate) as write:
-                for piece in stream(recording, notes, on_step):
-                    write(piece)
-                return Done(len(recording) / sample_rate, notes)
+                info = stream(recording, write, on_step)
+                return Done(len(recording) / sample_rate, info.list_used())
         out = work(read_audio(job.source, sample_rate), on_step)
         if also is not None:
             also(job, out)
         write_audio(job.target, out.audio, out.sample_rate)
-        said = {key: value for key, value in out.notes.items() if key != "recipe"}
-        return Done(len(out.audio) / out.sample_rate, said)
+        return Done(len(out.audio) / out.sample_rate, out.info.list_used())
 
     return each(jobs, do, record)
 

@@ -54,7 +54,7 @@ def reconstruct(arguments: Namespace) -> int:
     rate = pipeline.backbone.mel_spec.sample_rate
 
     def work(audio, on_step):
-        return pipeline.reconstruct(audio, rate, **settings)
+        return pipeline.reconstruct(audio, rate, on_step=on_step, **settings)
 
     return _over_files("reconstruct", arguments, rate, work, _streamed("reconstruct", arguments, pipeline, None))
 
@@ -67,9 +67,9 @@ def transform(arguments: Namespace) -> int:
     def work(audio, on_step):
         return pipeline.transform(audio, rate, on_step=on_step, **settings)
 
-    from ddcm.pipeline.denoise import Conditioning
+    from ddcm.pipeline.stages import Conditioning
 
-    words = Conditioning(arguments.prompt, arguments.negative_prompt, arguments.seed)
+    words = Conditioning(arguments.prompt, arguments.negative_prompt)
     stream = None if arguments.trace else _streamed("transform", arguments, pipeline, words)
     return _over_files("transform", arguments, rate, work, stream)
 
@@ -180,12 +180,11 @@ def _load(arguments: Namespace, quantises: bool):
 def _streamed(verb: str, arguments: Namespace, pipeline, words):
     """How a long recording is worked on in constant memory; None where the recipe must see all of it."""
     from ddcm.pipeline.streaming import can_stream, stream
-    from ddcm.recipes import resolve
 
-    recipe = resolve(verb, arguments.recipe, **_settings(arguments))
-    if not can_stream(recipe):
+    setup = pipeline.set_up(verb, arguments.recipe, **_settings(arguments))
+    if not can_stream(setup.recipe):
         return None
-    return lambda recording, notes, on_step: stream(pipeline, recording, recipe, words, notes, on_step)
+    return lambda recording, write, on_step: stream(setup, recording, write, words, arguments.seed, on_step)
 
 
 def _over_files(verb: str, arguments: Namespace, sample_rate: int, work, stream) -> int:

@@ -29,8 +29,8 @@ def beside(target: Path, out: Output) -> None:
         # Early estimates are of noise: they are drawn as they are, up to the length of the audio.
         frames = -(-len(out.audio) * 100 // out.sample_rate)
         draw_sheet(target.with_suffix(".trace.png"), [(f"timestep {t}", mel[0, 0, :frames]) for t, mel in out.trace])
-    for reason in out.notes.get("vocoder_failed", ()):
-        print(f"{target.name}: vocoder {out.notes['vocoder']} was used; {reason}", file=sys.stderr)
+    for reason in out.info.vocoder_failed:
+        print(f"{target.name}: vocoder {out.info.vocoder} was used; {reason}", file=sys.stderr)
 
 
 def generate_files(load: Callable[[], DDCMPipeline], out: str, overwrite: bool, settings: dict[str, Any]) -> int:
@@ -54,8 +54,7 @@ def generate_files(load: Callable[[], DDCMPipeline], out: str, overwrite: bool, 
     for target, candidate in zip(targets, ranked, strict=True):
         beside(target, candidate)
         write_audio(target, candidate.audio, candidate.sample_rate)
-        said = candidate.notes
-        rows.append({"file": target.name, "seed": said["seed"], "clap_score": said.get("clap_score")})
+        rows.append({"file": target.name, "seed": candidate.info.seed, "clap_score": candidate.info.clap_score})
     if n > 1:
         with write_atomically(scores) as temporary:
             temporary.write_text(json.dumps({"prompt": settings["prompt"], "candidates": rows}, indent=2) + "\n")

@@ -94,4 +94,4 @@ def compare(
 
 def select_info(out: Output) -> dict[str, Any]:
     """The facts of a run that a report shows: what was really used, and what the codebook did."""
-    return {name: out.notes[name] for name in REPORTED if name in out.notes}
+    return {name: value for name, value in out.info.list_used().items() if name in REPORTED}

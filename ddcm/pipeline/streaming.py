@@ -1,13 +1,12 @@
-"""Reconstruct and transform recordings of any length in constant memory: windows come, are worked on, and go.
+"""Reconstruct and transform recordings of any length in constant memory, window by window.
 
-What comes out is what ``DDCMPipeline`` gives of the whole (tests/pipeline/test_streaming.py). Recipes that must see a
-whole recording before they can give its first sample (limits, high-band lift, finishes, several candidates) stay there.
+The audio is what ``DDCMPipeline`` makes of the whole (tests/pipeline/test_streaming.py). Recipes that need the whole
+recording before its first sample (limits, high-band lift, postprocessing, several candidates) cannot be streamed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -17,65 +16,70 @@ from ddcm.backbone.vocoding import vocode_stream
 from ddcm.codec.layout import Layout
 from ddcm.codec.sound import window_mel
 from ddcm.diffusion.noise import NoiseTimeline
-from ddcm.pipeline import DDCMPipeline
-from ddcm.pipeline.denoise import Conditioning, OnStep, code_counts, diffuse, quantise, usage_notes
+from ddcm.pipeline.denoise import list_timesteps, sample
+from ddcm.pipeline.output import Info
+from ddcm.pipeline.quantise import add_usage, count_codes, quantise
+from ddcm.pipeline.stages import Conditioning, Setup
 from ddcm.recipes import Recipe
+from ddcm.runtime.progress import OnStep, Progress
 
 
 def can_stream(recipe: Recipe) -> bool:
-    """Whether every step of the recipe looks at a window and its neighbours alone."""
+    """Whether every stage of the recipe needs a window and its neighbours alone."""
     local = (recipe.features, recipe.mode_share, recipe.limiter, recipe.after) == ("matched", 1.0, "none", "none")
     return local and not recipe.high_lift and recipe.n == 1 and recipe.vocoder in ("backbone", "refined")
 
 
 def stream(
-    pipe: DDCMPipeline, recording: SpooledAudio, recipe: Recipe, words: Conditioning | None, notes: dict[str, Any],
-    on_step: OnStep | None = None,
-) -> Iterator[torch.Tensor]:  # fmt: skip
-    """Audio (S,) piece by piece, as long as the recording in all and at its level.
+    setup: Setup, recording: SpooledAudio, write: Callable[[torch.Tensor], None],
+    conditioning: Conditioning | None = None, seed: int = 0, on_step: OnStep | None = None,
+) -> Info:  # fmt: skip
+    """``write`` audio (S,) piece by piece, as long as the recording in all and at its level.
 
-    ``words`` are of ``transform``; ``reconstruct`` has none. ``notes`` is filled on the way.
+    With a ``conditioning`` the recording is transformed, without one it is reconstructed.
     """
-    spec, left = pipe.backbone.mel_spec, len(recording)
-    total = -(-left // (4 * spec.hop)) * 4
-    first = windows.window_starts(total)
-    placed = Layout(total, min(total, windows.FRAMES), tuple(first))
-    notes |= {"backbone": pipe.backbone.name, "vocoder": recipe.vocoder, "windows": len(first)}
-    mels = windows.cross_fade_stream(_mels(pipe, recording, placed, recipe, words, notes, on_step), first)
-    for audio in vocode_stream(mels, recipe.vocoder, pipe.backbone):
-        audio = audio[:left]
-        left -= len(audio)
-        yield recording.level.undo(audio)
-
-
-def _mels(pipe, recording, placed: Layout, recipe: Recipe, words, notes, on_step) -> Iterator[torch.Tensor]:
-    """Decoded windows (1, 1, T, M), ``batch_size`` of them worked on at a time."""
-    backbone, quantizer = pipe.backbone, pipe.quantizer_for(recipe)
-    channels, bands = backbone.latent_channels, backbone.mel_spec.n_mels // 4
-    timeline = NoiseTimeline(words.seed if words else 0, channels, bands)
-    groups = torch.arange(len(placed.starts)).split(pipe.batch_size)
+    backbone, recipe = setup.backbone, setup.recipe
+    total = -(-len(recording) // (4 * backbone.mel_spec.hop)) * 4
+    layout = Layout(total, min(total, windows.FRAMES), tuple(windows.window_starts(total)))
+    latents = _make_latents(setup, recording, layout, conditioning, seed, on_step)
     counts: torch.Tensor | None = None
-    for number, group in enumerate(groups):
-        mel = torch.cat([_mel(recording, placed, int(window), backbone.mel_spec) for window in group])
-        z = backbone.encode(mel)
-        coded = None  # what the notes on the codebook are of
+    left = len(recording)
+
+    def decode() -> Iterator[torch.Tensor]:
+        nonlocal counts
+        for z, codes in latents:
+            if codes is not None:
+                counts = codes if counts is None else counts + codes
+            yield from backbone.decode(z).cpu().split(1)
+
+    for audio in vocode_stream(windows.cross_fade_stream(decode(), list(layout.starts)), recipe.vocoder, backbone):
+        write(recording.level.undo(audio[:left]))
+        left -= len(audio[:left])
+    steps = None if conditioning is None else len(list_timesteps(recipe))
+    info = Info(backbone.name, vocoder=recipe.vocoder, windows=len(layout.starts), unet_steps=steps)
+    return info if counts is None else add_usage(info, counts)
+
+
+def _make_latents(
+    setup: Setup, recording: SpooledAudio, layout: Layout, conditioning: Conditioning | None, seed: int,
+    on_step: OnStep | None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:  # fmt: skip
+    """Clean latents (W, C, L, F) of ``batch_size`` windows at a time, and how often each atom is in them (K,)."""
+    backbone, recipe, quantizer, level = setup.backbone, setup.recipe, setup.quantizer, recording.level
+    timeline = NoiseTimeline(seed, backbone.latent_channels, backbone.mel_spec.n_mels // 4)
+    timesteps = list_timesteps(recipe)
+    groups = torch.arange(len(layout.starts)).split(setup.batch_size)
+    progress = Progress(on_step, len(groups) * (1 if conditioning is None else len(timesteps)))
+    for group in groups:
+        mels = [window_mel(recording, level.mean, level.gain, layout, int(i), backbone.mel_spec) for i in group]
+        quantised = z = backbone.encode(torch.cat(mels))
         if quantizer is not None and recipe.acts_on == "input":
-            z = coded = quantise(z, recipe, quantizer)
-        if words is not None:
-            begins = [placed.starts[window] // 4 for window in group]
-            noise = torch.stack([timeline.read(begin, begin + placed.latent_frames) for begin in begins])
-            step = None
-            if on_step is not None:
-                step = lambda done, of, number=number: on_step(number * of + done, len(groups) * of)  # noqa: E731
-            z, notes["unet_steps"] = diffuse(
-                backbone, quantizer, recipe, words, placed.size, pipe.batch_size, z, step, noise=noise.to(z.device)
-            )
-        if recipe.quantizer == "hard":
-            found = code_counts(z if coded is None else coded, quantizer)
-            counts = found if counts is None else counts + found
-            notes |= usage_notes(counts)
-        yield from backbone.decode(z).cpu().split(1)
-
-
-def _mel(recording: SpooledAudio, placed: Layout, window: int, spec) -> torch.Tensor:
-    return window_mel(recording, recording.level.mean, recording.level.gain, placed, window, spec)
+            quantised = z = quantise(z, recipe, quantizer)
+        if conditioning is None:
+            progress.step()
+        else:
+            starts = [layout.starts[i] // 4 for i in group]
+            noise = torch.stack([timeline.read(start, start + layout.latent_frames) for start in starts])
+            z, _ = sample(setup, conditioning, timesteps, noise.to(z.device), z, progress)
+        counted = quantised if recipe.acts_on == "input" else z
+        yield z, count_codes(counted, quantizer) if quantizer is not None and recipe.quantizer == "hard" else None

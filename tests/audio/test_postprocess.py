@@ -5,7 +5,7 @@ import torch
 
 from ddcm.audio.postprocess import STEPS, postprocess
 from ddcm.evaluation.metrics import hf_ratio_db
-from ddcm.pipeline.limiter import LIMITS, limit_std
+from ddcm.pipeline.encode import LIMITS, limit_std
 from ddcm.recipes import CHOICES
 
 RATE = 16000

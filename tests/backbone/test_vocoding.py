@@ -56,7 +56,7 @@ def test_the_next_one_is_used_only_when_the_one_before_fails(tiny, mel, fails, u
 
 def test_the_notes_name_the_vocoder(tiny, speech):
     out = DDCMPipeline(Broken(tiny, (None,))).reconstruct(speech, 16000, "ultimate-fix")
-    assert out.notes["vocoder"] == "direct" and out.notes["vocoder_failed"] == ["backbone: NaN"]
+    assert out.info.vocoder == "direct" and out.info.vocoder_failed == ("backbone: NaN",)
     with pytest.raises(UserError, match="NaN"):  # one strategy, no fallback
         DDCMPipeline(Broken(tiny, (None,))).reconstruct(speech, 16000, "final-optimized")
 
@@ -131,5 +131,5 @@ def test_the_lift_is_heard(speech):
     backbone.vocode = dull
     pipe = DDCMPipeline(backbone)
     off, on = (pipe.reconstruct(speech, 16000, "v4-high-freq", high_lift=lift) for lift in (False, True))
-    assert on.notes["high_lift"] > 1.1
+    assert on.info.high_lift > 1.1
     assert hf_ratio_db(speech, on.audio) > hf_ratio_db(speech, off.audio) + 0.5

@@ -61,7 +61,7 @@ def test_the_decoder_is_the_encoder_bit_for_bit(pipe, speech, seconds, options):
     assert (
         torch.equal(out.latent, torch.cat(kept)) and len(kept) == 1 + seconds // 11 and out.audio.shape == audio.shape
     )
-    assert out.notes["kbps"] == pytest.approx(len(data) / 125 / seconds)
+    assert out.info.kbps == pytest.approx(len(data) / 125 / seconds)
 
 
 def test_a_fresh_process_decodes_the_same(tmp_path, pipe):

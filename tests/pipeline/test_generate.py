@@ -85,12 +85,12 @@ def test_where_the_codebook_acts(pipe):
 
 
 def test_late_means_the_last_half(pipe):
-    from ddcm.pipeline.denoise import projection
+    from ddcm.pipeline.denoise import make_projection
     from ddcm.recipes import resolve
 
     z = torch.randn(1, 8, 2, 16)
     for steps, first in ((20, 10), (5, 2), (1, 0)):
-        project = projection(resolve("generate", "improved"), pipe.codebook.quantizer, steps)
+        project = make_projection(resolve("generate", "improved"), pipe.codebook.quantizer, steps)
         assert [torch.equal(project(i, z), z) for i in range(steps)] == [i < first for i in range(steps)]
 
 
@@ -118,12 +118,12 @@ def test_prompts_and_guidance_act(pipe):
 def test_candidates_are_ranked_and_equal_their_seed_alone(pipe):
     out = pipe.generate("rain", 0.5, recipe="full-diffusion", seed=7, **FEW)
     ranked = [out, *out.others]
-    scores = [one.notes["clap_score"] for one in ranked]
+    scores = [one.info.clap_score for one in ranked]
     assert len(ranked) == RECIPES["full-diffusion"].n and scores == sorted(scores, reverse=True)
-    assert {one.notes["seed"] for one in ranked} == {7, 8, 9} and len(set(scores)) == 3
+    assert {one.info.seed for one in ranked} == {7, 8, 9} and len(set(scores)) == 3
     assert scores == pytest.approx(pipe.backbone.clap_scores([one.audio for one in ranked], "rain"))
     for one in ranked:
-        alone = pipe.generate("rain", 0.5, recipe="full-diffusion", seed=one.notes["seed"], n=1, **FEW)
+        alone = pipe.generate("rain", 0.5, recipe="full-diffusion", seed=one.info.seed, n=1, **FEW)
         assert torch.equal(alone.audio, one.audio)
 
 
@@ -137,7 +137,7 @@ def test_no_prompt_reads_no_text_and_scores_nothing(tiny, monkeypatch):
     monkeypatch.setattr(tiny, "condition", refuse)
     monkeypatch.setattr(tiny, "clap_scores", refuse)
     out = pipe.generate("", 0.5, recipe="full-diffusion", n=3, **FEW)
-    assert [one.notes["seed"] for one in [out, *out.others]] == [0, 1, 2] and "clap_score" not in out.notes
+    assert [one.info.seed for one in [out, *out.others]] == [0, 1, 2] and out.info.clap_score is None
 
 
 def test_progress_counts_all_candidates(pipe):
@@ -175,5 +175,5 @@ def test_candidates_together_are_those_made_one_by_one(pipe, speech, start):
         made.append([out, *out.others])
     pipe.one_by_one = True
     for alone, together in zip(*made, strict=True):
-        assert alone.notes["seed"] == together.notes["seed"]
+        assert alone.info.seed == together.info.seed
         assert (alone.latent - together.latent).norm() < 1e-3 * alone.latent.norm()

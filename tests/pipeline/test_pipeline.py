@@ -6,6 +6,7 @@ import torch
 from ddcm.audio import windows
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
+from ddcm.pipeline.encode import prepare
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
 from ddcm.recipes import RECIPES, resolve
@@ -56,7 +57,7 @@ def test_same_seed_same_samples(pipe, speech):
 def test_strength_zero_is_the_quantised_round_trip(pipe, speech):
     out = pipe.transform(speech, 16000, strength=0.0)
     assert torch.equal(out.audio, pipe.reconstruct(speech, 16000, "quantised", vocoder="refined").audio)
-    assert out.notes["unet_steps"] == 0
+    assert out.info.unet_steps == 0
 
 
 def test_progress_counts_to_the_end(pipe):
@@ -67,15 +68,15 @@ def test_progress_counts_to_the_end(pipe):
 
 def test_long_audio_is_windowed_without_seams(pipe):
     audio = torch.randn(16000 * 25, generator=torch.Generator().manual_seed(0)) * 0.1
-    whole = pipe.backbone.encode(pipe._prepare(audio, 16000, resolve("reconstruct")).mel)
+    whole = pipe.backbone.encode(prepare(pipe.set_up("reconstruct"), audio, 16000).mel)
     out = pipe.reconstruct(audio, 16000)
     assert out.latent.shape == (3, 8, 256, 16) and out.mel.shape == (1, 1, 2500, 64)
     # The tiny VAE only looks a few frames around, so windows and the whole agree, seams included.
     direct = pipe.backbone.decode(whole)
     assert (out.mel - direct).abs().mean() < 0.05 * direct.std()
     vocoded = pipe.backbone.vocode(out.mel)[0]
-    prepared = pipe._prepare(audio, 16000, resolve("reconstruct"))
-    assert torch.allclose(prepared.level.undo(vocoded), out.audio, atol=1e-4)
+    prepared = prepare(pipe.set_up("reconstruct"), audio, 16000)
+    assert torch.allclose(prepared.reference.level.undo(vocoded), out.audio, atol=1e-4)
 
 
 def test_windows_cover_everything_and_join_back():

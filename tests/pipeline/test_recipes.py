@@ -8,6 +8,7 @@ import torch
 from ddcm.audio.files import find_audio, read_audio
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
+from ddcm.pipeline.encode import prepare
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
 from ddcm.recipes import CHOICES, KINDS, NEEDS, RANGES, RECIPES, Recipe, advise, list_settings, resolve
@@ -37,7 +38,7 @@ def test_every_recipe_runs_on_everything(pipe, name):
         more = FASTER if verb == "transform" else {}
         out = getattr(pipe, verb)(audio, rate, recipe=name, **more)
         assert out.audio.shape == (round(audio.shape[-1] * 16000 / rate),) and torch.isfinite(out.audio).all(), what
-        assert out.notes["recipe"] == resolve(verb, name, **more)
+        assert out.info.recipe == resolve(verb, name, **more)
 
 
 def test_every_row_says_what_it_is():
@@ -78,7 +79,7 @@ def test_the_mix_is_70_to_30(pipe, speech, name):
 
 
 def test_the_sample_is_of_the_posterior(pipe, speech):
-    given = pipe._prepare(speech, 16000, resolve("reconstruct"))
+    given = prepare(pipe.set_up("reconstruct"), speech, 16000)
     mean, std = pipe.backbone.posterior(given.mel)
     drawn = pipe.reconstruct(speech, 16000, mode_share=0.0, seed=1).latent / pipe.backbone.scaling_factor
     unit = (drawn - mean) / std
@@ -119,14 +120,14 @@ def test_without_a_setting_of_its_row_a_recipe_sounds_different(pipe, speech, na
 def test_raw_features_and_their_name(pipe, speech, name):
     converted, raw = (pipe.reconstruct(speech, 16000, name, raw_features=raw) for raw in (False, True))
     wanted = "librosa" if RECIPES[name].features == "clap" else RECIPES[name].features  # tiny has no extractor
-    assert converted.notes["features"] == raw.notes["features"] == wanted
+    assert converted.info.features == raw.info.features == wanted
     assert not torch.allclose(converted.latent, raw.latent, atol=0.1)
 
 
 @pytest.mark.parametrize("name", ["v4-high-freq", "v5-high-freq"])
 def test_the_lift_is_noted(pipe, speech, name):
-    assert 1.0 <= pipe.reconstruct(speech, 16000, name).notes["high_lift"] <= 1.5
-    assert "high_lift" not in pipe.reconstruct(speech, 16000, name, high_lift=False).notes
+    assert 1.0 <= pipe.reconstruct(speech, 16000, name).info.high_lift <= 1.5
+    assert pipe.reconstruct(speech, 16000, name, high_lift=False).info.high_lift is None
 
 
 def test_volume_is_matched_and_peaks_are_limited(pipe, speech):
@@ -138,7 +139,7 @@ def test_volume_is_matched_and_peaks_are_limited(pipe, speech):
 def test_what_the_codebook_did_is_noted(pipe, speech):
     out = pipe.reconstruct(speech, 16000, "quantised")
     codes = pipe.codebook.quantizer.encode(out.latent)
-    assert out.notes["usage"] == len(codes.unique()) / 32 and 1 <= out.notes["perplexity"] <= 32
+    assert out.info.usage == len(codes.unique()) / 32 and 1 <= out.info.perplexity <= 32
 
 
 @pytest.mark.parametrize(

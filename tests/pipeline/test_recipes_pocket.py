@@ -58,4 +58,4 @@ def test_clap_scores_rank_by_the_prompt_and_do_not_vary(pipe, clips):
 
 
 def test_clap_features_come_from_the_backbone(pipe, clips):
-    assert pipe.reconstruct(clips[0], 16000, "ultimate-fix").notes["features"] == "clap"
+    assert pipe.reconstruct(clips[0], 16000, "ultimate-fix").info.features == "clap"

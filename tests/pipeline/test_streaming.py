@@ -11,11 +11,11 @@ from ddcm.cli import batch
 from ddcm.cli.main import main
 from ddcm.diffusion.noise import NoiseTimeline, latent_noise
 from ddcm.pipeline import DDCMPipeline
-from ddcm.pipeline.denoise import Conditioning
+from ddcm.pipeline.stages import Conditioning
 from ddcm.pipeline.streaming import can_stream, stream
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
-from ddcm.recipes import RECIPES, resolve
+from ddcm.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +72,19 @@ def test_noise_is_drawn_as_it_is_read():
 def test_streamed_is_what_the_whole_gives(pipe, long_file, verb, settings):
     audio = read_audio(long_file)
     wanted = getattr(pipe, verb)(audio, 16000, **settings, **({"seed": 3} if verb == "transform" else {}))
-    recipe = resolve(verb, settings.get("recipe"), **{key: x for key, x in settings.items() if key != "recipe"})
-    notes, steps = {}, []
-    words = Conditioning(seed=3) if verb == "transform" else None
+    setup = pipe.set_up(verb, **settings)
+    pieces, steps = [], []
+    conditioning = Conditioning() if verb == "transform" else None
     with spool_audio(long_file, 16000) as recording:
-        pieces = list(stream(pipe, recording, recipe, words, notes, lambda *step: steps.append(step)))
+        info = stream(setup, recording, pieces.append, conditioning, 3, lambda *step: steps.append(step))
     assert max(map(len, pieces)) <= 16000 * 12 and len(pieces) > 3
     heard = torch.cat(pieces)
     assert heard.shape == audio.shape
     assert (heard - wanted.audio).abs().mean() < 1e-4 * wanted.audio.std()
     if verb == "transform":
-        assert steps == [(i + 1, 4) for i in range(4)] and notes["unet_steps"] == wanted.notes["unet_steps"]
-    if recipe.quantizer == "hard":
-        assert notes["perplexity"] == pytest.approx(wanted.notes["perplexity"], rel=1e-3)
+        assert steps == [(i + 1, 4) for i in range(4)] and info.unet_steps == wanted.info.unet_steps
+    if setup.recipe.quantizer == "hard":
+        assert info.perplexity == pytest.approx(wanted.info.perplexity, rel=1e-3)
 
 
 def test_compressed_from_a_recording_is_the_same_file(pipe, long_file):
