@@ -183,7 +183,7 @@ def test_every_exception_is_needed():
         ("codec/layout.py", "import numpy"),
         ("recipes.py", "from ddcm.runtime.memory import cost"),
         ("evaluation/folder.py", "from ddcm.evaluation.compare import compare"),
-        ("pipeline/limiter.py", "from ddcm.pipeline import DDCMPipeline"),
+        ("pipeline/encode.py", "from ddcm.pipeline import DDCMPipeline"),
         ("diffusion/noise.py", "import diffusers"),
         ("app/tabs.py", "from ddcm.codec.encode import encode"),
         ("cli/report.py", "from ddcm import DDCMPipeline"),

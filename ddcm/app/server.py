@@ -8,12 +8,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ddcm.app.service import Limits, Service
+from ddcm.app.service import Service
 from ddcm.app.sessions import Sessions
+from ddcm.app.settings import Limits, ServerOptions
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 
@@ -21,21 +21,6 @@ SWEEP_S = 60.0
 HEARTBEAT_S = 3.0
 """How often Gradio checks whether a visitor's page is still open."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True)
-class ServerOptions:
-    """Where the server listens, and for whom."""
-
-    host: str = "127.0.0.1"
-    port: int = 7860
-    password: str | None = None
-
-    def __post_init__(self):
-        if not 0 < self.port < 65536:
-            raise UserError(f"--port {self.port} is outside [1, 65535]")
-        if self.password == "":
-            raise UserError("--password is empty; leave it out to let everybody in")
 
 
 @contextmanager

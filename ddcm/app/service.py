@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ddcm.app.settings import Limits
 from ddcm.audio.files import read_audio, write_audio
 from ddcm.codec.describe import describe
 from ddcm.codec.format import read, unpack
@@ -21,25 +22,6 @@ from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
 from ddcm.recipes import RECIPES, RUNS, Recipe, list_settings, resolve
 from ddcm.runtime.progress import OnStep
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one visitor may ask for."""
-
-    max_seconds: float = 60.0
-    """of a recording, in and out"""
-    max_megabytes: float = 30.0
-    """of an upload"""
-    max_waiting: int = 32
-    """requests that wait for their turn"""
-    keep_minutes: float = 60.0
-    """that files stay while the page is open; they go at once when it is closed"""
-
-    def __post_init__(self):
-        for name, value in asdict(self).items():
-            if not 0 < value < math.inf:
-                raise UserError(f"--{name} {value} must be above 0")
 
 
 @dataclass(frozen=True)

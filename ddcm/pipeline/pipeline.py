@@ -119,8 +119,8 @@ class DDCMPipeline:
     ) -> bytes:  # fmt: skip
         """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` by default.
 
-        A ``ddcm.audio.recording.SpooledAudio`` at the backbone's rate is read window by window. ``overrides`` are fields
-        of ``ddcm.codec.settings.CodecSettings``.
+        A ``ddcm.audio.recording.SpooledAudio`` at the backbone's rate is read window by window. ``overrides`` are
+        fields of ``ddcm.codec.settings.CodecSettings``.
         """
         from ddcm.codec.encode import encode as encode_stream
         from ddcm.codec.settings import CodecSettings

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from ddcm.app.service import Limits
+from ddcm.app.settings import Limits
 from tests.conftest import EXAMPLES
 from tests.helpers.served import PASSWORD, served, tone
 

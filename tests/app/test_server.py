@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 
-from ddcm.app.service import Limits
+from ddcm.app.settings import Limits
 from ddcm.app.sessions import Sessions
 from ddcm.audio.files import encode_wav, read_audio, write_audio
 from ddcm.backbone.tiny import tiny_backbone

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ddcm.app.server import ServerOptions, run_server
-from ddcm.app.service import Limits
+from ddcm.app.server import run_server
+from ddcm.app.settings import Limits, ServerOptions
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
