@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from ddcm.backbone.audioldm2 import from_configs
+from ddcm.backbone.tiny import RandomParts
 from ddcm.runtime.files import write_atomically
 
 VAE = dict(
@@ -89,7 +89,7 @@ def pipeline(variant: str, dtype: torch.dtype, seed: int = 0):
     from pocket.text import captions, feature_extractor, learn_pieces, tokenizers
 
     configs, text = sizes(variant)
-    parts, pieces = from_configs(configs, seed), learn_pieces(captions())
+    parts, pieces = RandomParts(configs, seed), learn_pieces(captions())
     text["clap"]["text_config"] |= dict(pad_token_id=1, bos_token_id=0, eos_token_id=2)
     if variant == "small":  # vocabularies as small as what was learned; else as large as the published ones
         text["clap"]["text_config"]["vocab_size"] = len(pieces["bpe"])

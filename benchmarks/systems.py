@@ -11,7 +11,7 @@ import torch
 
 from ddcm.audio.files import normalise_level
 from ddcm.audio.mel import log_mel
-from ddcm.backbone import audioldm2
+from ddcm.backbone.parts import text_widths
 from ddcm.pipeline import DDCMPipeline
 
 TASKS = ("generate", "transform", "reconstruct", "compress", "decompress")
@@ -109,7 +109,7 @@ def _stock_loop(case: Case, dtype: torch.dtype) -> Callable[[str], object]:
         if case.task != "decompress":
             z = vae.encode(mels).latent_dist.mode() * scale
         if case.task != "reconstruct":
-            generated, text = audioldm2.widths(parts["unet"].config)
+            generated, text = text_widths(parts["unet"].config)
             null = dict(
                 encoder_hidden_states=z.new_zeros(len(z), 8, generated),
                 encoder_hidden_states_1=z.new_zeros(len(z), 1, text),

@@ -17,6 +17,9 @@ Postprocess = Literal["none", "volume", "filter", "gentle", "protect", "limit"]
 QuantizerKind = Literal["none", "hard", "soft"]
 ActsOn = Literal["input", "estimates", "late-estimates", "output"]
 Solver = Literal["ddim", "dpm++", "unipc"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+"""Arithmetic of a network. A .ddcm file stores the position in this order."""
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 ALL: tuple[Verb, ...] = get_args(Verb)
 WITH_INPUT: tuple[Verb, ...] = ("reconstruct", "transform")

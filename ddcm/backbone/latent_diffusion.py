@@ -1,12 +1,9 @@
-"""A frozen latent diffusion model of AudioLDM2's kind, on parts that somebody else loads."""
+"""A frozen latent diffusion model of AudioLDM2's kind. Its components are loaded by a ``Parts``."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,51 +12,33 @@ import torch
 from ddcm.audio.mel import MelSpec
 from ddcm.backbone.base import Backbone, Condition
 from ddcm.backbone.hifigan import HifiGan2d
+from ddcm.backbone.parts import Parts, count_heads, digest_of, text_widths
 from ddcm.errors import UserError, is_utf8
+from ddcm.recipes import DTYPES
 from ddcm.runtime.files import cache_dir, write_atomically
 
-TEXT_LENGTHS = 64  # a compiled UNet has a shape of its own for each multiple: nearly all prompts share one
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Where a backbone's parts come from; each is made when it is first needed."""
-
-    configs: dict[str, dict[str, Any]]
-    """Of vae, unet, vocoder and scheduler."""
-    make: Callable[[str], torch.nn.Module]
-    """Component name -> module, float32, on the CPU."""
-    digest: Callable[[str], str]
-    """Component name -> hexadecimal digest of its weights."""
-    count: Callable[[str], int]
-    """Component name -> number of its weights, 0 where it is missing or not downloaded; nothing is loaded."""
-    encode: Callable[[str, torch.device], Condition]
-    """Prompt, device to compute on -> condition, float32. The encoders are forgotten afterwards."""
-    encode_empty: Callable[[], tuple[torch.Tensor, torch.Tensor]]
-    """T5 of the empty prompt: text (1, n, D) and mask (1, n)."""
-    extractor: Callable[[], dict[str, Any] | None]
-    """Settings of the CLAP feature extractor."""
-    clap_scores: Callable[[Sequence[torch.Tensor], int, str], list[float]]
-    """Audios (S,), their rate, prompt -> cosines."""
+TEXT_LENGTHS = 64  # a compiled UNet pads texts to a multiple: nearly all prompts then share one shape
 
 
 class FrozenBackbone(Backbone):
-    """See ``Backbone`` for the contract.
+    """An AudioLDM2 with frozen weights; ``Backbone`` documents the methods.
 
     Args:
-        parts: where weights come from.
-        name: what the user called it.
+        parts: loads the components.
+        name: hub name or folder, as the user gave it.
         device: where every network computes.
         dtype: of the UNet.
         vae_dtype: of the VAE and the vocoder.
-        heads: ``hub`` runs the UNet with the head counts of its published config (8 in every block, what
-            diffusers does); ``original`` with those of the network that was trained (channels / 32). Part of
-            the digest. ``ddcm inspect BACKBONE --check_heads AUDIO`` measures which one fits the weights.
-        null: the condition of "no prompt". ``trained``: zeros and T5(""), what AudioLDM2 saw in training;
-            ``stock``: GPT2("") and T5(""), what diffusers' pipeline guides with.
-        compiled: the UNet through torch.compile with static shapes, on a GPU as CUDA graphs: each new shape costs
-            minutes once, and results differ in the last bits.
+        heads: head layout of the UNet, part of the digest. ``hub``: the head counts of the published config (8 in
+            every block, as diffusers computes). ``original``: those of the trained network (channels / 32).
+            ``ddcm inspect BACKBONE --check_heads AUDIO`` measures which one fits the weights.
+        null: the condition of no prompt. ``trained``: zeros and T5(""), as in AudioLDM2's training. ``stock``:
+            GPT2("") and T5(""), as in diffusers' pipeline.
+        compiled: compile the UNet with static shapes, on a GPU as CUDA graphs. Each new shape takes minutes once,
+            and results differ in the last bits.
+
+    Raises:
+        UserError: an unknown option, or a device that cannot be used.
     """
 
     def __init__(
@@ -74,17 +53,21 @@ class FrozenBackbone(Backbone):
         compiled: bool = False,
     ):
         for flag, value, known in (
-            ("dtype", dtype, tuple(DTYPES)),
-            ("vae_dtype", vae_dtype, tuple(DTYPES)),
+            ("dtype", dtype, DTYPES),
+            ("vae_dtype", vae_dtype, DTYPES),
             ("heads", heads, ("hub", "original")),
             ("null", null, ("trained", "stock")),
         ):
             if value not in known:
                 raise UserError(f"{flag} {value!r} is not known; use one of: {', '.join(known)}")
         self.name, self.heads, self.null = name, heads, null
-        self.device, self.dtype, self.vae_dtype = _usable(device), DTYPES[dtype], DTYPES[vae_dtype]
+        self.device, self.dtype, self.vae_dtype = (
+            _resolve_device(device),
+            getattr(torch, dtype),
+            getattr(torch, vae_dtype),
+        )
         self._parts, self._compiled = parts, compiled
-        self._finite_so_far: torch.Tensor | None = None  # of eps, on the device
+        self._all_finite: torch.Tensor | None = None  # of all results of eps so far, on the device
         self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
         vae, vocoder, scheduler = (parts.configs[part] for part in ("vae", "vocoder", "scheduler"))
         self.scaling_factor: float = vae["scaling_factor"]
@@ -102,19 +85,18 @@ class FrozenBackbone(Backbone):
         betas = torch.linspace(start, end, steps, dtype=torch.float64).square()
         self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
 
-    # Weights, loaded on first use: reconstruction never loads the UNet, no prompt never a text encoder.
+    # Components are loaded on first use: reconstruction loads no UNet, and no prompt loads no text encoder.
 
     def _load(self, part: str, dtype: torch.dtype) -> torch.nn.Module:
-        # Module.to itself: diffusers' own version warns of modules to keep in fp32, and has none to name.
+        # Module.to, not diffusers' own version, which warns of modules to keep in fp32 and names none.
         module = torch.nn.Module.to(self._parts.make(part), self.device, dtype).eval().requires_grad_(False)
-        # Channels last where it was measured to be faster (benchmarks.parts), and for half precision on a GPU, whose
-        # tensor cores want it. The UNet on a CPU gains nothing by it.
+        # Channels last where it is faster (benchmarks.parts): half precision on a GPU, the VAE on a CPU.
         on_cpu, half = self.device.type == "cpu", dtype != torch.float32
         if part == "vocoder":
             module = HifiGan2d(module) if on_cpu or half else module
         elif (half and not on_cpu) or (part == "vae" and on_cpu):
             module = torch.nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if on_cpu and part != "unet":  # which is used where it is mapped
+        if on_cpu and part != "unet":  # the UNet's weights are used where they are mapped
             _unmap(module)
         return module
 
@@ -142,7 +124,6 @@ class FrozenBackbone(Backbone):
         return self.digest_with(self.heads)
 
     def digest_with(self, heads: str) -> str:
-        """What ``digest`` is with this head layout: tells whose a file is that was made with the other one."""
         scheduler = self._parts.configs["scheduler"]
         schedule = [scheduler[key] for key in ("beta_start", "beta_end", "num_train_timesteps")]
         return digest_of(self.latent_digest, self._unet_weights, heads, schedule)
@@ -151,15 +132,15 @@ class FrozenBackbone(Backbone):
     def _unet_weights(self) -> str:
         return self._parts.digest("unet")
 
-    def parameters_of(self, part: str) -> int:
-        """Weights of a component, 0 where the backbone has none here; nothing is loaded."""
+    def count_weights(self, part: str) -> int:
+        """How many weights a component has, 0 where it is missing. Nothing is loaded."""
         return self._parts.count(part)
 
-    def head_counts(self, heads: str) -> list[int]:
-        """Attention heads of the UNet's levels under a layout. The first level of AudioLDM2 has no attention."""
-        return head_counts(self._parts.configs["unet"], heads)
+    def count_heads(self, heads: str) -> list[int]:
+        """Attention heads of each UNet level under a head layout. AudioLDM2's first level has no attention."""
+        return count_heads(self._parts.configs["unet"], heads)
 
-    # The contract. Weights are frozen, so a graph is only kept where an input asks for gradients.
+    # The contract.
 
     def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self._check_mel(mel)
@@ -172,15 +153,15 @@ class FrozenBackbone(Backbone):
 
     def vocode(self, mel: torch.Tensor, dtype: str | None = None) -> torch.Tensor:
         self._check_mel(mel)
-        wanted = self.vae_dtype if dtype is None else DTYPES[dtype]
-        vocoder = self.vocoder if wanted == self.vae_dtype else self._load("vocoder", wanted)
-        audio = vocoder(mel[:, 0].to(self.device, wanted))
+        chosen = self.vae_dtype if dtype is None else getattr(torch, dtype)
+        vocoder = self.vocoder if chosen == self.vae_dtype else self._load("vocoder", chosen)
+        audio = vocoder(mel[:, 0].to(self.device, chosen))
         # Transposed convolutions leave a tail beyond hop * T; there is no shift in front.
         return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
 
     def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
         batch, rows = len(x), len(condition.generated)
-        if isinstance(t, int):  # filled on the device: a copy from the host would wait for it
+        if isinstance(t, int):  # filled on the device: a copy from the host would synchronise
             t = torch.full((batch,), t, device=self.device, dtype=torch.long)
         if self._compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
@@ -195,19 +176,19 @@ class FrozenBackbone(Backbone):
         # A CUDA graph writes its next result over this one.
         noise = noise.to(torch.float32, copy=self._compiled)
         finite = torch.isfinite(noise).all()
-        self._finite_so_far = finite if self._finite_so_far is None else self._finite_so_far & finite
+        self._all_finite = finite if self._all_finite is None else self._all_finite & finite
         return noise
 
     def check(self) -> None:
-        seen, self._finite_so_far = self._finite_so_far, None
-        if seen is not None and not seen:
+        finite, self._all_finite = self._all_finite, None
+        if finite is not None and not finite:
             raise UserError(_not_finite("UNet", self.dtype))
 
     def condition(self, prompt: str) -> Condition:
         if not is_utf8(prompt):
             raise UserError(f"prompt {prompt!r} is not text")
         if prompt not in self._conditions:
-            self._conditions[prompt] = self._here(self._parts.encode(prompt, self.device))
+            self._conditions[prompt] = self._to_device(self._parts.encode(prompt, self.device))
         return self._conditions[prompt]
 
     def null_condition(self) -> Condition:
@@ -215,8 +196,8 @@ class FrozenBackbone(Backbone):
             return self.condition("")
         if None not in self._conditions:
             text, mask = self._empty_text()
-            generated = torch.zeros(1, 8, widths(self._parts.configs["unet"])[0])
-            self._conditions[None] = self._here(Condition(generated, text, mask))
+            generated = torch.zeros(1, 8, text_widths(self._parts.configs["unet"])[0])
+            self._conditions[None] = self._to_device(Condition(generated, text, mask))
         return self._conditions[None]
 
     def extractor(self) -> dict[str, Any] | None:
@@ -226,7 +207,7 @@ class FrozenBackbone(Backbone):
         return self._parts.clap_scores(audios, self.mel_spec.sample_rate, prompt)
 
     def _empty_text(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """T5 of "", kept on disk under the backbone's digest: 4 kB instead of a 1.4 GB text encoder."""
+        """T5(""), cached on disk under the backbone's digest: 4 kB instead of a 1.4 GB text encoder."""
         from safetensors.torch import load_file, save_file
 
         path = cache_dir() / "null" / f"{self.digest}.safetensors"
@@ -234,10 +215,10 @@ class FrozenBackbone(Backbone):
             text, mask = self._parts.encode_empty()
             with write_atomically(path) as temporary:
                 save_file({"text": text.contiguous(), "mask": mask.contiguous()}, temporary)
-        kept = load_file(path)
-        return kept["text"], kept["mask"]
+        tensors = load_file(path)
+        return tensors["text"], tensors["mask"]
 
-    def _here(self, condition: Condition) -> Condition:
+    def _to_device(self, condition: Condition) -> Condition:
         if self._compiled:
             condition = condition.filled(-(-condition.text.shape[1] // TEXT_LENGTHS) * TEXT_LENGTHS)
         return Condition(*(getattr(condition, name).to(self.device) for name in ("generated", "text", "mask")))
@@ -249,13 +230,12 @@ class FrozenBackbone(Backbone):
 
 
 def _unmap(module: torch.nn.Module) -> None:
-    """Copy what still lies in the mapped file: a single bias there keeps all of the file in memory, beside the weights
-    that were rearranged."""
+    """Copy weights out of the mapped file: a single bias left there keeps the whole file in memory."""
     module._apply(torch.clone)
-    gc.collect()  # loading leaves cycles behind that hold the file, too
+    gc.collect()  # loading leaves reference cycles that hold the file, too
 
 
-def _usable(name: str | torch.device) -> torch.device:
+def _resolve_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         if device.type == "meta":
@@ -264,25 +244,6 @@ def _usable(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # the second: torch without CUDA
         raise UserError(f"device {name} cannot be used ({str(error).splitlines()[0]}); cpu always can") from error
     return device
-
-
-def digest_of(*values: Any) -> str:
-    """A short name for JSON-able values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def head_counts(unet: dict[str, Any], heads: str) -> list[int]:
-    """Of each level: as the published config says, or one for 32 channels as in the original network."""
-    channels = unet["block_out_channels"]
-    if heads == "original":
-        return [max(1, width // 32) for width in channels]
-    said = unet["attention_head_dim"]
-    return list(said) if isinstance(said, list | tuple) else [said] * len(channels)
-
-
-def widths(unet: dict[str, Any]) -> tuple[int, ...]:
-    """Numbers in one generated and in one text embedding. None in the config stands for self-attention."""
-    return tuple(width for width in (unet.get("cross_attention_dim") or [[]])[-1] if width is not None)
 
 
 def _finite(tensor: torch.Tensor, part: str) -> torch.Tensor:

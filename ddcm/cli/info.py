@@ -69,7 +69,7 @@ def _backbone(name: str) -> dict[str, Any]:
         "name": backbone.name,
         "latent digest": backbone.latent_digest,
         "digest": backbone.digest,
-        "heads": getattr(backbone, "heads", "its own"),
+        "heads": backbone.heads,
         "scaling factor": backbone.scaling_factor,
         "latent": f"{backbone.latent_channels} channels, {spec.n_mels // 4} bands, "
         f"{spec.sample_rate / spec.hop / 4:g} frames a second",
@@ -81,8 +81,8 @@ def _backbone(name: str) -> dict[str, Any]:
 
 def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
     """Weights of each component, and the memory that the verbs need for them."""
-    layouts = f"{backbone.heads}: {backbone.head_counts('hub')}; original: {backbone.head_counts('original')}"
-    counts = {part: backbone.parameters_of(part) for part in PARTS}
+    layouts = f"{backbone.heads}: {backbone.count_heads('hub')}; original: {backbone.count_heads('original')}"
+    counts = {part: backbone.count_weights(part) for part in PARTS}
     facts = {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
     for what, groups in NEEDS.items():
         absent = [part for group in groups for part in group if not counts[part]]

@@ -10,9 +10,8 @@ from typing import Any
 
 from ddcm.cli import launcher, run_log
 from ddcm.errors import UserError
+from ddcm.recipes import DTYPES
 from ddcm.runtime.ranks import read_local_rank
-
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 def compute_options(parser: Any) -> None:

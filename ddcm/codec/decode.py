@@ -21,8 +21,8 @@ from ddcm.quantize.pretrained import Codebook
 def said_in_file(backbone: Backbone) -> dict:
     """What a file says of the backbone that made it."""
     return dict(
-        backbone=backbone.digest, mel=astuple(backbone.mel_spec), stock_null=getattr(backbone, "null", "") == "stock",
-        dtype=str(getattr(backbone, "dtype", torch.float32)).removeprefix("torch."),
+        backbone=backbone.digest, mel=astuple(backbone.mel_spec), stock_null=backbone.null == "stock",
+        dtype=str(backbone.dtype).removeprefix("torch."),
     )  # fmt: skip
 
 

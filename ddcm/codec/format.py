@@ -21,10 +21,10 @@ from typing import Any, get_args
 from ddcm.codec.schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule
 from ddcm.codec.settings import Book, Mode
 from ddcm.errors import UserError, describe_error, is_utf8
+from ddcm.recipes import DTYPES
 
 MAGIC, VERSION = b"ddcm", 2
 MODES, BOOKS = get_args(Mode), get_args(Book)  # in the order of the flags
-DTYPES = ("float32", "float16", "bfloat16")
 MEL = (16000, 1024, 160, 64, 0.0, 8000.0, 1e-5)  # AudioLDM2's: sample_rate, n_fft, hop, n_mels, fmin, fmax, floor
 MAX_FILE = 1 << 28  # bytes; a day at 4 kbps is 43 MB
 MAX_SAMPLES = 1 << 31  # what a 16-bit wav can hold, 37 h

@@ -19,7 +19,7 @@ import torch
 from ddcm.errors import UserError, describe_error
 from ddcm.quantize.base import Quantizer
 from ddcm.quantize.spec import from_spec, to_spec
-from ddcm.runtime.files import resolve_shipped, write_atomically
+from ddcm.runtime.files import download, is_hub_name, resolve_shipped, write_atomically
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -126,20 +126,9 @@ def load_codebook(name: str | Path) -> Codebook:
         raise UserError(f"{name}: pickles are not read, they can run code; give an exported folder or a .ckpt")
     if path.is_file():
         return _from_lightning(path) if path.suffix == ".ckpt" else _from_folder(path.parent)
-    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")) or path.suffix == ".ckpt":
+    if not is_hub_name(str(name)) or path.suffix == ".ckpt":
         raise UserError(f"codebook {name} is neither a folder, nor a .ckpt file, nor a hub name")
-    return _from_folder(_from_hub(str(name)))
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"codebook {name} could not be had from the hub ({reason})") from error
+    return _from_folder(download("codebook", str(name), [CONFIG, WEIGHTS]))
 
 
 def _from_folder(folder: Path) -> Codebook:

@@ -7,9 +7,11 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ddcm.errors import UserError
 
 KEPT = 40  # letters of a name in its temporary one: one of the greatest length still has room for what is added
 
@@ -31,6 +33,27 @@ def resolve_shipped(name: str | Path) -> Path:
     data = package / "data"
     path = (data if data.is_dir() else package.parent) / name
     return path if path.exists() and not Path(name).exists() else Path(name)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether ``name`` can be a hub repository, such as ``cvssp/audioldm2-music``, rather than a path."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def download(what: str, name: str, patterns: Sequence[str]) -> Path:
+    """Files of hub repository ``name`` that match ``patterns``, in the hub's cache. ``what`` is for messages.
+
+    Raises:
+        UserError: no such repository, or no network.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:  # .bin twins of the weights are left out: half the download, and nothing to unpickle
+        return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=["*.bin"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{what} {name} could not be had from the hub ({reason})") from error
 
 
 def list_files(folder: Path) -> Iterator[Path]:

@@ -17,7 +17,7 @@ import torch
 from ddcm.audio.griffin_lim import griffin_lim
 from ddcm.audio.mel import MelSpec
 from ddcm.backbone import Backbone, Condition
-from ddcm.backbone.latent_diffusion import digest_of
+from ddcm.backbone.parts import digest_of
 
 MEAN, KEPT = -6.0, 8  # nats: where log-mels lie; coefficients of a block of 4 x 4
 LOWEST_FIRST = sorted(range(16), key=lambda i: (i // 4 + i % 4, i))[:KEPT]
