@@ -10,7 +10,7 @@ def serve(arguments: Any, load: Callable[[], Any]) -> int:
     from ddcm.app.server import Limits, ServerOptions, serve
 
     limits = Limits(**{name: arguments[name] for name in Limits.__dataclass_fields__})
-    return serve(load, ServerOptions(arguments.host, arguments.port, arguments.password), limits)
+    return serve(load, ServerOptions(arguments.port, arguments.host, arguments.password), limits)
 
 
 def add_verb(verb: Callable[[str, str], Any], common_options: Callable[[Any], None]) -> None:
