@@ -1,11 +1,11 @@
-"""What a fit on 100,000 clips needs before its first step, when their latents are in the cache.
+"""Time and memory of a fit on 100,000 cached clips before its first step.
 
     python -m benchmarks.cache [CLIPS]
 
-Sparse files stand for clips of 10 s (320 kB of audio, 64 kB of latents each), so nothing is decoded or encoded and
-the disk needs little; everything else is what ``python train.py fit`` does: list and stat the folder, plan the
-shards, read what they hold, split, cut into windows. Memory is what the process itself holds beyond its start
-(RssAnon: pages of memory-mapped latents are the system's to take back).
+Sparse files stand in for clips of 10 s (320 kB of audio, 64 kB of latents each), so nothing is decoded or encoded and
+the disk use is small. The rest is what a fit does: list and stat the folder, plan the shards, read their indices,
+split, cut into windows. Memory is the growth of RssAnon since the start, which leaves out memory-mapped latents: the
+system can take their pages back.
 
 On two busy EPYC cores: 4.5 s and 73 MB until the first batch, then 1.6 ms a batch of 16 windows:
 
@@ -41,7 +41,7 @@ from ddcm.fit.data.shards import (  # noqa: E402
 AUDIO_BYTES, FRAMES, FRAME_BYTES = 320_044, 250, 2 * 8 * 16
 
 
-def held_mb() -> float:
+def resident_mb() -> float:
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) / 1024
 
@@ -66,16 +66,16 @@ def make_shards(folder: Path, cache_dir: Path) -> None:
 
 def main(count: int) -> None:
     backbone = tiny_backbone()
-    backbone.latent_digest  # noqa: B018  its parts are loaded before the clock starts
+    backbone.latent_digest  # noqa: B018  loads its parts before the clock starts
     with tempfile.TemporaryDirectory() as temporary:
         clips, cache_dir = Path(temporary) / "clips", Path(temporary) / "cache"
         make_clips(clips, count)
         make_shards(clips, cache_dir)
-        start, held = time.perf_counter(), held_mb()
+        start, baseline = time.perf_counter(), resident_mb()
 
         def lap(what: str) -> None:
             nonlocal start
-            print(f"{what:34} {time.perf_counter() - start:7.2f} s  {held_mb() - held:7.0f} MB held")
+            print(f"{what:34} {time.perf_counter() - start:7.2f} s  {resident_mb() - baseline:7.0f} MB held")
             start = time.perf_counter()
 
         entries = read_manifest(clips)

@@ -35,7 +35,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.codec_report import FIELDS, page, plot
-from benchmarks.peers import peers
+from benchmarks.peers import list_peers
 from benchmarks.together import Coded, compress, in_lengths
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.audio.refine import refine
@@ -84,7 +84,7 @@ class Work:
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)
         self.pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook or None)
-        self.clips, self.systems, self.peers = clips_of(args), systems(args), peers()
+        self.clips, self.systems, self.peers = clips_of(args), systems(args), list_peers()
 
     def rows(self, name: str, numbers: list[int], check: bool) -> list[Row]:
         """Rows of clips of one length."""
@@ -205,7 +205,7 @@ def main() -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     rows = list(csv.DictReader(target.open())) if target.exists() else []
     done = {(row["system"], row["clip"]) for row in rows}
-    names = [*systems(args), *peers()]
+    names = [*systems(args), *list_peers()]
     todo = list(tasks(args, names, done))
     todo.sort(key=lambda task: task[0].startswith(SLOW), reverse=True)  # the longest first
     begin = time.perf_counter()

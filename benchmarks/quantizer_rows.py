@@ -1,4 +1,4 @@
-"""What a quantizer does to validation clips: the rows of docs/quantizers.md."""
+"""Measure a quantizer on validation clips: the rows of docs/quantizers.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Apply = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
 
 @dataclass
 class Clip:
-    """A validation recording, encoded."""
+    """An encoded validation recording."""
 
     kind: str
     mel: torch.Tensor  # (1, 1, T, 64)
@@ -36,7 +36,7 @@ class Clip:
 
 @dataclass
 class Row:
-    """What a quantizer does to the validation clips."""
+    """Errors and codes of a quantizer over the validation clips."""
 
     error: float  # mean squared, per number of z
     mel_db: float
@@ -50,27 +50,27 @@ class Row:
         return f"{row} | {usage:.3f} | {perplexity:.0f} | {bits_per_cell * CELLS_PER_S / 1000:.2f}"
 
 
-def clips(corpus: Path, backbone: Backbone, per_kind: int) -> list[Clip]:
+def load_clips(corpus: Path, backbone: Backbone, per_kind: int) -> list[Clip]:
     """The validation clips of ``pocket.evaluate``, as many of each kind."""
-    made = []
+    data = []
     for clip, audio in tqdm(validation(Corpus(corpus), SECONDS, per_kind), desc="encoding"):
         mel = log_mel(torch.from_numpy(audio)[None], backbone.mel_spec)
-        made.append(Clip(clip.kind, mel, backbone.encode(mel)))
-    return made
+        data.append(Clip(clip.kind, mel, backbone.encode(mel)))
+    return data
 
 
-def prefix(quantizer: Quantizer, levels: int) -> Apply:
-    """By the codes of the first ``levels`` levels."""
+def keep_levels(quantizer: Quantizer, levels: int) -> Apply:
+    """Quantise by the codes of the first ``levels`` levels."""
 
-    def by_codes(z):
+    def encode_and_decode(z):
         codes = quantizer.encode(z)
         codes = codes[:, :levels] if quantizer.num_quantizers > 1 else codes
         return quantizer.decode(codes), codes.reshape(levels, -1)
 
-    return by_codes
+    return encode_and_decode
 
 
-def bits(codes: torch.Tensor, size: int) -> tuple[float, float, float]:
+def measure_codes(codes: torch.Tensor, size: int) -> tuple[float, float, float]:
     """Codes (levels, N) -> (usage, perplexity, bits a cell after entropy coding), over levels as CodeTally has them."""
     counts = torch.stack([torch.bincount(row, minlength=size) for row in codes]).double()
     entropy = torch.special.entr(counts / counts.sum(dim=1, keepdim=True)).sum(dim=1)
@@ -81,12 +81,14 @@ def bits(codes: torch.Tensor, size: int) -> tuple[float, float, float]:
 def measure(apply: Apply, backbone: Backbone, data: list[Clip], size: int) -> Row:
     errors, numbers, differences, codes = 0.0, 0, [], []
     for clip in data:
-        z, found = apply(clip.z)
+        z, clip_codes = apply(clip.z)
         errors, numbers = errors + float((z - clip.z).double().square().sum()), numbers + z.numel()
         differences.append(float((backbone.decode(z) - clip.mel).abs().mean()) * LN_TO_DB)
-        if found is not None:
-            codes.append(found)
-    return Row(errors / numbers, float(np.mean(differences)), bits(torch.cat(codes, dim=1), size) if codes else None)
+        if clip_codes is not None:
+            codes.append(clip_codes)
+    return Row(
+        errors / numbers, float(np.mean(differences)), measure_codes(torch.cat(codes, dim=1), size) if codes else None
+    )
 
 
 @torch.no_grad()

@@ -3,13 +3,13 @@
     python -m pocket.corpus && python -m pocket.corpus --flac POOL
     python -m benchmarks.quantizers --root POOL/manifest.csv
 
-Runs ``train.py fit`` with the shipped overlays, all with the same steps, batches and seed, below ``--runs`` (a fit
-whose codebook is there is not run again). A residual codebook is measured at its first 1, 2, 4 and 8 levels: levels
-learn greedily, each from what the ones before it leave, so its prefixes are the shorter codebooks.
+Every fit uses the shipped overlays and the same steps, batches and seed. Fits are written below ``--runs``; a fit whose
+codebook exists is not run again. A residual codebook is measured at its first 1, 2, 4 and 8 levels. Each level is
+fitted on the residual of the levels before it, so the first levels are a shorter codebook.
 
-The diffusion term is measured as a second fit, with and without it, from the same codebook with the same batches and
-steps; the UNet meets both at the same timesteps with the same noise, clip by clip. Clips are the validation clips of
-``pocket.evaluate``, as many of each kind: the collection itself is nearly all speech.
+The diffusion term is measured by two further fits, with and without it, from the same codebook with the same batches
+and steps. The UNet gets the same timesteps and noise for both, clip by clip. The clips are the validation clips of
+``pocket.evaluate``, the same number of each kind; the collection itself is nearly all speech.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.marks import fill
-from benchmarks.quantizer_rows import SECONDS, Apply, Clip, Row, clips, denoising_errors, difference, measure, prefix
+from benchmarks.quantizer_rows import (
+    SECONDS,
+    Apply,
+    Clip,
+    Row,
+    denoising_errors,
+    difference,
+    keep_levels,
+    load_clips,
+    measure,
+)
 from ddcm.backbone import Backbone, load
 from ddcm.fit.cli import main as train
 from ddcm.quantize import Quantizer
@@ -37,10 +47,10 @@ FITS = {  # name -> overlay of fit.yaml, and options; annealing takes three quar
     "soft, annealed": ("soft", ["--model.quantizer.anneal_steps={anneal}"]),
     "projected to 6": ("projected", []),
     "residual, hard": ("residual", []),
-    # Half the steps: one with the UNet costs as much as fifty without it.
+    # Half the steps: a step with the UNet takes as long as fifty without it.
     "hard, fitted further": ("fit", ["--model.init_from={hard}", *SECOND]),
     "hard, fitted further with the diffusion term": ("diffusion", ["--model.init_from={hard}", *SECOND]),
-    # Eight soft levels cost eight times as much as one: a quarter of the steps.
+    # A quarter of the steps: eight soft levels take eight times as long as one.
     "residual, soft annealed": (
         "residual_soft",
         ["--model.quantizer.level.init_args.anneal_steps={short_anneal}", "--trainer.max_steps={short}"],
@@ -49,11 +59,11 @@ FITS = {  # name -> overlay of fit.yaml, and options; annealing takes three quar
 WITHOUT, WITH = "hard, fitted further", "hard, fitted further with the diffusion term"
 
 
-def denoising(fitted: dict[str, Quantizer], backbone: Backbone, data: list[Clip]) -> list[str]:
-    """The table of the diffusion term, and what follows from it."""
-    ways: dict[str, Apply] = {"nothing quantised": lambda z: (z, None)}
-    ways |= {name: prefix(fitted[name], 1) for name in ("hard", WITHOUT, WITH)}
-    errors = {name: denoising_errors(way, backbone, data) for name, way in ways.items()}
+def compare_denoising(fitted: dict[str, Quantizer], backbone: Backbone, data: list[Clip]) -> list[str]:
+    """The table of the diffusion term, and sentences about its differences."""
+    methods: dict[str, Apply] = {"nothing quantised": lambda z: (z, None)}
+    methods |= {name: keep_levels(fitted[name], 1) for name in ("hard", WITHOUT, WITH)}
+    errors = {name: denoising_errors(method, backbone, data) for name, method in methods.items()}
     of_kind = {kind: np.array([clip.kind == kind for clip in data]) for kind in dict.fromkeys(c.kind for c in data)}
     of_kind["all"] = np.ones(len(data), dtype=bool)
     lines = ["The UNet's denoising error on quantised validation latents:", ""]
@@ -66,15 +76,15 @@ def denoising(fitted: dict[str, Quantizer], backbone: Backbone, data: list[Clip]
         for kind, chosen in of_kind.items():
             if kind == "all" or than == WITHOUT:
                 lines.append(f"- {kind}: {difference(WITH, errors[WITH][chosen], than, errors[than][chosen])}")
-    clean, without, having = (errors[name].mean() for name in ("nothing quantised", WITHOUT, WITH))
+    clean, without, with_term = (errors[name].mean() for name in ("nothing quantised", WITHOUT, WITH))
     if without > clean:
-        said = f"Of what quantisation costs, the term takes {(without - having) / (without - clean):.1%} back."
+        values = f"Of what quantisation costs, the term takes {(without - with_term) / (without - clean):.1%} back."
     else:
-        said = "Quantised latents are easier to denoise than what they were made of: there is no cost to take back."
-    return [*lines, "", said]
+        values = "Quantised latents are easier to denoise than what they were made of: there is no cost to take back."
+    return [*lines, "", values]
 
 
-def closed(rows: dict[tuple[str, int], Row], ceiling: Row, name: str) -> str:
+def describe_gap(rows: dict[tuple[str, int], Row], ceiling: Row, name: str) -> str:
     """A sentence: how much of the gap between one level and the ceiling the most levels close."""
     one, most = rows[name, 1], rows[name, LEVELS[-1]]
     dB = (one.mel_db - most.mel_db) / (one.mel_db - ceiling.mel_db)
@@ -84,10 +94,10 @@ def closed(rows: dict[tuple[str, int], Row], ceiling: Row, name: str) -> str:
     )
 
 
-def table(args: argparse.Namespace) -> str:
+def build_table(args: argparse.Namespace) -> str:
     backbone = load(args.backbone)
     fitted = {name: fit(name, overlay, options, backbone, args) for name, (overlay, options) in FITS.items()}
-    data = clips(args.corpus, backbone, args.per_kind)
+    data = load_clips(args.corpus, backbone, args.per_kind)
     ceiling, rows = measure(lambda z: (z, None), backbone, data, 1), {}
     lines = [
         "| quantizer | levels | validation error | mel error (dB) | usage | perplexity | kbps |",
@@ -99,10 +109,13 @@ def table(args: argparse.Namespace) -> str:
             mixed = measure(lambda z, q=quantizer: (q(z).z, None), backbone, data, 1)
             lines.append(f"| {name}: mixtures | 1 | {mixed} |")
         for levels in LEVELS if quantizer.num_quantizers > 1 else (1,):
-            rows[name, levels] = measure(prefix(quantizer, levels), backbone, data, quantizer.codebook_size)
+            rows[name, levels] = measure(keep_levels(quantizer, levels), backbone, data, quantizer.codebook_size)
             lines.append(f"| {name} | {levels} | {rows[name, levels]} |")
-    lines += ["", *(closed(rows, ceiling, name) for name, quantizer in fitted.items() if quantizer.num_quantizers > 1)]
-    lines += ["", *denoising(fitted, backbone, data)]
+    lines += [
+        "",
+        *(describe_gap(rows, ceiling, name) for name, quantizer in fitted.items() if quantizer.num_quantizers > 1),
+    ]
+    lines += ["", *compare_denoising(fitted, backbone, data)]
     lines += [
         "",
         f"{len(data)} validation clips of at most {SECONDS:g} s; {args.steps} steps a fit (second fits "
@@ -114,7 +127,7 @@ def table(args: argparse.Namespace) -> str:
 def fit(name: str, overlay: str, options: list[str], backbone: Backbone, args: argparse.Namespace) -> Quantizer:
     folder = args.runs / name.replace(", ", "_").replace(" ", "_")
     short = max(1, args.steps // 4)
-    said = {
+    values = {
         "hard": args.runs / "hard" / "codebook",
         "anneal": args.steps * 3 // 4,
         "half": max(1, args.steps // 2),
@@ -127,10 +140,10 @@ def fit(name: str, overlay: str, options: list[str], backbone: Backbone, args: a
              f"--model.backbone={args.backbone}", f"--trainer.default_root_dir={folder}", "--model.listen_every=0",
              f"--trainer.max_steps={args.steps}", f"--trainer.val_check_interval={short}",
              *([f"--data.cache_dir={args.cache_dir}"] if args.cache_dir else []),
-             *(option.format(**said) for option in options)]
+             *(option.format(**values) for option in options)]
         )  # fmt: skip
     codebook = load_codebook(folder / "codebook")
-    codebook.check(backbone)  # one that an earlier run left may be of other weights
+    codebook.check(backbone)  # a codebook of an earlier run may belong to other weights
     return codebook.quantizer
 
 
@@ -145,6 +158,6 @@ if __name__ == "__main__":
     parser.add_argument("--per_kind", type=int, default=16, help="clips of each kind")
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
-    text = table(arguments)
+    text = build_table(arguments)
     print(text)
     fill(arguments.page, "benchmarks.quantizers", text)

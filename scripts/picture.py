@@ -1,4 +1,4 @@
-"""Draw the README's picture: a recording, what the verbs make of it, and their figures.
+"""Draw the README's picture: spectrograms of a recording and of five results, with their metrics.
 
 python scripts/picture.py            # writes docs/transform.png
 """
@@ -22,8 +22,8 @@ from ddcm.pipeline import DDCMPipeline
 from ddcm.runtime.files import write_atomically
 
 N_FFT, HOP, ROWS = 1024, 64, 240
-LOWEST, HIGHEST = 60, 8000  # Hz: under it is only the recording's hum
-RANGE_DB = (-75, 0)  # under the input's loudest point
+LOWEST, HIGHEST = 60, 8000  # Hz: below 60 Hz the recording has only hum
+RANGE_DB = (-75, 0)  # 0 dB is the input's loudest point
 TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
 TRANSFORMS = ((0.3, ""), (0.5, "game music, menu"), (0.7, "a drum loop"))
 PAPER, INK, FAINT = "#fbfaf8", "#22212a", "#77747f"
@@ -32,17 +32,17 @@ PAPER, INK, FAINT = "#fbfaf8", "#22212a", "#77747f"
 @dataclass
 class Panel:
     title: str
-    said: str
+    caption: str
     audio: torch.Tensor
     """(S,) at 16 kHz, at the input's level."""
 
 
-def panels(pipe: DDCMPipeline, audio: torch.Tensor, steps: int | None) -> list[Panel]:
-    """The input and five others; ``steps`` for the diffusion instead of each verb's own."""
+def make_panels(pipe: DDCMPipeline, audio: torch.Tensor, steps: int | None) -> list[Panel]:
+    """The input and five results. ``steps`` replaces the denoising steps of each verb."""
     data = pipe.compress(audio, SAMPLE_RATE, kbps=1.0, steps=steps)
     rate, decoded = len(data) * 8 / 1000 / (len(audio) / SAMPLE_RATE), pipe.decompress(data).audio
     rebuilt = pipe.reconstruct(audio, SAMPLE_RATE, vocoder="refined").audio
-    found = [
+    result = [
         Panel("input", f"{len(audio) / SAMPLE_RATE:.1f} s of 16 kHz audio", audio),
         Panel("reconstruct", f"mel → VAE → mel → vocoder, {log_mel_mae_db(audio, rebuilt):.1f} dB off", rebuilt),
         Panel(
@@ -53,15 +53,14 @@ def panels(pipe: DDCMPipeline, audio: torch.Tensor, steps: int | None) -> list[P
     ]
     for strength, prompt in TRANSFORMS:
         out = pipe.transform(audio, SAMPLE_RATE, prompt=prompt, strength=strength, steps=steps).audio
-        said = f"“{prompt}”" if prompt else "no prompt"
+        caption = f"“{prompt}”" if prompt else "no prompt"
         correlation = f"correlation {log_mel_corr(audio, out):.2f}"
-        found.append(Panel(f"transform, strength {strength:g}", f"{said}, {correlation}", out))
-    return found
+        result.append(Panel(f"transform, strength {strength:g}", f"{caption}, {correlation}", out))
+    return result
 
 
 def spectrogram(audio: torch.Tensor, loudest: float | None = None) -> tuple[np.ndarray, float]:
-    """Audio (S,) -> decibels (ROWS, frames), rows even on the mel scale, and the loudest magnitude, which 0 dB
-    stands for."""
+    """Audio (S,) -> decibels (ROWS, frames), rows evenly spaced on the mel scale, and the magnitude that is 0 dB."""
     window = torch.hann_window(N_FFT)
     magnitude = torch.stft(audio.float(), N_FFT, HOP, window=window, return_complex=True).abs()
     loudest = float(magnitude.max()) if loudest is None else loudest
@@ -73,7 +72,7 @@ def spectrogram(audio: torch.Tensor, loudest: float | None = None) -> tuple[np.n
 
 
 def draw(path: Path, shown: list[Panel]) -> None:
-    """A sheet of two rows with shared axes and one scale of colour, whole or not at all."""
+    """Write the panels in two rows with shared axes and one colour scale."""
     seconds = len(shown[0].audio) / SAMPLE_RATE
     sheet = figure.Figure(figsize=(12.4, 5.9), layout="constrained", dpi=110, facecolor=PAPER)
     sheet.get_layout_engine().set(w_pad=0.08, h_pad=0.1, wspace=0.02, hspace=0.04)
@@ -86,7 +85,7 @@ def draw(path: Path, shown: list[Panel]) -> None:
             extent=(0, seconds, 0, 1), interpolation="bilinear",
         )  # fmt: skip
         axis.set_title(panel.title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=20)
-        axis.text(0, 1.025, panel.said, transform=axis.transAxes, fontsize=9.5, color=FAINT, va="bottom")
+        axis.text(0, 1.025, panel.caption, transform=axis.transAxes, fontsize=9.5, color=FAINT, va="bottom")
         axis.tick_params(colors=FAINT, labelsize=9, length=3)
         for edge in axis.spines.values():
             edge.set_visible(False)
@@ -98,18 +97,18 @@ def draw(path: Path, shown: list[Panel]) -> None:
     for axis in axes[1]:
         axis.set_xlabel("time (s)", color=FAINT, fontsize=9.5)
     bar = sheet.colorbar(image, ax=axes, fraction=0.018, pad=0.012, aspect=45)
-    bar.set_label("dB under the input's loudest point", color=FAINT, fontsize=9.5)
+    bar.set_label("dB below the input's loudest point", color=FAINT, fontsize=9.5)
     bar.ax.tick_params(colors=FAINT, labelsize=9, length=3)
     bar.outline.set_visible(False)
     drawn = io.BytesIO()
     sheet.savefig(drawn, format="png")
     with write_atomically(path) as temporary:
-        few = Image.open(drawn).convert("RGB").quantize(palette=_palette(), dither=Image.Dither.NONE)
-        few.save(temporary, "PNG", optimize=True)
+        reduced = Image.open(drawn).convert("RGB").quantize(palette=_palette(), dither=Image.Dither.NONE)
+        reduced.save(temporary, "PNG", optimize=True)
 
 
 def _palette() -> Image.Image:
-    """256 colours, which make the file half as large: of the scale, and from ink to paper for the letters' edges."""
+    """256 colours, which halve the file size: those of the scale, and from ink to paper for the edges of letters."""
     shades = [*colormaps["magma"](np.linspace(0, 1, 208))[:, :3]]
     for ink in (INK, FAINT):
         shades += [*np.linspace(to_rgb(ink), to_rgb(PAPER), 24)]
@@ -135,5 +134,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("docs/transform.png"))
     args = parser.parse_args()
     pipeline = DDCMPipeline.from_pretrained(args.backbone, args.codebook)
-    draw(args.out, panels(pipeline, read_audio(args.audio), args.steps))
+    draw(args.out, make_panels(pipeline, read_audio(args.audio), args.steps))
     print(args.out)

@@ -1,10 +1,10 @@
-"""Run the commands of docs/tutorial.md, one after the other, and put what they print under them.
+"""Run the commands of docs/tutorial.md in order, and write their output under them.
 
-    python scripts/tutorial.py            # in this environment, without the setting up
+    python scripts/tutorial.py            # in this environment, without the setup
     python scripts/tutorial.py --fresh    # all of it: clone, new environment, install (minutes)
-    python scripts/tutorial.py --keep     # only run: the page stays as it is
+    python scripts/tutorial.py --keep     # only run them; do not change the page
 
-Runs in a temporary folder, with the project's files linked into it.
+Commands run in a temporary folder with links to the project's files.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ NOTICES = re.compile(  # Lightning's table of the module, its bar, its tips
 LEFT_OUT = {"runs", "out", ".git", ".venv"}
 
 
-def steps(page: str) -> list[re.Match]:
-    """Every block of commands, the setting up first, each with the output under it."""
+def find_steps(page: str) -> list[re.Match]:
+    """Every block of commands, the setup first, with the output under it."""
     return list(STEP.finditer(page))
 
 
-def commands(page: str) -> list[str]:
+def list_commands(page: str) -> list[str]:
     """Every command of the page."""
-    return [line for step in steps(page) for line in step["commands"].splitlines()]
+    return [line for step in find_steps(page) for line in step["commands"].splitlines()]
 
 
-def linked(folder: Path) -> None:
-    """The project's files in ``folder``, so that what commands write lies there and not among them."""
+def link_project(folder: Path) -> None:
+    """Link the project's files into ``folder``, so that commands write there and not into the project."""
     for entry in ROOT.iterdir():
         if entry.name not in LEFT_OUT:
             (folder / entry.name).symlink_to(entry)
 
 
 def run(blocks: list[str], folder: Path, environment: dict[str, str]) -> list[str]:
-    """One shell for all blocks, because they change folder and environment; what each printed to stdout.
+    """The standard output of each block. One shell runs all of them, because they change folder and environment.
 
     Raises:
         SystemExit: a command failed.
@@ -58,15 +58,15 @@ def run(blocks: list[str], folder: Path, environment: dict[str, str]) -> list[st
 
 
 def clean(printed: str) -> str:
-    """Without progress bars, which overwrite their line, and without Lightning's notices."""
+    """The text without progress bars, which overwrite their line, and without Lightning's notices."""
     lines = [line.rpartition("\r")[2].rstrip() for line in printed.splitlines()]
     return "".join(f"{line}\n" for line in lines if not NOTICES.search(line))
 
 
-def filled(page: str, outputs: list[str]) -> str:
-    """The page with the outputs in its text blocks; a step that has none must not print."""
+def fill_outputs(page: str, outputs: list[str]) -> str:
+    """The page with the outputs in its text blocks. A step without a text block must print nothing."""
     parts, at = [], 0
-    for step, output in zip(steps(page), outputs, strict=True):
+    for step, output in zip(find_steps(page), outputs, strict=True):
         parts.append(page[at : step.start()])
         block = f"```bash\n{step['commands']}```\n"
         if step["output"] is not None:
@@ -80,24 +80,24 @@ def filled(page: str, outputs: list[str]) -> str:
 
 def main(fresh: bool, keep: bool) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    blocks = [step["commands"] for step in steps(page)]
+    blocks = [step["commands"] for step in find_steps(page)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = os.environ | {"DDCM_CACHE": f"{name}/cache"}
         if fresh:
             outputs = run([block.replace("URL", str(ROOT)) for block in blocks], folder, environment)
         else:
-            linked(folder)
+            link_project(folder)
             environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
             outputs = ["", *run(blocks[1:], folder, environment)]
     if not keep:
-        PAGE.write_text(filled(page, outputs), encoding="utf-8")
+        PAGE.write_text(fill_outputs(page, outputs), encoding="utf-8")
         print(PAGE.relative_to(ROOT))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fresh", action="store_true", help="also clone, make an environment and install")
-    parser.add_argument("--keep", action="store_true", help="leave the page as it is")
+    parser.add_argument("--fresh", action="store_true", help="also clone, create an environment and install")
+    parser.add_argument("--keep", action="store_true", help="do not change the page")
     args = parser.parse_args()
     main(args.fresh, args.keep)

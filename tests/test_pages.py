@@ -34,7 +34,7 @@ def test_every_command_is_understood(line, tmp_path):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where commands run as in the project's folder; what they write, recipes included, is gone afterwards."""
-    runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["linked"](tmp_path)
+    runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["link_project"](tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ddcm.evaluation.folder.installed", dict)  # other people's metrics take seconds
     before = dict(RECIPES)
@@ -70,7 +70,7 @@ def test_the_tutorial_runs_and_is_short(folder):
 
 
 def test_every_step_of_the_tutorial_shows_what_it_printed():
-    steps = runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["steps"](TUTORIAL.read_text(encoding="utf-8"))
+    steps = runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["find_steps"](TUTORIAL.read_text(encoding="utf-8"))
     shown = [step["output"] for step in steps if step["output"] is not None]
     assert len(shown) == 4 and all(len(output.splitlines()) > 3 for output in shown)
 

@@ -20,7 +20,10 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
         name: a diffusers folder, a hub name such as ``cvssp/audioldm2-music`` (only the components that are needed
             are downloaded, into the hub's cache), ``module:Class`` of one's own, which is imported and called with
             all of the following, or ``tiny`` (random weights, for tests).
-        device, dtype, heads: see ``FrozenBackbone``, and ``options`` there (``vae_dtype``, ``null``, ``compiled``).
+        device: as for ``FrozenBackbone``, and so are the following.
+        dtype: of the UNet.
+        heads: ``hub`` or ``original``.
+        options: ``vae_dtype``, ``null`` and ``compiled``.
 
     Raises:
         UserError: not found, or not an AudioLDM2.

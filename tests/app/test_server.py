@@ -15,8 +15,8 @@ import pytest
 import soundfile
 import torch
 
-from ddcm.app.settings import Limits
 from ddcm.app.sessions import Sessions
+from ddcm.app.settings import Limits
 from ddcm.audio.files import encode_wav, read_audio, write_audio
 from ddcm.backbone.tiny import tiny_backbone
 from ddcm.cli.main import main
