@@ -6,7 +6,11 @@ from shutil import copytree, rmtree
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-DATA = ("checkpoints", "configs", "examples")  # copied into ddcm/data, where ddcm.runtime.files.resolve_shipped finds them
+DATA = (
+    "checkpoints",
+    "configs",
+    "examples",
+)  # copied into ddcm/data, where ddcm.runtime.files.resolve_shipped finds them
 
 
 class BuildWithData(build_py):

@@ -1,7 +1,7 @@
-"""Fitted codebooks on disk: an exported folder for everyone, or a Lightning checkpoint as training left it.
+"""Fitted codebooks on disk: an exported folder, or a Lightning checkpoint.
 
-An exported folder holds ``config.json`` (what it is and which latent space it belongs to), ``model.safetensors``
-and a short model card. Neither form ever unpickles anything but tensors and plain containers.
+An exported folder has ``config.json`` (the quantizer and its latent space), ``model.safetensors`` and a short model
+card. Only tensors and plain containers are unpickled from a checkpoint.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from ddcm.runtime.files import download, is_hub_name, resolve_shipped, write_ato
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-PREFIX = "quantizer."  # of its weights' names in a Lightning checkpoint
-MOST = 1 << 20  # bytes of config.json
+PREFIX = "quantizer."  # of the weights' names in a Lightning checkpoint
+MOST = 1 << 20  # bytes of config.json that are read
 DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError,
            ArithmeticError, AssertionError, OSError, MemoryError, struct.error)  # fmt: skip
-"""What readers of a damaged or hostile file raise."""
+"""Errors that readers of a damaged or hostile file raise."""
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """A fitted quantizer in eval mode, and the latent space that it belongs to."""
+    """A fitted quantizer in eval mode, and its latent space."""
 
     quantizer: Quantizer
     backbone_name: str
-    """What the backbone was called where the codebook was fitted: for messages, not for comparison."""
+    """Name of the backbone in the fit: for messages, not for comparison."""
     latent_digest: str
     """``Backbone.latent_digest`` of the latents it was fitted on."""
     config: dict[str, Any]
     """All of config.json."""
 
     def check(self, backbone) -> None:
-        """Refuse a backbone with other latents: the codes would be noise.
+        """Refuse a backbone with another latent space, which would decode the codes to noise.
 
         Args:
             backbone: a ``ddcm.backbone.Backbone``.
@@ -95,7 +95,7 @@ class Codebook:
 
 
 def describe(quantizer: Quantizer, backbone_name: str, latent_digest: str, mel_spec: dict) -> dict[str, Any]:
-    """What config.json and Lightning checkpoints say about a codebook: JSON-able, nothing to unpickle."""
+    """The entries of config.json, also kept in Lightning checkpoints: JSON-able, nothing to unpickle."""
     return {
         "format": FORMAT,
         "quantizer": to_spec(quantizer),
@@ -108,7 +108,7 @@ def describe(quantizer: Quantizer, backbone_name: str, latent_digest: str, mel_s
 def save_codebook(
     folder: str | Path, quantizer: Quantizer, backbone_name: str, latent_digest: str, mel_spec: dict, extra: dict
 ) -> None:
-    """Export a quantizer. ``extra`` (measured figures of the fit, say) is kept under ``fit`` in config.json."""
+    """Export a quantizer. ``extra``, such as metrics of the fit, is kept under ``fit`` in config.json."""
     config = {**describe(quantizer, backbone_name, latent_digest, mel_spec), "fit": extra}
     Codebook(quantizer, backbone_name, latent_digest, config).save_pretrained(folder)
 
@@ -155,7 +155,7 @@ def _from_lightning(path: Path) -> Codebook:
     refused = f"{path} is damaged, holds more than tensors, or is no checkpoint of python train.py fit: refused"
     try:
         with open(path, "rb") as file:
-            if file.read(4) != b"PK\3\4":  # as all have been for years; older pickles would come to other readers
+            if file.read(4) != b"PK\3\4":  # torch reads other files as plain pickles
                 raise UserError(refused)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         config = checkpoint["ddcm"]
@@ -182,8 +182,8 @@ def _build(source: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor
 
 
 def _card(codebook: Codebook) -> str:
-    quantizer, figures = codebook.config["quantizer"], codebook.config.get("fit", {})
-    rows = "\n".join(f"| {key} | {value:.6g} |" for key, value in figures.items() if isinstance(value, int | float))
+    quantizer, metrics = codebook.config["quantizer"], codebook.config.get("fit", {})
+    rows = "\n".join(f"| {key} | {value:.6g} |" for key, value in metrics.items() if isinstance(value, int | float))
     return f"""---
 library_name: ddcm
 tags: [audio, vector-quantization, audioldm2]

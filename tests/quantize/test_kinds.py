@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer, SoftQuantizer
 from ddcm.quantize.base import to_cells
+from ddcm.quantize.hard import rotate, straight_through
 from ddcm.quantize.kmeans import find_nearest, kmeans
 from ddcm.quantize.mixture import CHUNK, mixture
-from ddcm.quantize.vector import rotate, straight_through
 from tests.quantize.test_base import clusters, fitted, rand
 
 seeds = st.integers(0, 2**31)

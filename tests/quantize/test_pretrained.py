@@ -12,6 +12,7 @@ from ddcm.cli.info import inspect
 from ddcm.errors import UserError
 from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer
 from ddcm.quantize.pretrained import Codebook, describe, load_codebook, save_codebook
+from ddcm.quantize.spec import from_spec, rename_options, to_spec
 
 MEL = tiny_backbone().mel_spec.to_dict()
 
@@ -161,3 +162,27 @@ def test_push_to_hub_uploads_what_from_pretrained_reads(folder, monkeypatch, tmp
     assert again.config == codebook.config
     assert torch.equal(again.quantizer.codebook, codebook.quantizer.codebook)
     assert codebook.latent_digest in (tmp_path / "uploaded" / "README.md").read_text()
+
+
+OLDER = {
+    "class": "ResidualQuantizer",
+    "config": {"levels": 2, "level": {"class": "HardQuantizer", "config": {"codebook_size": 4, "revive_below": 0.5}}},
+}
+
+
+def test_options_of_version_0_1_are_read_under_their_former_names():
+    quantizer = from_spec(OLDER)
+    assert quantizer.num_quantizers == 2 and quantizer.stack[1].threshold_usage_ratio == 0.5
+    assert rename_options(to_spec(quantizer)) == to_spec(quantizer)
+    with pytest.raises(ValueError, match="not those of"):  # the bound holds under the former names, too
+        from_spec({"class": "ResidualQuantizer", "config": {"levels": 1 << 30}}, numbers=1000)
+
+
+def test_options_of_other_classes_keep_their_names():
+    configuration = {
+        "model": {"quantizer": {"class_path": "mine.Quantizer", "init_args": {"levels": 3}}},
+        "trainer": {"callbacks": [{"class_path": "ddcm.quantize.ResidualQuantizer", "init_args": {"levels": 3}}]},
+    }
+    renamed = rename_options(configuration)
+    assert renamed["model"] == configuration["model"]
+    assert renamed["trainer"]["callbacks"][0]["init_args"] == {"num_quantizers": 3}
