@@ -173,7 +173,7 @@ def test_early_stopping_on_the_named_metric(fit):
 def test_temperature_is_logged_and_residual_levels_are_exported(fit):
     level = "--model.quantizer.level"
     folder = fit(
-        "run", "--model.quantizer=ddcm.quantize.ResidualQuantizer", "--model.quantizer.num_quantizers=2",
+        "run", "--model.quantizer=ddcm.quantize.ResidualQuantizer", "--model.quantizer.levels=2",
         f"{level}=ddcm.quantize.SoftQuantizer", f"{level}.init_args.codebook_size=16", "--trainer.max_steps=10",
         "--trainer.val_check_interval=5",
     )  # fmt: skip
