@@ -31,11 +31,11 @@ from ddcm.backbone.tiny import tiny_backbone  # noqa: E402
 from ddcm.fit.data.cache import encode_all  # noqa: E402
 from ddcm.fit.data.manifest import read_manifest, split_entries  # noqa: E402
 from ddcm.fit.data.module import Windows  # noqa: E402
-from ddcm.fit.data.sampler import TrainStream  # noqa: E402
+from ddcm.fit.data.sampler import ShuffledOrder, TrainStream  # noqa: E402
 from ddcm.fit.data.shards import (  # noqa: E402
-    file_facts,
     open_folder,
     plan_shards,
+    read_status,
 )
 
 AUDIO_BYTES, FRAMES, FRAME_BYTES = 320_044, 250, 2 * 8 * 16
@@ -56,7 +56,8 @@ def make_clips(folder: Path, count: int) -> None:
 
 def make_shards(folder: Path, cache_dir: Path) -> None:
     entries = read_manifest(folder)
-    names, bounds = plan_shards(entries, file_facts(entries))
+    plan = plan_shards(entries, read_status(entries))
+    names, bounds = plan.names, plan.bounds
     shards = open_folder(cache_dir, tiny_backbone())
     for name, files in zip(names, (bounds[1:] - bounds[:-1]).tolist(), strict=True):
         with open(shards / f"{name}.f16", "wb") as file:
@@ -85,7 +86,7 @@ def main(count: int) -> None:
         splits = split_entries(entries)
         windows = Windows(latents, entries, splits["train"], 64)
         lap(f"split, cut into {len(windows):,} windows")
-        stream = TrainStream(windows, 16, seed=0)
+        stream = TrainStream(windows, ShuffledOrder(len(windows), 16, seed=0))
         next(stream)
         lap("first batch (an epoch's order)")
         for _ in range(1000):

@@ -123,9 +123,7 @@ def each(jobs: list[Job], do: Callable[[Job, OnStep], Done], record: Record | No
     """``do(job, on_step)`` for this process's share of the jobs, which writes the target; failures as ``run``."""
     mine, of = _mine(jobs), sum(not job.done for job in jobs)
     failures: list[str] = []
-    quiet = (
-        True if launcher.is_child() or distributed.rank() else None
-    )  # one bar for all: the parent's, or that of rank 0
+    quiet = True if distributed.rank() else None  # rank 0 shows the progress of all
     with tqdm(mine, total=of, unit="file", disable=quiet) as bar:
         for job in bar:
             name = to_one_line(str(job.source))

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         words.append(arguments.verb)
         given = arguments[arguments.verb]
-        code = as_processes(given, argv)
+        code = as_processes(main, given, argv)
         return VERBS[arguments.verb](given) if code is None else code
 
     return run_to_exit_code(lambda: " ".join(words), work, speaks)

@@ -52,10 +52,8 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def as_processes(arguments: Any, argv: Sequence[str] | None) -> int | None:
-    """The exit code of all processes where this one only starts them; None where it does the work itself."""
-    if launcher.is_child():
-        launcher.leave_with_parent()
+def as_processes(main: launcher.Main, arguments: Any, argv: Sequence[str] | None) -> int | None:
+    """Run ``main`` in the processes that ``--devices`` asks for; the exit code, or None if this process is one."""
     if "devices" not in arguments:
         return None
     devices, num_nodes = arguments.devices, arguments.num_nodes
@@ -64,8 +62,7 @@ def as_processes(arguments: Any, argv: Sequence[str] | None) -> int | None:
         return None
     since, world = time.time(), devices * num_nodes
     command = list(sys.argv[1:] if argv is None else argv)
-    with _Bar() as bar:
-        code = launcher.run(command, ranks, world, arguments.out, lambda: bar.show(Path(arguments.out), since))
+    code = launcher.run(main, command, ranks, world, arguments.out)
     done = run_log.rows(Path(arguments.out), since)
     failed = sum(row["status"] != "written" for row in done)
     if failed:
@@ -76,25 +73,3 @@ def as_processes(arguments: Any, argv: Sequence[str] | None) -> int | None:
 def speaks() -> bool:
     """Whether this process says what all processes would: of those that one command started, the first does."""
     return not launcher.is_child() or read_local_rank()[0] == 0
-
-
-class _Bar:
-    """Files done over all processes, as their records say."""
-
-    def __enter__(self) -> _Bar:
-        from tqdm import tqdm
-
-        self._bar = tqdm(unit="file", disable=None)
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._bar.close()
-
-    def show(self, folder: Path, since: float) -> None:
-        if self._bar.disable:
-            return
-        found = run_log.rows(folder, since)
-        if found:
-            self._bar.total = found[-1]["of"]
-            self._bar.set_description(Path(max(found, key=lambda row: row["finished"])["file"]).name)
-        self._bar.update(len(found) - self._bar.n)

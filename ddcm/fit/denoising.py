@@ -1,29 +1,33 @@
-"""How hard quantised latents are for the frozen diffusion model: an optional term of the loss, and its measure."""
+"""How well the frozen diffusion model denoises quantised latents: an optional loss term, and a validation metric."""
 
 from __future__ import annotations
 
 import torch
 
 from ddcm.backbone import Backbone
-from ddcm.runtime.distributed import rank, sum_over_ranks, world_size
+from ddcm.runtime.distributed import rank, world_size
 
-GOLDEN = 0.6180339887498949  # its multiples fill [0, 1) evenly, however many there are
+GOLDEN = 0.6180339887498949  # the fractional parts of its multiples fill [0, 1) evenly (additive recurrence)
 
 
-def clear_timesteps(alphas_cumprod: torch.Tensor) -> int:
-    """How many timesteps, from 0 up, have at least as much signal as noise in x (abar >= 1/2).
+def count_clear_timesteps(alphas_cumprod: torch.Tensor) -> int:
+    """Number of timesteps, from 0 up, with at least as much signal as noise in x (abar >= 1/2).
 
-    Only there is quantisation seen: further up the noise drowns it, and the UNet makes the same error whatever the
-    atoms are. Of AudioLDM2's 1000 timesteps these are the first 250 or so.
+    Only there does quantisation matter: above, the noise hides it and the UNet's error is the same for all atoms.
+    AudioLDM2 has about 250 such timesteps of 1000.
     """
     return max(1, int((alphas_cumprod >= 0.5).sum()))
 
 
 def denoising_error(backbone: Backbone, z: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Of the UNet without a prompt, for each sample of z (B, C, L, F): mean |eps(x, t) - noise|^2, (B,).
+    """Error of the UNet without a prompt, mean |eps(x, t) - noise|^2 of each sample: (B,).
 
-    x = sqrt(abar) z + sqrt(1 - abar) noise, for timesteps t (B,). Latents that the model finds likely give a small
-    error. Gradients go to z.
+    x = sqrt(abar) z + sqrt(1 - abar) noise (DDPM, arXiv 2006.11239, equation 4). Gradients go to z.
+
+    Args:
+        z: (B, C, L, F).
+        t: (B,), timesteps.
+        noise: (B, C, L, F), standard normal.
     """
     abar = backbone.alphas_cumprod.cpu()[t].to(z)[:, None, None, None]
     x = abar.sqrt() * z + (1 - abar).sqrt() * noise.to(z)
@@ -33,51 +37,26 @@ def denoising_error(backbone: Backbone, z: torch.Tensor, t: torch.Tensor, noise:
 
 
 def diffusion_loss(backbone: Backbone, z: torch.Tensor, seed: int) -> torch.Tensor:
-    """The mean of ``denoising_error`` at random clear timesteps, with gradients to z (B, C, L, F).
+    """Mean ``denoising_error`` of z (B, C, L, F) at random clear timesteps. Gradients go to z.
 
-    Each sample of all ranks has a timestep of its own, one from each of as many equal ranges, which varies less than
-    free draws. Timesteps and noise come from ``seed`` on the CPU, so a step can be repeated; ranks take their share
-    as they do of a batch, so several are one with the larger batch.
+    Timesteps are stratified: the samples of all ranks draw from as many equal ranges, one each. Timesteps and noise
+    come from ``seed`` on the CPU, so a step can be repeated. Ranks share them out as they do a batch, so several ranks
+    compute the loss of one rank with the larger batch.
     """
     generator, total = torch.Generator().manual_seed(seed % 2**63), len(z) * world_size()
-    place = (torch.arange(total) + torch.rand(total, generator=generator)) / total
-    t = (place * clear_timesteps(backbone.alphas_cumprod)).long()
+    position = (torch.arange(total) + torch.rand(total, generator=generator)) / total
+    t = (position * count_clear_timesteps(backbone.alphas_cumprod)).long()
     noise = torch.randn(total, *z.shape[1:], generator=generator)
-    mine = slice(rank(), None, world_size())
-    return denoising_error(backbone, z, t[mine], noise[mine]).mean()
+    own = slice(rank(), None, world_size())
+    return denoising_error(backbone, z, t[own], noise[own]).mean()
 
 
 def fixed_errors(backbone: Backbone, z: torch.Tensor, numbers: list[int]) -> torch.Tensor:
-    """``denoising_error`` (B,) of z at clear timesteps that depend on the samples' numbers alone, as the noise does.
+    """``denoising_error`` (B,) of z at clear timesteps, with timestep and noise fixed by each sample's number.
 
-    So two codebooks are compared sample by sample, and the difference is theirs.
+    So two codebooks are compared under the same timesteps and noise.
     """
-    last = clear_timesteps(backbone.alphas_cumprod)
-    t = torch.tensor([int(number * GOLDEN % 1 * last) for number in numbers])
+    clear = count_clear_timesteps(backbone.alphas_cumprod)
+    t = torch.tensor([int(number * GOLDEN % 1 * clear) for number in numbers])
     noise = [torch.randn(z.shape[1:], generator=torch.Generator().manual_seed(number)) for number in numbers]
     return denoising_error(backbone, z, t, torch.stack(noise))
-
-
-class DenoisingTally:
-    """``fixed_errors`` over validation batches and ranks.
-
-    Args:
-        windows: of each batch that are denoised: a pass of the UNet costs more than all the rest of a validation.
-    """
-
-    def __init__(self, backbone: Backbone, windows: int):
-        self.backbone, self.windows = backbone, windows
-        self.sums = torch.zeros(2, dtype=torch.float64, device=backbone.device)  # of errors, of windows
-
-    @torch.no_grad()
-    def add(self, z: torch.Tensor, batch_index: int) -> None:
-        """Quantised z (B, C, L, F) of this rank's batch number ``batch_index``."""
-        z = z[: self.windows]
-        first = batch_index * self.windows
-        errors = fixed_errors(self.backbone, z, [(first + i) * world_size() + rank() for i in range(len(z))])
-        self.sums += torch.stack([errors.double().sum(), self.sums.new_tensor(len(z))])
-
-    def figures(self) -> dict[str, float]:
-        """Every rank has to call it."""
-        sum_over_ranks(self.sums)
-        return {"denoising_error": float(self.sums[0] / self.sums[1].clamp(min=1))}

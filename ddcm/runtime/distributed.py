@@ -35,6 +35,11 @@ def world_size() -> int:
     return read_launched_rank()[1]
 
 
+def group_rank() -> tuple[int, int]:
+    """(rank, number of ranks) of the process group; (0, 1) without one, whatever launched this process."""
+    return (td.get_rank(), td.get_world_size()) if active() else (0, 1)
+
+
 def sum_over_ranks(*tensors: torch.Tensor) -> None:
     """Add each tensor up over all ranks, in place. One process: nothing to do."""
     if active():

@@ -5,8 +5,9 @@ import torch
 
 pytest.importorskip("lightning")
 
-from ddcm.fit import denoising
-from ddcm.fit.denoising import DenoisingTally, clear_timesteps, denoising_error, diffusion_loss, fixed_errors
+from ddcm.fit import denoising, metrics
+from ddcm.fit.denoising import count_clear_timesteps, denoising_error, diffusion_loss, fixed_errors
+from ddcm.fit.metrics import DenoisingError
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +16,9 @@ def z():
 
 
 def test_timesteps_end_where_noise_outweighs_the_signal(tiny):
-    last = clear_timesteps(tiny.alphas_cumprod)
+    last = count_clear_timesteps(tiny.alphas_cumprod)
     assert tiny.alphas_cumprod[last - 1] >= 0.5 > tiny.alphas_cumprod[last] and 200 < last < 300
-    assert clear_timesteps(torch.tensor([0.4, 0.1])) == 1
+    assert count_clear_timesteps(torch.tensor([0.4, 0.1])) == 1
 
 
 def test_it_is_the_error_of_the_noise(tiny, z):
@@ -38,20 +39,22 @@ def test_fixed_errors_depend_on_the_number_alone(tiny, z):
 
 def test_two_ranks_are_one_with_twice_the_windows(tiny, z, monkeypatch):
     whole = diffusion_loss(tiny, z, seed=3)
-    tally = DenoisingTally(tiny, windows=2)
+    together = DenoisingError(tiny, windows=2)
     for number in range(2):
-        tally.add(z[2 * number : 2 * number + 2], number)
-    monkeypatch.setattr(denoising, "world_size", lambda: 2)
+        together.update(z[2 * number : 2 * number + 2], number)
+    for module in (denoising, metrics):
+        monkeypatch.setattr(module, "world_size", lambda: 2)
     parts, sums = [], 0
     for rank in range(2):
-        monkeypatch.setattr(denoising, "rank", lambda rank=rank: rank)
+        for module in (denoising, metrics):
+            monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
         parts.append(float(diffusion_loss(tiny, z[rank::2], seed=3)))
-        share = DenoisingTally(tiny, windows=1)
+        share = DenoisingError(tiny, windows=1)
         for number in range(2):
-            share.add(z[rank::2][number : number + 1], number)
+            share.update(z[rank::2][number : number + 1], number)
         sums = sums + share.sums
     assert sum(parts) / 2 == pytest.approx(float(whole), rel=1e-4)
-    assert torch.allclose(sums, tally.sums, rtol=1e-4)
+    assert torch.allclose(sums, together.sums, rtol=1e-4)
 
 
 def test_gradients_reach_the_latent(tiny, z):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,19 @@ import torch
 from torch.utils.data import Dataset
 
 from ddcm.errors import UserError
-from ddcm.fit.backbone import frozen_backbone
+from ddcm.fit.backbone import load_frozen_backbone
 from ddcm.fit.data.cache import Latents, encode_all
 from ddcm.fit.data.manifest import Entry, read_manifest, split_entries
-from ddcm.fit.data.sampler import EvalBatches, TrainStream
-from ddcm.runtime.distributed import run_on_rank_zero
+from ddcm.fit.data.sampler import BatchOrder, EvalBatches, ShuffledOrder, TrainStream, split_batches
+from ddcm.runtime.distributed import group_rank, run_on_rank_zero
 from ddcm.runtime.files import cache_dir as default_cache_dir
 
 
 class Windows(Dataset):
-    """Windows of latents. Items: ``z`` (C, window, F) float32 and ``path``, the file of its first frame.
+    """Windows of latents. Items: ``z`` (C, window, F) float32 and ``path``, the file of the window's first frame.
 
-    Files are laid end to end and the whole is cut into windows, so that short files and ends of files are
-    used too and no window is padded. A window may thus pass from one file to the next; to the codebook, which
-    sees single cells, this makes no difference.
+    The files are concatenated and cut into windows, so short files and the ends of files are used and no window is
+    padded. A window may cover two files; the codebook sees single cells, so it is not affected.
     """
 
     def __init__(
@@ -36,11 +35,7 @@ class Windows(Dataset):
         self.chosen = numbers[latents.spans[numbers, 2] > 0]
         self.ends = np.cumsum(latents.spans[self.chosen, 2])
         self.window_frames = min(window_frames, int(self.ends[-1]))
-        self._shards: dict[int, np.ndarray] = {}  # opened where they are read: memory maps do not travel
-
-    @property
-    def paths(self) -> list[str]:
-        return [str(self.entries[index].path) for index in self.chosen]
+        self._shards: dict[int, np.ndarray] = {}  # opened in the process that reads: memory maps cannot be sent
 
     def __len__(self) -> int:
         return int(self.ends[-1]) // self.window_frames
@@ -49,37 +44,32 @@ class Windows(Dataset):
         """Window ``index``.
 
         Raises:
-            UserError: NaN or infinite latents, or a shard that was cut off since ``setup``; it is named.
+            UserError: NaN or infinite latents, or a shard truncated after ``setup``; the message names the shard.
         """
         begin = index * self.window_frames
-        place = first = int(np.searchsorted(self.ends, begin, side="right"))
+        position = first = int(np.searchsorted(self.ends, begin, side="right"))
         parts, wanted = [], self.window_frames
         while wanted:
-            shard, start, frames = self.latents.spans[self.chosen[place]].tolist()
-            skipped = max(0, begin - int(self.ends[place] - frames))
+            shard, start, frames = self.latents.spans[self.chosen[position]].tolist()
+            skipped = max(0, begin - int(self.ends[position] - frames))
             taken = min(wanted, frames - skipped)
             parts.append(self._read(shard, start + skipped, taken))
-            wanted, place = wanted - taken, place + 1
+            wanted, position = wanted - taken, position + 1
         z = np.concatenate(parts).astype(np.float32).transpose(1, 0, 2)  # [C, window, F]
         return {"z": torch.from_numpy(np.ascontiguousarray(z)), "path": str(self.entries[self.chosen[first]].path)}
 
     def _read(self, shard: int, start: int, frames: int) -> np.ndarray:
-        wrong = None
         try:
             if shard not in self._shards:
                 self._shards[shard] = self.latents.shard(shard)
             part = self._shards[shard][start : start + frames]
-        except (OSError, ValueError):  # no file any more, nothing in it, or half a frame
-            wrong = "missing or truncated"
-        else:
-            if len(part) < frames:
-                wrong = "truncated"
-            elif not np.isfinite(part).all():
-                wrong = "NaN or infinite latents"
-        if wrong:
-            path = self.latents.path(shard)
-            raise UserError(f"{path}: {wrong}; delete it and run again: it alone is encoded anew")
-        return part
+        except (OSError, ValueError):  # the file is gone, is empty, or ends within a frame
+            part = np.empty(0)
+        if len(part) == frames and np.isfinite(part).all():
+            return part
+        defect = "NaN or infinite latents" if len(part) == frames else "missing or truncated"
+        path = self.latents.path(shard)
+        raise UserError(f"{path}: {defect}; delete it and run again: it alone is encoded anew")
 
 
 class LatentData(L.LightningDataModule):
@@ -87,13 +77,13 @@ class LatentData(L.LightningDataModule):
 
     Args:
         root: a folder of audio (searched at every depth), or a .csv with a column ``path`` and perhaps
-            ``split`` (train, val or test). Where no split is given, one file in ten goes to validation.
+            ``split`` (train, val or test). Without a split, one file in ten goes to validation.
         backbone: hub name or folder of the backbone. On the command line it follows ``--model.backbone``.
-        cache_dir: where encoded latents are kept; by default ``$DDCM_CACHE`` or ``~/.cache/ddcm``.
+        cache_dir: folder of the encoded latents; by default ``$DDCM_CACHE`` or ``~/.cache/ddcm``.
         batch_size: windows a step and process.
         window_frames: latent frames in a window, 25 to a second; a frame has 16 cells.
-        workers: processes that read ahead. 0 reads in the training process, which is enough for latents.
-        seed: of the order in which windows are met.
+        workers: processes that read ahead. 0 reads in the training process, which is enough for latents on a disk.
+        seed: of the order of windows.
     """
 
     ROOTS = "a folder of audio, or a .csv with a column path"
@@ -120,42 +110,48 @@ class LatentData(L.LightningDataModule):
         self.root, self.backbone, self.batch_size, self.window_frames = root, backbone, batch_size, window_frames
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self.workers, self.seed = workers, seed
-        self.windows: dict[str, Windows] = {}
-        self.encode_on = "cpu"  # where there is no trainer
+        self.datasets: dict[str, Any] = {}  # of each split, with len()
+        self.device_without_trainer = "cpu"
 
     @property
     def device(self) -> torch.device:
-        """This process's own: encoding and pinned memory follow it."""
-        return self.trainer.strategy.root_device if self.trainer else torch.device(self.encode_on)
-
-    def _require_root(self) -> None:
-        """Here and not as a required argument: the parser would explain it in twenty lines."""
-        if not self.root:
-            raise UserError(f"--data.root is missing: give {self.ROOTS}")
+        """The device of this process, for encoding."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device(self.device_without_trainer)
 
     def setup(self, stage: str) -> None:
-        if self.windows:
-            return
-        self._require_root()
+        if not self.root:  # not a required argument: the parser's message would have twenty lines
+            raise UserError(f"--data.root is missing: give {self.ROOTS}")
+        if not self.datasets:
+            self.datasets = self.load_datasets()
+
+    def load_datasets(self) -> dict[str, Any]:
+        """The windows of each split."""
         entries = run_on_rank_zero(lambda: read_manifest(self.root))
-        latents = encode_all(entries, frozen_backbone(self.backbone, str(self.device)), self.cache_dir)
+        latents = encode_all(entries, load_frozen_backbone(self.backbone, str(self.device)), self.cache_dir)
         readable = np.flatnonzero(latents.spans[:, 2])
-        for split, chosen in split_entries([entries[index] for index in readable]).items():
-            if chosen:
-                self.windows[split] = Windows(latents, entries, readable[chosen], self.window_frames)
+        splits = split_entries([entries[index] for index in readable])
+        return {
+            split: Windows(latents, entries, readable[chosen], self.window_frames)
+            for split, chosen in splits.items()
+            if chosen
+        }
 
-    # Return types are wide, because those of packed latents are other classes.
+    def train_order(self) -> BatchOrder:
+        return ShuffledOrder(len(self.datasets["train"]), self.batch_size, self.seed)
 
-    def train_stream(self) -> Iterator[Any]:
-        """A stream from the first batch on; every call gives a new one."""
-        return TrainStream(self.windows["train"], self.batch_size, self.seed, self.workers, self.device.type == "cuda")
+    def eval_batches(self, split: str) -> list[list[int]]:
+        """This rank's batches of a split. Every window is in one batch of one rank, so sums over ranks are exact."""
+        rank, world = group_rank()
+        return split_batches(range(len(self.datasets[split]))[rank::world], self.batch_size)
 
-    def train_dataloader(self) -> Iterator[Any]:
-        return self.train_stream()
+    def train_dataloader(self) -> TrainStream:
+        """A new stream from the first batch on."""
+        return TrainStream(self.datasets["train"], self.train_order(), self.workers, self.device.type == "cuda")
 
-    def val_dataloader(self) -> Iterable[Any]:
-        return EvalBatches(self.windows["val"], self.batch_size)
+    def val_dataloader(self) -> EvalBatches:
+        return EvalBatches(self.datasets["val"], self.eval_batches("val"))
 
-    def test_dataloader(self) -> Iterable[Any]:
-        """The manifest's test files; without any, the validation files."""
-        return EvalBatches(self.windows.get("test", self.windows["val"]), self.batch_size)
+    def test_dataloader(self) -> EvalBatches:
+        """The windows of the split test; if it is empty, those of val."""
+        split = "test" if "test" in self.datasets else "val"
+        return EvalBatches(self.datasets[split], self.eval_batches(split))

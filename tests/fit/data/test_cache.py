@@ -160,7 +160,8 @@ def killed_writer(clips: Path, cache_dir: Path) -> None:
 def test_a_killed_writer_loses_one_shard(tmp_path, clips, encoded, small_shards):
     forked(lambda: killed_writer(clips, tmp_path / "cache"), exit_code=-signal.SIGKILL)
     finished = {path.stem for path in (tmp_path / "cache").rglob("*.f16") if not path.name.startswith(".")}
-    names, bounds = shards.plan_shards(read_manifest(clips), shards.file_facts(read_manifest(clips)))
+    plan = shards.plan_shards(read_manifest(clips), shards.read_status(read_manifest(clips)))
+    names, bounds = plan.names, plan.bounds
     assert finished == set(names[: len(finished)]) and 0 < len(finished) < len(names)
     assert len(leftovers(tmp_path)) == 1
     resumed = latents_of(clips, tmp_path / "cache")
@@ -234,7 +235,7 @@ def test_a_cache_of_another_backbone_is_refused(tmp_path, clips, encoded):
 
 def test_another_backbone_gets_a_folder_of_its_own(tmp_path, clips, encoded, monkeypatch):
     first = latents_of(clips, tmp_path)
-    monkeypatch.setattr(shards, "facts_of", lambda backbone: {"latent_digest": "other"})
+    monkeypatch.setattr(shards, "describe_latents", lambda backbone: {"latent_digest": "other"})
     encoded.clear()
     assert equal(latents_of(clips, tmp_path), first) and len(encoded) == 24
     assert len(list((tmp_path / "latents").iterdir())) == 2
@@ -281,7 +282,7 @@ def test_shards_cut_off_after_setup_are_refused(tmp_path, clips, encoded, size):
 def test_windows_are_the_frames_in_order(tmp_path):
     data = LatentData(str(EXAMPLES), "tiny", str(tmp_path), window_frames=23)
     data.setup("fit")
-    windows = data.windows["train"]
+    windows = data.datasets["train"]
     parts = []
     for shard, start, frames in windows.latents.spans[windows.chosen]:
         parts.append(torch.from_numpy(windows.latents.shard(shard)[start : start + frames].copy()))

@@ -23,11 +23,12 @@ def test_manifest_with_splits(tmp_path):
     (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
     data = LatentData(str(tmp_path / "list.csv"), "tiny", str(tmp_path), window_frames=16)
     data.setup("fit")
-    assert {Path(path).stem for path in data.windows["val"].paths} == {"bird"}
-    assert {Path(path).stem for path in data.windows["train"].paths} == {
+    stems = {split: {windows.entries[n].path.stem for n in windows.chosen} for split, windows in data.datasets.items()}
+    assert stems["val"] == {"bird"}
+    assert stems["train"] == {
         "ambience", "drumloop", "drumroll", "melodic", "speech"
     }  # fmt: skip
-    item = data.windows["val"][1]
+    item = data.datasets["val"][1]
     assert item["z"].shape == (8, 16, 16) and item["z"].dtype == torch.float32 and item["path"].endswith("bird.flac")
 
 
@@ -74,8 +75,9 @@ def test_every_split_has_a_file(count, tmp_path):
 
 def planned(names, size=1000) -> tuple[list[str], np.ndarray]:
     entries = [Entry(Path("/absent") / name, name) for name in sorted(names)]
-    facts = np.array([[size, int(hashlib.md5(name.encode()).hexdigest()[:8], 16)] for name in sorted(names)])
-    return plan_shards(entries, facts.reshape(-1, 2))
+    status = np.array([[size, int(hashlib.md5(name.encode()).hexdigest()[:8], 16)] for name in sorted(names)])
+    plan = plan_shards(entries, status.reshape(-1, 2))
+    return plan.names, plan.bounds
 
 
 NAMES = st.sets(st.text("abcdef/0123456789é ", min_size=1, max_size=12), min_size=1, max_size=400)

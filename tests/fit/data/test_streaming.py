@@ -22,8 +22,8 @@ from ddcm.fit.cli import main
 from ddcm.fit.data.module import LatentData
 from ddcm.fit.data.pack import main as pack_main
 from ddcm.fit.data.pack import pack
-from ddcm.fit.data.packed import read_index
-from ddcm.fit.data.streaming import StreamedLatents, TarStream
+from ddcm.fit.data.sampler import TrainStream
+from ddcm.fit.data.streaming import StreamedLatents, read_index
 from ddcm.fit.module import CodebookModule
 from tests.conftest import EXAMPLES, ROOT, Killed
 
@@ -55,11 +55,13 @@ def opened(root) -> StreamedLatents:
     return data
 
 
-def stream(root, workers: int = 0, rank: int = 0, world: int = 1, position: int = 0, seed: int = 0) -> TarStream:
-    made = TarStream(read_index(str(root)), 3, seed, workers)
-    made.rank, made.world = rank, world
-    made.load_state_dict({"position": position})
-    return made
+def stream(root, workers: int = 0, rank: int = 0, world: int = 1, position: int = 0, seed: int = 0) -> TrainStream:
+    data = StreamedLatents(str(root), "tiny", batch_size=3, workers=workers, seed=seed)
+    data.setup("fit")
+    stream = data.train_dataloader()
+    stream.order.rank, stream.order.world = rank, world
+    stream.load_state_dict({"position": position})
+    return stream
 
 
 def taken(batches, count: int) -> list[bytes]:
@@ -74,7 +76,7 @@ def cached(cache: Path, split: str) -> list[bytes]:
     """The windows of a split as a fit from audio sees them."""
     data = LatentData(str(EXAMPLES), "tiny", str(cache), window_frames=FRAMES)
     data.setup("fit")
-    windows = data.windows[split]
+    windows = data.datasets[split]
     return [windows[index]["z"].numpy().tobytes() for index in range(len(windows))]
 
 
@@ -82,7 +84,7 @@ def test_what_is_packed_is_what_a_fit_from_audio_sees(packed, cache):
     streamed = opened(packed)
     assert windows_of(streamed.val_dataloader()) == cached(cache, "val")
     train = cached(cache, "train")
-    assert streamed.packed.count("train") == len(train) and len(streamed.packed.tars["train"]) >= 16
+    assert len(streamed.datasets["train"]) == len(train) and len(streamed.datasets["train"].sizes) >= 16
     batches = streamed.train_dataloader()
     first = next(batches)["z"]
     assert first.shape == (3, 8, FRAMES, 16) and first.dtype == torch.float32
@@ -118,9 +120,10 @@ def test_resuming_does_not_read_what_lies_before(packed, monkeypatch):
     assert len(reads) <= 2
 
 
-def test_resuming_with_other_readers_is_warned_of(packed):
+@pytest.mark.parametrize("key", ["layout", "dealt"])  # the second is what version 0.1 writes
+def test_resuming_with_other_readers_is_warned_of(packed, key):
     with pytest.warns(UserWarning, match="another order"):
-        stream(packed).load_state_dict({"position": 3, "dealt": [4, 2, 3]})
+        stream(packed).load_state_dict({"position": 3, key: [4, 2, 3]})
 
 
 def test_a_fit_from_tar_files_that_is_killed_and_resumed(packed, tmp_path, monkeypatch):
