@@ -105,7 +105,7 @@ class UNetStage(L.LightningModule):
     needs_runs = True
     # Windows of 5.12 s: seven batches in eight use 2.56 s of each, the eighth all of them, and replays a third as many.
     frames, batch_size, fill, learning_rate = 512, 4, False, 2e-3
-    checkpoints = 4096  # windows to replay
+    buffer_size = 4096  # windows to replay
     timesteps = (25, 150, 350, 600, 850)  # of validation
 
     def __init__(
@@ -188,7 +188,7 @@ class UNetStage(L.LightningModule):
 
     def _with_earlier(self, z: torch.Tensor, captions: list[str], count: int) -> tuple[torch.Tensor, list[str]]:
         """New latents and up to ``count`` earlier ones of their length; the new ones are kept for later."""
-        earlier = self._earlier.setdefault(z.shape[2], deque(maxlen=self.kept))
+        earlier = self._earlier.setdefault(z.shape[2], deque(maxlen=self.buffer_size))
         again = random.sample(earlier, min(int(count), len(earlier)))
         earlier.extend(zip(z.half().cpu(), captions, strict=True))
         known = [x.to(z) for x, _ in again]
