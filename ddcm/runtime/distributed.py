@@ -1,4 +1,4 @@
-"""Several processes as one: ranks, sums over ranks, and a share of a list of work."""
+"""Collective operations over ranks, and shares of a list of work. With one process, all of them do nothing."""
 
 from __future__ import annotations
 
@@ -15,24 +15,21 @@ from ddcm.errors import UserError
 from ddcm.runtime.ranks import read_launched_rank
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=14)  # encoding may take ranks unequally long; NCCL's own 10 minutes would end the job
+PATIENCE = timedelta(days=14)  # ranks may encode for unequal times; NCCL's own 10 minutes would end the job
 
 
 def active() -> bool:
+    """Whether there is a process group."""
     return td.is_available() and td.is_initialized()
 
 
 def rank() -> int:
-    """This process's rank: of the process group if there is one, else what torchrun or SLURM say."""
-    if active():
-        return td.get_rank()
-    return read_launched_rank()[0]
+    """This process's rank: in the process group if there is one, else as torchrun or SLURM set it."""
+    return td.get_rank() if active() else read_launched_rank()[0]
 
 
 def world_size() -> int:
-    if active():
-        return td.get_world_size()
-    return read_launched_rank()[1]
+    return td.get_world_size() if active() else read_launched_rank()[1]
 
 
 def group_rank() -> tuple[int, int]:
@@ -41,14 +38,14 @@ def group_rank() -> tuple[int, int]:
 
 
 def sum_over_ranks(*tensors: torch.Tensor) -> None:
-    """Add each tensor up over all ranks, in place. One process: nothing to do."""
+    """Sum each tensor over all ranks, in place."""
     if active():
         for tensor in tensors:
             td.all_reduce(tensor)
 
 
 def broadcast(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor of rank 0, on every rank, in place."""
+    """The tensor of rank 0 on every rank, in place."""
     if active():
         td.broadcast(tensor, src=0)
     return tensor
@@ -57,8 +54,7 @@ def broadcast(tensor: torch.Tensor) -> torch.Tensor:
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """Rows (n, D) of every rank, interleaved (row 0 of each rank, row 1 of each, ...): (world * n, D).
 
-    Interleaved so that the order is the one in which a single process would have met them when ranks are
-    dealt samples round-robin. Every rank must bring the same n.
+    If samples are dealt to ranks round-robin, this is the order of a single process. n is the same on every rank.
     """
     if not active():
         return rows
@@ -75,8 +71,8 @@ def count_rows(rows: torch.Tensor) -> int:
 def pick_rows(rows: torch.Tensor, chosen: torch.Tensor, block: int) -> torch.Tensor:
     """Rows (n, D) of the whole batch by their index there: (len(chosen), D), the same on every rank.
 
-    The whole batch is what one process would have held: blocks of ``block`` rows (the cells of one sample),
-    dealt to the ranks round-robin. Each rank fills in the rows that it has; the sum is everybody's.
+    The whole batch is what one process would have: blocks of ``block`` rows (the cells of one sample), dealt to the
+    ranks round-robin. Each rank fills in its own rows, and the ranks are summed.
     """
     chosen = chosen.to(rows.device)
     if not active():
@@ -90,75 +86,70 @@ def pick_rows(rows: torch.Tensor, chosen: torch.Tensor, block: int) -> torch.Ten
     return picked
 
 
-def barrier() -> None:
-    """Wait until every rank is here. One process: nothing to do."""
-    if active():
-        td.barrier()
-
-
 def split_round_robin(items: Sequence[T], index: int, count: int) -> list[T]:
-    """Every ``count``-th item from ``index``: disjoint, together everything."""
+    """Share ``index`` of ``count``: every ``count``-th item. Shares are disjoint and complete."""
     return list(items[index::count])
 
 
 def split_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
-    """Places of this process's items, dearest first: each item goes to who has least so far. Disjoint, together
-    everything, and the same whoever asks."""
+    """Share ``index`` of ``count``: indices of items, most expensive first, each dealt to the share with least cost.
+
+    Shares are disjoint, complete, and the same on every rank.
+    """
     loads = [(0.0, number) for number in range(count)]
     mine = []
-    for place in sorted(range(len(costs)), key=lambda place: (-costs[place], place)):
-        load, taker = heapq.heappop(loads)
-        heapq.heappush(loads, (load + costs[place], taker))
-        if taker == index:
-            mine.append(place)
+    for item in sorted(range(len(costs)), key=lambda item: (-costs[item], item)):
+        load, share = heapq.heappop(loads)
+        heapq.heappush(loads, (load + costs[item], share))
+        if share == index:
+            mine.append(item)
     return mine
 
 
-@functools.lru_cache(maxsize=1)
-def _patient_group(world: Any) -> Any:
-    """A gloo group: it waits on the CPU, whatever the job's backend. One for each default group."""
-    return td.new_group(backend="gloo", timeout=PATIENCE)
-
-
 def run_on_rank_zero(work: Callable[[], T]) -> T:
-    """What ``work`` returns on rank 0, on every rank; the others wait.
+    """The result of rank 0's ``work`` on every rank; the others wait.
 
-    For what would load a shared disk: hundreds of processes that list and stat the same folder. What rank 0
-    saw also decides for all, so that ranks cannot disagree about times that their file systems round.
+    For work that would load a shared disk if hundreds of processes did it. All ranks get the same result, even if their
+    file systems round times differently.
 
     Raises:
         UserError: that of rank 0, on every rank.
     """
     if not active():
         return work()
-    result: list[Any] = [None, None]
-    if rank() == 0:
-        try:
-            result[0] = work()
-        except UserError as error:
-            result[1] = str(error)
-    td.broadcast_object_list(result, src=0, group=_patient_group(td.group.WORLD))
-    if result[1] is not None:
-        raise UserError(result[1])
-    return result[0]
+    answer: list[Any] = list(_catch(work)) if rank() == 0 else [None, None]
+    td.broadcast_object_list(answer, src=0, group=_patient_group(td.group.WORLD))
+    if answer[1] is not None:
+        raise UserError(answer[1])
+    return answer[0]
 
 
 def run_on_every_rank(work: Callable[[], T]) -> T:
-    """Each rank does its own ``work`` and gets its own result, when the last one has it.
+    """The result of this rank's own ``work``, once every rank has finished.
 
     Raises:
-        UserError: the first rank's that had one, on every rank, so that none waits for one that has left.
+        UserError: that of the first rank that had one, on every rank, so that no rank waits for another.
     """
     if not active():
         return work()
-    mine: str | None = None
-    errors: list[str | None] = [None] * world_size()
+    result, message = _catch(work)
+    messages: list[str | None] = [None] * world_size()
+    td.all_gather_object(messages, message, group=_patient_group(td.group.WORLD))
+    for message in messages:
+        if message is not None:
+            raise UserError(message)
+    return result  # type: ignore[return-value]
+
+
+def _catch(work: Callable[[], T]) -> tuple[T | None, str | None]:
+    """(result, None), or (None, message of the UserError)."""
     try:
-        result = work()
+        return work(), None
     except UserError as error:
-        mine = str(error)
-    td.all_gather_object(errors, mine, group=_patient_group(td.group.WORLD))
-    for said in errors:
-        if said is not None:
-            raise UserError(said)
-    return result
+        return None, str(error)
+
+
+@functools.lru_cache(maxsize=1)
+def _patient_group(world: Any) -> Any:
+    """A gloo group, which waits on the CPU whatever the job's backend is. One for each default group."""
+    return td.new_group(backend="gloo", timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Where things are cached, and files that appear whole or not at all."""
+"""Cache folder, files that come with the project or from the hub, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ddcm.errors import UserError
 
-KEPT = 40  # letters of a name in its temporary one: one of the greatest length still has room for what is added
+KEPT = 40  # letters of a name that its temporary name keeps: a name of the greatest length leaves no room for more
 
 
 def cache_dir() -> Path:
@@ -57,13 +57,13 @@ def download(what: str, name: str, patterns: Sequence[str]) -> Path:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """All there are. Unlike ``Path.rglob``, ``os.walk`` goes on when a folder goes away meanwhile."""
+    """Files at every depth. Unlike ``Path.rglob``, ``os.walk`` continues when a folder is removed meanwhile."""
     for inside, _, names in os.walk(folder):
         yield from (Path(inside, name) for name in names)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed left of ``path`` under its temporary names."""
+    """Remove temporary files of ``path`` whose processes were killed."""
     path = Path(path)
     for left in path.parent.glob(glob.escape(f".{path.stem[:KEPT]}.") + "*-*.part*"):
         pid = left.name[len(f".{path.stem[:KEPT]}.") :].partition("-")[0]
@@ -76,20 +76,20 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # a process of another user
         return True
     return True
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside ``path``; it takes the place of ``path`` only if the block succeeds.
+    """Yield a temporary path beside ``path``; it replaces ``path`` only if the block succeeds.
 
-    For a file or a folder. The temporary name keeps the suffix, which some writers look at. Writers of the same path,
-    in one process or in many, do not meet, and the last one to finish wins.
+    For a file or a folder. The temporary path keeps the suffix, which some writers read. Several writers of one path do
+    not interfere; the last one to finish wins.
 
     Raises:
-        OSError: of ``path``, not of the temporary name: a full disk, a folder that may not be written, ...
+        OSError: with the name of ``path``: a full disk, a folder that may not be written, ...
     """
     path = Path(path)
     unique = f".{path.stem[:KEPT]}.{os.getpid()}-{secrets.token_hex(4)}.part"
@@ -105,12 +105,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
         error.filename, error.filename2 = str(path), None
         raise
     finally:
-        with suppress(OSError):  # what went wrong is already being told
+        with suppress(OSError):  # the first error is already on its way
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
 def _replace_folder(new: Path, path: Path, aside: Path) -> None:
-    """A folder with something in it cannot be replaced in one step: it is moved aside first."""
+    """Replace a folder. One that is not empty cannot be replaced in one step: it is moved aside first."""
     while True:
         try:
             os.replace(new, path)

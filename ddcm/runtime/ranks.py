@@ -1,4 +1,4 @@
-"""Ranks as a launcher (torchrun, srun) states them in the environment, before any process group."""
+"""Ranks as torchrun or SLURM set them in the environment. No process group is needed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 
 
 def read_launched_rank() -> tuple[int, int]:
-    """(rank, number of processes) as torchrun or srun say; (0, 1) where neither started this process.
+    """(rank, number of processes); (0, 1) where neither torchrun nor srun started this process.
 
-    A SLURM batch script has the job's variables too, but is one process: only a step of the job has ranks.
+    A SLURM batch script has the job's variables too, but is one process. Only a step of the job has ranks.
     """
     if "WORLD_SIZE" in os.environ:
         return int(os.environ.get("RANK", 0)), int(os.environ["WORLD_SIZE"])
@@ -19,10 +19,10 @@ def read_launched_rank() -> tuple[int, int]:
 
 
 def read_local_rank() -> tuple[int, int]:
-    """(rank among this node's processes, number of them)."""
+    """(rank among the processes of this node, number of them)."""
     if "LOCAL_RANK" in os.environ:
         return int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if "SLURM_STEP_ID" in os.environ:
         local = int(os.environ.get("SLURM_LOCALID", 0))
-        return local, local + 1  # how many there are is written "4(x2)": each process looks after itself
+        return local, local + 1  # SLURM writes the number as "4(x2)", so at least this many is assumed
     return 0, 1
