@@ -6,11 +6,7 @@ from shutil import copytree, rmtree
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-DATA = (
-    "checkpoints",
-    "configs",
-    "examples",
-)  # copied into ddcm/data, where ddcm.runtime.files.resolve_shipped finds them
+DATA = ("checkpoints", "configs", "examples")  # copied into ddcm/data: see ddcm.runtime.files
 
 
 class BuildWithData(build_py):

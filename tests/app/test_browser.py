@@ -1,4 +1,4 @@
-"""The page as people see it, in a browser: what a first visitor does from end to end, and what a mistake looks like."""
+"""The page in a browser: one visit from end to end, and what errors look like."""
 
 import shutil
 
@@ -14,8 +14,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium installed")
 WAIT_MS = 120_000
 FAKE_MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-# The players keep their audio elements to themselves: they are noted as they are made.
-NOTE_PLAYERS = """
+# The players hide their audio elements, so the elements are recorded when they are created.
+TRACK_PLAYERS = """
 window.players = [];
 const make = Document.prototype.createElement;
 Document.prototype.createElement = function (name, ...rest) {
@@ -30,9 +30,9 @@ NEW_PLAYER = "number => window.players.slice(number).some(p => p.duration > 0)"
 @pytest.fixture(scope="module")
 def browser():
     with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_MICROPHONE])
-        yield found
-        found.close()
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_MICROPHONE])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +42,15 @@ def server(tiny):
 
 
 class Page:
-    """A visitor's tab, logged in, and what it asked for and complained of."""
+    """A visitor's browser tab, logged in, with its requests and its errors."""
 
     def __init__(self, browser, address):
-        self.address, self.asked, self.complaints = address, [], []
+        self.address, self.requests, self.errors = address, [], []
         self.tab = browser.new_page(viewport={"width": 1360, "height": 1000})
         self.tab.set_default_timeout(WAIT_MS)
-        self.tab.add_init_script(NOTE_PLAYERS)
-        self.tab.on("request", lambda request: self.asked.append(request.url))
-        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.add_init_script(TRACK_PLAYERS)
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
         self.tab.goto(address)
         self.tab.locator("input").first.fill("anyone")
         self.tab.locator("input[type=password]").fill(PASSWORD)
@@ -61,7 +61,7 @@ class Page:
         self.tab.get_by_role("tab", name=verb, exact=True).click()
         self.panel = self.tab.locator("[role=tabpanel]:visible")
 
-    def bring(self, path):
+    def upload(self, path):
         with self.tab.expect_response(lambda answer: "/upload" in answer.url):
             self.panel.locator("input[type=file]").first.set_input_files(path)
 
@@ -72,15 +72,15 @@ class Page:
         number.press("Tab")
 
     def run(self, verb):
-        """The duration of the player that came."""
+        """Run the verb; the duration of the new player."""
         before = self.tab.evaluate("window.players.length")
         self.tab.locator(f"#run-{verb.lower()}").click()
         self.panel.locator(".picture img").wait_for()
         self.tab.wait_for_function(NEW_PLAYER, arg=before)
         return self.tab.evaluate("n => Math.max(...window.players.slice(n).map(p => p.duration || 0))", before)
 
-    def told(self):
-        """The line of the message that came up; it is closed again."""
+    def read_error(self):
+        """Text of the error message, which is closed."""
         text = self.tab.locator(".toast-message-text").last
         text.wait_for()
         line = text.inner_text()
@@ -94,7 +94,7 @@ def test_a_visit_from_end_to_end(browser, server, tmp_path):
     source = EXAMPLES / "bird.flac"
 
     page.open("Transform")
-    page.bring(source)
+    page.upload(source)
     page.set("Steps", 2)
     assert page.run("Transform") == pytest.approx(2.99, abs=0.05)
     assert float(page.panel.locator("[data-name=log_mel_mae_db] b").inner_text().split()[0].rstrip("dB")) > 0
@@ -102,7 +102,7 @@ def test_a_visit_from_end_to_end(browser, server, tmp_path):
     page.tab.wait_for_function("window.players.some(p => p.currentTime > 0)")
 
     page.open("Compress")
-    page.bring(source)
+    page.upload(source)
     page.set("Steps", 2)
     assert page.run("Compress") == pytest.approx(2.99, abs=0.05)
     with page.tab.expect_download() as download:
@@ -112,31 +112,31 @@ def test_a_visit_from_end_to_end(browser, server, tmp_path):
     assert file.suffix == ".ddcm" and 300 < file.stat().st_size < 500
 
     page.open("Decompress")
-    page.bring(file)
+    page.upload(file)
     assert page.run("Decompress") == pytest.approx(2.99, abs=0.05)
 
-    elsewhere = [url for url in page.asked if not url.startswith((server.address, "data:", "blob:"))]
-    assert elsewhere == [] and page.complaints == []
+    other_servers = [url for url in page.requests if not url.startswith((server.address, "data:", "blob:"))]
+    assert other_servers == [] and page.errors == []
     page.tab.close()
 
 
-@pytest.mark.slow  # the same refusals are tested through the API; this is what they look like
-def test_mistakes_are_told_and_cancel_cancels(browser, server, tmp_path):
+@pytest.mark.slow  # test_server.py tests the same errors through the API
+def test_errors_are_shown_and_cancel_cancels(browser, server, tmp_path):
     page = Page(browser, server.address)
     page.open("Reconstruct")
     page.tab.locator("#run-reconstruct").click()
-    assert "bring a file first" in page.told()
+    assert "bring a file first" in page.read_error()
     (tmp_path / "words.wav").write_text("no sound")
     for path, says in ((tone(tmp_path / "long.wav", 5), "long.wav: longer than 4 s"),
                        (tmp_path / "words.wav", "words.wav: not readable as audio")):  # fmt: skip
-        page.bring(path)
+        page.upload(path)
         page.tab.wait_for_timeout(300)
         page.tab.locator("#run-reconstruct").click()
-        line = page.told()
+        line = page.read_error()
         assert says in line and "\n" not in line
         page.panel.get_by_label("Clear").first.click()
-    page.bring(tone(tmp_path / "large.wav", 20))
-    assert "size" in page.told().lower()
+    page.upload(tone(tmp_path / "large.wav", 20))
+    assert "size" in page.read_error().lower()
 
     page.open("Generate")
     page.set("Steps", 200)
@@ -144,5 +144,5 @@ def test_mistakes_are_told_and_cancel_cancels(browser, server, tmp_path):
     page.panel.get_by_text("steps |").wait_for()
     page.tab.locator("#cancel-generate").click()
     page.panel.get_by_text("steps |").wait_for(state="hidden")
-    assert page.panel.locator(".picture img").count() == 0 and page.complaints == []
+    assert page.panel.locator(".picture img").count() == 0 and page.errors == []
     page.tab.close()

@@ -1,4 +1,4 @@
-"""The page as programs see it: everybody gets their own, nothing stays, and what cannot be done is said in a line."""
+"""The page through its API: each visitor gets their own results, no file stays, errors are one line."""
 
 import os
 import re
@@ -49,16 +49,16 @@ def _visitor(server, folder: Path):
     return closing(client)
 
 
-def _until(true, seconds: float = WAIT_S) -> bool:
+def _wait_until(condition, seconds: float = WAIT_S) -> bool:
     end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         time.sleep(0.05)
-    return bool(true())
+    return bool(condition())
 
 
 def test_eight_visitors_each_get_their_own(server, tmp_path):
     inputs = [tone(tmp_path / f"{i}.wav", 0.5 + i / 20, 300 + 100 * i) for i in range(8)]
-    there = server.files()
+    files_before = server.files()
 
     def visit(number):
         with _visitor(server, tmp_path / str(number)) as client:
@@ -74,7 +74,7 @@ def test_eight_visitors_each_get_their_own(server, tmp_path):
         assert Path(before).read_bytes() == encode_wav(read_audio(inputs[number]), 16000)
         assert settings["seed"] == number and metrics["log_mel_mae_db"] > 0
         assert Path(picture).stat().st_size > 10_000
-    assert _until(lambda: not server.files() - there)  # all left, and so did what they had
+    assert _wait_until(lambda: not server.files() - files_before)  # all visitors have left, and their files are deleted
 
 
 def test_the_codec_there_and_back(server, visitor):
@@ -88,13 +88,13 @@ def test_the_codec_there_and_back(server, visitor):
     again, _, _, facts_again, = visitor.predict(file=handle_file(file), api_name="/decompress")  # fmt: skip
     assert Path(again).read_bytes() == Path(audio).read_bytes() and facts == facts_again
     assert Path(again).read_bytes() == encode_wav(server.pipe.decompress(data).audio, 16000)
-    unheard = visitor.predict(audio=handle_file(source), listen=False, steps=2, api_name="/compress")
-    assert unheard[0] and not unheard[1]
+    undecoded = visitor.predict(audio=handle_file(source), listen=False, steps=2, api_name="/compress")
+    assert undecoded[0] and not undecoded[1]
 
 
 def test_the_other_verbs(server, visitor, tmp_path):
-    made = visitor.predict(prompt="", duration_s=1, steps=2, seed=3, api_name="/generate")
-    assert Path(made[0]).read_bytes() == encode_wav(server.pipe.generate("", 1.0, steps=2, seed=3).audio, 16000)
+    generated = visitor.predict(prompt="", duration_s=1, steps=2, seed=3, api_name="/generate")
+    assert Path(generated[0]).read_bytes() == encode_wav(server.pipe.generate("", 1.0, steps=2, seed=3).audio, 16000)
     source = tone(tmp_path / "a name with ümlaut.wav", 0.5)
     done = visitor.predict(audio=handle_file(source), recipe="quantised", api_name="/reconstruct")
     expected = server.pipe.reconstruct(read_audio(source), 16000, "quantised").audio
@@ -112,7 +112,7 @@ def test_the_documented_example_runs(server, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "make, says",
+    "write, message",
     [
         (lambda path: tone(path, 4.5), "longer than 4 s"),
         (lambda path: path.write_text("no sound"), "not readable as audio"),
@@ -122,13 +122,13 @@ def test_the_documented_example_runs(server, tmp_path, monkeypatch):
         (lambda path: path.write_bytes(tone(path, 1).read_bytes()[:2000]), "truncated"),
     ],
 )
-def test_a_bad_recording_is_refused_in_one_line(visitor, tmp_path, make, says):
+def test_a_bad_recording_is_refused_in_one_line(visitor, tmp_path, write, message):
     path = tmp_path / "mine.wav"
-    make(path)
+    write(path)
     with pytest.raises(gradio_client.exceptions.AppError) as caught:
         visitor.predict(audio=handle_file(path), api_name="/reconstruct")
     line = str(caught.value)
-    assert says in line and "mine.wav" in line and "\n" not in line and "/tmp" not in line
+    assert message in line and "mine.wav" in line and "\n" not in line and "/tmp" not in line
 
 
 @pytest.mark.parametrize("rate, channels, frames", [(192_000, 1, 192_000), (8000, 8, 4000), (16000, 2, 1)])
@@ -139,7 +139,7 @@ def test_any_recording_works(visitor, tmp_path, rate, channels, frames):
 
 
 @pytest.mark.parametrize(
-    "endpoint, given, says",
+    "endpoint, inputs, message",
     [
         ("/transform", {"recipe": "input-bsed"}, "input-bsed"),
         ("/transform", {"strength": 1.5}, "1.5"),
@@ -148,12 +148,12 @@ def test_any_recording_works(visitor, tmp_path, rate, channels, frames):
         ("/generate", {"duration_s": 600}, "600"),
     ],
 )
-def test_a_bad_setting_is_refused_in_one_line(visitor, tmp_path, endpoint, given, says):
+def test_a_bad_setting_is_refused_in_one_line(visitor, tmp_path, endpoint, inputs, message):
     if endpoint != "/generate":
-        given = {"audio": handle_file(tone(tmp_path / "a.wav", 0.5))} | given
-    with pytest.raises(Exception) as caught:  # Gradio has several kinds
-        visitor.predict(**given, api_name=endpoint)
-    assert says in str(caught.value) and "\n" not in str(caught.value).strip()
+        inputs = {"audio": handle_file(tone(tmp_path / "a.wav", 0.5))} | inputs
+    with pytest.raises(Exception) as caught:  # Gradio raises several types
+        visitor.predict(**inputs, api_name=endpoint)
+    assert message in str(caught.value) and "\n" not in str(caught.value).strip()
 
 
 def test_a_bad_file_is_refused_in_one_line(server, visitor, tmp_path):
@@ -187,18 +187,18 @@ def test_cancel_stops_the_work(server, visitor):
     hook = server.pipe.backbone.unet.register_forward_hook(lambda *_: calls.append(1))
     try:
         job = visitor.submit(prompt="", duration_s=4, steps=200, api_name="/generate")
-        assert _until(lambda: len(calls) > 2)
+        assert _wait_until(lambda: len(calls) > 2)
         job.cancel()
-        visitor.predict(prompt="", duration_s=0.5, steps=1, api_name="/generate")  # its turn comes at once
+        visitor.predict(prompt="", duration_s=0.5, steps=1, api_name="/generate")  # it does not wait
         assert len(calls) < 200
-        seen = len(calls)
+        count = len(calls)
         time.sleep(0.5)
-        assert len(calls) == seen
+        assert len(calls) == count
     finally:
         hook.remove()
 
 
-def test_leaving_stops_the_work_and_takes_the_files(server, tmp_path):
+def test_leaving_stops_the_work_and_deletes_the_files(server, tmp_path):
     calls = []
     hook = server.pipe.backbone.unet.register_forward_hook(lambda *_: calls.append(1))
     before = server.files()
@@ -207,8 +207,8 @@ def test_leaving_stops_the_work_and_takes_the_files(server, tmp_path):
             client.predict(prompt="", duration_s=0.5, steps=1, seed=77, api_name="/generate")
             assert server.files() - before
             client.submit(prompt="", duration_s=4, steps=200, api_name="/generate")
-            assert _until(lambda: len(calls) > 3)
-        assert _until(lambda: not server.files() - before)
+            assert _wait_until(lambda: len(calls) > 3)
+        assert _wait_until(lambda: not server.files() - before)
         time.sleep(0.5)
         assert len(calls) < 200
     finally:
@@ -242,23 +242,23 @@ def test_the_server_fetches_nothing_and_shows_no_other_file(server, visitor):
 
 
 def test_a_shared_upload_goes_with_the_last_visitor(tmp_path):
-    sessions, upload, ours = Sessions(tmp_path), tmp_path / "both.wav", tmp_path / "example.wav"
-    ours.write_bytes(b"1")
+    sessions, upload, example = Sessions(tmp_path), tmp_path / "both.wav", tmp_path / "example.wav"
+    example.write_bytes(b"1")
     sessions.protect_existing()
     upload.write_bytes(b"1")
     for session in ("a", "b"):
         sessions.add_upload(session, upload)
-        sessions.add_upload(session, ours)
+        sessions.add_upload(session, example)
     sessions.end("a")
     assert upload.exists()
     sessions.end("b")
-    assert not upload.exists() and ours.exists()
+    assert not upload.exists() and example.exists()
     upload.write_bytes(b"1")
     sessions.delete_older(60)
     assert upload.exists()
     os.utime(upload, (1, 1))
     sessions.delete_older(60)
-    assert not upload.exists() and ours.exists()
+    assert not upload.exists() and example.exists()
 
 
 def test_the_command_opens_and_closes_the_page(monkeypatch, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The comparison and its report: what is in it, that nothing in it can do harm, and that a browser opens it."""
+"""The comparison and its report: its contents, escaping, and that a browser opens it."""
 
 import csv
 import math
@@ -34,7 +34,7 @@ def folder(entries, tmp_path_factory):
     return target
 
 
-def test_every_recipe_is_there_with_and_without_conversion(entries):
+def test_every_recipe_is_compared_with_and_without_conversion(entries):
     names = [entry.name for entry in entries]
     assert names[:3] == ["input", "matched", "matched, refined"] and len(names) == len(set(names))
     for name, recipe in RECIPES.items():
@@ -72,20 +72,20 @@ def test_memory_and_time_are_measured():
     assert math.isnan(spent.peak_mib) or spent.peak_mib > before.peak_mib + 100
 
 
-def test_names_from_outside_stay_text():
-    evil = Entry('<script>alert("x")</script>', {"prompt": "</pre><b>"}, torch.zeros(1600), {"m": 1.0}, 1, 1, {})
-    text = render_report("<img src=x onerror=alert(1)>", [evil, evil], 16000, {"input": "<script>"})
+def test_names_are_escaped():
+    hostile = Entry('<script>alert("x")</script>', {"prompt": "</pre><b>"}, torch.zeros(1600), {"m": 1.0}, 1, 1, {})
+    text = render_report("<img src=x onerror=alert(1)>", [hostile, hostile], 16000, {"input": "<script>"})
     assert text.count("<script>") == 1 and "<img src=x" not in text and "</pre><b>" not in text
     assert slug("../../etc/passwd") == "etc-passwd" and slug("...") == "sound"
 
 
-def test_long_sounds_are_cut_on_the_page_only():
+def test_long_audio_is_cut_on_the_page_only():
     entry = Entry("a", {}, torch.zeros(16000 * 40), {"m": 1.0}, 1, 1, {})
     text = render_report("t", [entry, entry], 16000, {})
     assert "cut to 30 s" in text and len(text) < 2 * 1.4 * 30 * 32000 + 50_000
 
 
-def test_nothing_is_replaced_unasked(tmp_path, capsys):
+def test_nothing_is_replaced_without_overwrite(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert main(["compare", "examples/bird.flac", "-o", str(tmp_path), "--backbone", "tiny"]) == 2
     assert "--overwrite" in capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
@@ -124,6 +124,6 @@ def test_a_browser_opens_the_report(folder, entries):
     errors_of = {entry.name: entry.metrics["log_mel_mae_db"] for entry in entries}
     up, down = ([errors_of[name] for name in order] for order in orders)
     assert up == sorted(up) and down == sorted(down, reverse=True) and up != down
-    assert by_time[-1] == "input"  # it has no time, and stays at the end
+    assert by_time[-1] == "input"  # it has no time, so it stays at the end
     assert [url for url in requests if not url.startswith("data:")] == [(folder / "report.html").as_uri()]
     assert errors == []

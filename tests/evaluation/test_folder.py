@@ -19,7 +19,7 @@ def noise(samples=32000, seed=0):
     return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * 0.1
 
 
-def test_si_sdr_is_the_ratio_of_what_was_added(speech):
+def test_si_sdr_is_the_ratio_of_signal_to_added_noise(speech):
     added = noise(len(speech))
     added = added - (added @ speech) / (speech @ speech) * speech
     for wanted in (20.0, 0.0, -10.0):
@@ -49,7 +49,7 @@ def test_lsd_of_a_tilt_is_its_size():
     assert lsd_db(sound, tilted) == pytest.approx(6.02 * 0.5**0.5, abs=1.4)
 
 
-def test_optional_metrics_where_they_are_installed(speech):
+def test_perceptual_metrics_if_installed(speech):
     for name, metric in installed().items():
         same, worse = metric(speech, speech), metric(speech, speech + noise(len(speech)))
         assert same > worse and math.isfinite(worse), name
@@ -64,7 +64,7 @@ def test_badness_turns_every_metric():
 
 @pytest.fixture
 def folders(tmp_path):
-    """Three recordings and what became of them: the same, a noisy one, one at another rate and suffix."""
+    """Three references and their estimates: an equal one, a noisy one, one with another suffix."""
     a, b = tmp_path / "a", tmp_path / "b"
     for name, scale in (("same.wav", 0.0), ("deep/noisy.wav", 1.0)):
         write_audio(a / name, noise(), 16000)
@@ -81,7 +81,7 @@ def test_pairs_are_found_by_name(folders):
     ]  # fmt: skip
 
 
-def test_pairs_that_cannot_be(folders, tmp_path):
+def test_impossible_pairs_are_refused(folders, tmp_path):
     a, b = folders
     with pytest.raises(UserError, match="no such"):
         pair_files(a, tmp_path / "c")
@@ -122,8 +122,8 @@ def test_a_file_that_does_not_fit_is_listed(folders, tmp_path, capsys):
     (folders[1] / "deep" / "noisy.wav").write_bytes(b"RIFF")
     target = tmp_path / "m.csv"
     assert main(["evaluate", *map(str, folders), "-o", str(target)]) == 2
-    said = capsys.readouterr().err
-    assert "not the same length" in said and "noisy.wav" in said and "2 of 3 files failed" in said
+    errors = capsys.readouterr().err
+    assert "not the same length" in errors and "noisy.wav" in errors and "2 of 3 files failed" in errors
     assert len(list(csv.DictReader(target.open()))) == 1
 
 

@@ -1,4 +1,4 @@
-"""Work that must leave no trace in the process of the tests."""
+"""Run work in a forked process, so that it leaves nothing behind in the process of the tests."""
 
 import multiprocessing
 import os
@@ -10,15 +10,15 @@ import torch
 
 
 def one_thread() -> None:
-    """OpenMP's threads do not pass a fork: a child that wants more than one hangs. The variable keeps Lightning from
-    raising the number again."""
+    """Use one thread. OpenMP's threads do not survive a fork: a child that uses more than one hangs. The variable keeps
+    Lightning from raising the number again."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
 @contextmanager
 def forking() -> Iterator[None]:
-    """Around what forks by itself."""
+    """Around code that forks by itself."""
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -30,10 +30,10 @@ def forking() -> Iterator[None]:
 
 
 def forked(work: Callable[[], object], exit_code: int = 0) -> None:
-    """Run ``work`` in a forked process, which must end with ``exit_code``: a negative one is a signal.
+    """Run ``work`` in a forked process, which must end with ``exit_code``; a negative number is a signal.
 
-    For whatever opens a process group: gloo keeps a thread that later forks would lack, and they would hang. Forked,
-    because a fresh process spends seconds on imports.
+    For work that opens a process group: gloo starts a thread that later forks would lack, and they would hang. A fork
+    is used because a new process takes seconds to import.
     """
 
     def alone() -> None:

@@ -1,4 +1,4 @@
-"""A running page on the tiny backbone, for the tests that call it and the one that looks at it."""
+"""A running page on the tiny backbone, for tests through the API and in the browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PASSWORD = "a word"
 class Served:
     address: str
     root: Path
-    """Where the server keeps its files."""
+    """Folder of the server's files."""
     pipe: DDCMPipeline
 
     def files(self) -> set[Path]:
