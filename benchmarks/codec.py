@@ -37,13 +37,14 @@ from tqdm import tqdm
 from benchmarks.codec_report import FIELDS, page, plot
 from benchmarks.peers import list_peers
 from benchmarks.together import Coded, compress, in_lengths
+from ddcm.audio.layout import even_layout
+from ddcm.audio.level import measure_level
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.audio.refine import refine
+from ddcm.audio.windows import window_mel
+from ddcm.codec.decode import decode
 from ddcm.codec.encode import encode
-from ddcm.codec.files import decoded
-from ddcm.codec.layout import layout
 from ddcm.codec.settings import CodecSettings
-from ddcm.codec.sound import measure_level, window_mel
 from ddcm.errors import UserError
 from ddcm.evaluation.folder import measure
 from ddcm.evaluation.metrics import log_mel_mae_db
@@ -102,7 +103,7 @@ class Work:
             found.append(self._row(name, number, one.data, one.calls) | self._heard(audio, one, self.clips[number][0]))
         if check and settings is not None:
             begin, first = time.perf_counter(), coded[0]
-            again = decoded(first.data, self.pipe.backbone, self.pipe.codebook, "refined", None)["latent"]
+            again = decode(first.data, self.pipe.backbone, self.pipe.codebook).latent
             if not torch.equal(again, first.z):
                 raise UserError(f"{name}: {found[0]['clip']} does not decode to what its encoder saw")
             print(f"{name}: decoded alone, the same to the last bit, {time.perf_counter() - begin:.1f} s", flush=True)
@@ -110,7 +111,7 @@ class Work:
 
     def _mel(self, audio: torch.Tensor) -> torch.Tensor:
         spec = self.pipe.backbone.mel_spec
-        return window_mel(audio, *measure_level(audio), layout(len(audio), spec.hop), 0, spec)
+        return window_mel(audio, measure_level(audio), even_layout(len(audio), spec.hop), 0, spec)
 
     def _vq(self, audio: torch.Tensor, settings: CodecSettings) -> Coded:
         kept, begin = [], time.perf_counter()

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import audio_writer, normalise_level, read_audio
+from ddcm.audio.files import audio_writer, read_audio
+from ddcm.audio.layout import even_layout
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
-from ddcm.codec.layout import layout
 
 ROOT = Path(__file__).parent.parent
 START = 1 / 60  # minutes
@@ -66,10 +67,10 @@ def errors_db(source: Path, decoded: Path) -> tuple[float, float]:
     """Mean |log-mel difference| in the frames that two windows share, and in all others."""
     total, seam, rest = 0, [], []
     audio, other = read_audio(source), read_audio(decoded)
-    windows_of, spec = layout(len(audio), 160), MelSpec()
-    shared = torch.zeros(windows_of.total + windows_of.size, dtype=torch.bool)
-    for before, start in zip(windows_of.starts, windows_of.starts[1:], strict=False):
-        shared[start : before + windows_of.size] = True
+    layout, spec = even_layout(len(audio), 160), MelSpec()
+    shared = torch.zeros(layout.total + layout.size, dtype=torch.bool)
+    for before, start in zip(layout.starts, layout.starts[1:], strict=False):
+        shared[start : before + layout.size] = True
     for at in range(0, len(audio) // 160 * 160, 16000 * 60):
         pair = torch.stack([audio[at : at + 16000 * 60], other[at : at + 16000 * 60]])
         frames = pair.shape[1] // 160
@@ -94,17 +95,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for minutes in (START, *args.minutes):
             source, packed, decoded = (Path(folder) / f"{minutes:g}{end}" for end in (".wav", ".ddcm", ".decoded.wav"))
-            windows_of = layout(write_recording(source, minutes), 160)
-            windows = len(windows_of.starts)
+            layout = even_layout(write_recording(source, minutes), 160)
+            windows = len(layout.starts)
             words = {
                 "compress": (source, "-o", packed, "--steps", args.steps, "--kbps", args.kbps, *options),
                 "decompress": (packed, "-o", decoded, *options),
             }
             for verb, rest in words.items():
                 seconds, mib = command(verb, *rest)
-                measurements[verb].append((windows * windows_of.size, seconds, mib))
+                measurements[verb].append((windows * layout.size, seconds, mib))
                 print(
-                    f"| {minutes:.4g} | {windows} | {windows_of.size} | {verb} | {seconds:.1f} | {mib:.0f} |",
+                    f"| {minutes:.4g} | {windows} | {layout.size} | {verb} | {seconds:.1f} | {mib:.0f} |",
                     flush=True,
                 )
             if windows == 1:

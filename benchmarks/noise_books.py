@@ -20,17 +20,17 @@ from benchmarks.together import compress
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
 from ddcm.codec import turbo
-from ddcm.codec.layout import padded_log2
-from ddcm.codec.noise_codebooks import BOOKS
+from ddcm.codec.header import ceil_log2
+from ddcm.codec.noise_codebooks import NOISE_CODEBOOKS
 from ddcm.codec.settings import CodecSettings
 
 
 def selection_seconds(kind: str, numbers: int, log2_atoms: int, count: int, repeats: int) -> float:
     """Median CPU time of a step's choice: what else the machine does is not in it."""
-    book, residual, times = BOOKS[kind](0, numbers, log2_atoms), torch.randn(numbers), []
+    codebook, residual, times = NOISE_CODEBOOKS[kind](0, numbers, log2_atoms), torch.randn(numbers), []
     for step in range(repeats):
         begin = time.process_time()
-        turbo.of_correlations(book.correlate(0, step, residual), count)
+        turbo.choose(codebook.correlate(0, step, residual), count)
         times.append(time.process_time() - begin)
     return statistics.median(times)
 
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--numbers", type=int, default=32768)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    sizes = {"gaussian": padded_log2(args.atoms), "hadamard": padded_log2(args.numbers)}
+    sizes = {"gaussian": ceil_log2(args.atoms), "hadamard": ceil_log2(args.numbers)}
     seconds = {
         kind: selection_seconds(kind, args.numbers, size, 30, args.repeats * (1 if kind == "gaussian" else 20))
         for kind, size in sizes.items()

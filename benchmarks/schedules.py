@@ -27,17 +27,17 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import find_audio, normalise_level, read_audio
+from ddcm.audio.files import find_audio, read_audio
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import Backbone, load
 from ddcm.codec.bitstream import BitWriter
-from ddcm.codec.decode import sampler_for
-from ddcm.codec.encode import start, targets_of
-from ddcm.codec.layout import layout, window_bits
-from ddcm.codec.rate_control import SHAPE, SHIPPED, nearest
+from ddcm.codec.encode import build_header, compute_targets
+from ddcm.codec.header import Header
+from ddcm.codec.rate_control import SHAPE, SHIPPED, find_nearest
 from ddcm.codec.schedule import ParametricSchedule, expand
 from ddcm.codec.settings import CodecSettings
-from ddcm.codec.trajectory import encode_windows
+from ddcm.codec.trajectory import build_denoiser, encode_windows
 from ddcm.diffusion.schedule import add_noise, quadratic
 from ddcm.errors import UserError
 from ddcm.runtime.files import write_atomically
@@ -78,23 +78,25 @@ class Trial:
 
     def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard"):
         self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
-        self.placed = layout(len(clips[0]), backbone.mel_spec.hop)
-        self.stream = start(backbone, CodecSettings(book=book), len(clips[0]), None, len(clips))
-        self.sampler = sampler_for(self.stream, backbone)
-        wanted = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
-        self.wanted, (self.z, self.weights) = torch.cat(wanted), targets_of(backbone, wanted)
+        self.header = build_header(CodecSettings(book=book), backbone, len(clips[0]), None, len(clips))
+        self.denoiser = build_denoiser(self.header, backbone)
+        mels = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
+        self.mels, (self.z, self.weights) = torch.cat(mels), compute_targets(backbone, mels)
         self.ceiling = self._error(self.z)
 
     def _error(self, z: torch.Tensor) -> float:
         mels = torch.cat([self.backbone.decode(row).cpu() for row in z.split(1)])
-        return float((mels - self.wanted).abs().mean()) * LN_TO_DB
+        return float((mels - self.mels).abs().mean()) * LN_TO_DB
 
-    def loss(self, curve: ParametricSchedule, kbps: float) -> float:
+    def loss(self, shape: ParametricSchedule, kbps: float) -> float:
         """dB that the mels of the clips, coded with as many atoms as the rate pays for, lose to those of z."""
-        of = lambda total: replace(self.stream, schedule=replace(curve, total=total))  # noqa: E731
-        chosen = of(nearest(lambda total: window_bits(of(total)), kbps * 1000 * self.seconds, 1, 40_000))
-        windows, outs = range(len(self.z)), [BitWriter() for _ in self.z]
-        z = encode_windows(chosen, self.placed, self.sampler, self.z, self.weights, windows, outs)
+
+        def with_total(total: int) -> Header:
+            return replace(self.header, schedule=replace(shape, total=total))
+
+        total = find_nearest(lambda total: with_total(total).window_bits, kbps * 1000 * self.seconds, 1, 40_000)
+        windows, writers = range(len(self.z)), [BitWriter() for _ in self.z]
+        z = encode_windows(with_total(total), self.denoiser, self.z, self.weights, windows, writers)
         return self._error(z) - self.ceiling
 
     @functools.cached_property
@@ -102,7 +104,7 @@ class Trial:
         """Mean squared error of the denoiser's estimate of z at a few timesteps."""
         noise = torch.randn(self.z.shape, generator=torch.Generator().manual_seed(0)).to(self.z)
         noised = {t: add_noise(self.z, noise, float(self.backbone.alphas_cumprod[t])) for t in quadratic(12)}
-        return {t: float((self.sampler.denoise(x, t) - self.z).square().mean()) for t, x in noised.items()}
+        return {t: float((self.denoiser.denoise(x, t) - self.z).square().mean()) for t, x in noised.items()}
 
     def cost(self, first: int) -> torch.Tensor:
         """kbps (first + 1,) that it takes to get from noise at ``first`` to each timestep."""
@@ -114,7 +116,7 @@ class Trial:
         error = (known[place] + (steps - low) / (high - low) * (known[place + 1] - known[place])).exp()
         nats = 0.5 * (snr[:first] - snr[1 : first + 1]) * 0.5 * (error[:-1] + error[1:])
         told = torch.cat([nats.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
-        return told * self.placed.numbers / math.log(2) / 1000 / self.seconds
+        return told * self.header.latent_size / math.log(2) / 1000 / self.seconds
 
 
 def equal_steps(cost: torch.Tensor, kbps: float, steps: int) -> ParametricSchedule:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import normalise_level
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import log_mel
 from ddcm.backbone.parts import text_widths
 from ddcm.pipeline import DDCMPipeline

@@ -111,8 +111,8 @@ class Service:
         return str(report), {entry.name: _drop_nan(entry.metrics) for entry in entries}
 
     def _decode(self, folder: Path, on_step: OnStep, file: Path, audio: torch.Tensor | None = None) -> Result:
-        stream = unpack(read(file))
-        self._check_length(stream.samples / stream.mel[0])
+        header, _ = unpack(read(file))
+        self._check_length(header.seconds)
         out = self.pipe.decompress(file.read_bytes(), on_step=on_step)
         return self._save(folder, f"{file.stem}.decoded", out, describe(file), audio, file)
 
@@ -154,8 +154,8 @@ def _list_used(recipe: str, out: Output, inputs: dict[str, Any]) -> dict[str, An
 
 
 def _measure_size(file: Path) -> dict[str, float]:
-    stream, size = unpack(read(file)), file.stat().st_size
-    return {"kbps": size / 125 / (stream.samples / stream.mel[0]), "bytes": size}
+    (header, _), size = unpack(read(file)), file.stat().st_size
+    return {"kbps": size / 125 / header.seconds, "bytes": size}
 
 
 def _drop_nan(metrics: dict[str, float]) -> dict[str, float]:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,9 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", "
 BLOCK = 1 << 20  # numbers read at a time: a recording is mixed down and resampled as it comes
 LONGEST = 6 * 3600 * 16000  # samples: 1.4 GB. A few kilobytes of FLAC can claim, and hold, days of silence
 RATES = (1000, 1_000_000)  # Hz; a rate of 1 would make hours of every second
-PEAK = 0.5  # AudioLDM's training level
 FULL = "could not be written (is the disk full?)"
 NUMBER = r"(0x[0-9A-Fa-f]+|[1-9]\d*|0)"
 SHORTENED = re.compile(rf"^\s*data\s*:\s*{NUMBER}\s*\(should be\s+{NUMBER}\)", re.MULTILINE)
-SILENCE = 1e-6  # a peak below this is not brought up: it would be rounding noise
 
 
 def find_audio(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
@@ -268,23 +265,3 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch
                 yield write
         except soundfile.LibsndfileError as error:  # it keeps the reason to itself
             raise OSError(errno.EIO, FULL) from error
-
-
-@dataclass(frozen=True)
-class Level:
-    """How a recording was moved to AudioLDM2's level: levelled = (audio - mean) * gain."""
-
-    mean: float
-    gain: float
-
-    def undo(self, audio: torch.Tensor) -> torch.Tensor:
-        return audio / self.gain + self.mean
-
-
-def normalise_level(audio: torch.Tensor) -> tuple[torch.Tensor, Level]:
-    """Audio (S,) -> zero mean and peak 0.5, as in AudioLDM's training, and how to undo it. Silence stays."""
-    mean = float(audio.double().mean())
-    centred = audio - mean
-    peak = float(centred.abs().max())
-    gain = PEAK / peak if peak > SILENCE else 1.0
-    return centred * gain, Level(mean, gain)

@@ -11,7 +11,8 @@ from typing import IO
 import numpy as np
 import torch
 
-from ddcm.audio.files import PEAK, SILENCE, Level, read_pieces
+from ddcm.audio.files import read_pieces
+from ddcm.audio.level import Level, level_of
 
 BYTES = 4  # of a float32 sample
 
@@ -49,6 +50,4 @@ def spool_audio(path: str | Path, sample_rate: int) -> Iterator[SpooledAudio]:
             samples += len(piece)
             total += float(piece.sum(dtype=np.float64))
             least, most = min(least, float(piece.min(initial=np.inf))), max(most, float(piece.max(initial=-np.inf)))
-        mean = total / samples
-        peak = max(most - mean, mean - least)
-        yield SpooledAudio(file, samples, Level(mean, PEAK / peak if peak > SILENCE else 1.0))
+        yield SpooledAudio(file, samples, level_of(total / samples, least, most))

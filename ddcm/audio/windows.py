@@ -2,62 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-FRAMES = 1024  # 10.24 s, what AudioLDM2 was trained on
-OVERLAP = 64  # frames that neighbours share at least
+from ddcm.audio.layout import OVERLAP, Layout
+from ddcm.audio.level import Level
+from ddcm.audio.mel import MelSpec, log_mel
+from ddcm.audio.recording import SpooledAudio
+
 PIECE = 1024  # frames that are vocoded at a time
+SPECTRUM_REACH = 3  # frames on each side that a frame's spectrum reaches into
 CONTEXT = 32  # frames on each side that a frame's samples can depend on (21 in AudioLDM2's vocoder)
 
 
-def window_starts(total: int, size: int = FRAMES, overlap: int = OVERLAP) -> list[int]:
-    """First frames of windows of ``size`` over ``total`` frames. One window where it is enough.
+def window_mel(
+    audio: torch.Tensor | SpooledAudio, level: Level, layout: Layout, index: int, spec: MelSpec
+) -> torch.Tensor:
+    """mel (1, 1, size, M) of one window of audio (S,): the same as of the spectrogram of the whole recording.
 
-    All are of one shape, so they can be batched: the last one ends with the recording and overlaps more.
+    The recording is padded with silence to the layout's length. A zero in the log-mel would be louder than most music.
     """
-    if total <= size:
-        return [0]
-    return [*range(0, total - size, size - overlap), total - size]
+    start = layout.starts[index]
+    left, right = max(0, start - SPECTRUM_REACH), min(layout.total, start + layout.size + SPECTRUM_REACH)
+    piece = (audio[left * spec.hop : right * spec.hop] - level.mean) * level.gain
+    piece = torch.nn.functional.pad(piece, (0, (right - left) * spec.hop - len(piece)))
+    return log_mel(piece[None], spec)[:, :, start - left : start - left + layout.size]
 
 
-def counted(batches: Iterable[torch.Tensor], done: Callable[[], None]) -> Iterator[torch.Tensor]:
-    """The same batches; ``done()`` is called when the next one is asked for, and after the last."""
-    for batch in batches:
-        yield batch
-        done()
-
-
-def cross_fade(windows: torch.Tensor, first: list[int], total: int, overlap: int = OVERLAP) -> torch.Tensor:
+def cross_fade(windows: torch.Tensor, starts: Sequence[int], total: int, overlap: int | None = OVERLAP) -> torch.Tensor:
     """Windows (W, 1, T, M) -> (1, 1, total, M), cross-faded linearly where they overlap."""
-    return torch.cat([*cross_fade_stream(windows.split(1), first, overlap)], dim=2)
+    return torch.cat([*cross_fade_stream(windows.split(1), starts, overlap)], dim=2)
 
 
 def cross_fade_stream(
-    windows: Iterable[torch.Tensor], first: list[int], overlap: int = OVERLAP
+    windows: Iterable[torch.Tensor], starts: Sequence[int], overlap: int | None = OVERLAP
 ) -> Iterator[torch.Tensor]:
-    """Windows (1, 1, T, M) one after the other -> pieces (1, 1, n, M) that follow on each other, cross-faded linearly.
+    """Windows (1, 1, T, M) in order -> consecutive pieces (1, 1, n, M), cross-faded linearly.
 
-    What no later window reaches is given at once, so that little more than a window is held.
+    A piece is yielded as soon as no later window reaches it, so that little more than a window is in memory.
+
+    Args:
+        starts: first frame of each window.
+        overlap: frames of a fade; None: all that two neighbours share.
     """
-    before: tuple[torch.Tensor, torch.Tensor] | None = None  # what the windows before have in the present one, weighed
-    for window, start, following in zip(windows, first, [*first[1:], None], strict=True):
-        frames = window.shape[2]
-        if len(first) == 1:
+    ends: tuple[torch.Tensor, torch.Tensor] | None = None  # weighted overlap from earlier windows, and its weight sum
+    for window, start, following in zip(windows, starts, [*starts[1:], None], strict=True):
+        if len(starts) == 1:
             yield window
             return
-        index = torch.arange(frames, dtype=torch.float32)
-        ramp = torch.minimum(index + 1, frames - index).clamp(max=overlap + 1) / (overlap + 1)
-        ramp = ramp[:, None].to(window)
-        faded, ramps = window * ramp, ramp.clone()
-        if before is not None:
-            out, weight = before
-            faded[:, :, : len(weight)] += out
-            ramps[: len(weight)] += weight
+        frames = window.shape[2]
         final = frames if following is None else following - start
-        yield faded[:, :, :final] / ramps[:final]
-        before = faded[:, :, final:], ramps[final:]
+        fade_out = overlap or frames - final or 1  # 1: no window follows
+        fade_in = overlap or (1 if ends is None else len(ends[1]))
+        index = torch.arange(frames, dtype=torch.float32)
+        ramp = torch.minimum((index + 1) / (fade_in + 1), (frames - index) / (fade_out + 1)).clamp(max=1)
+        ramp = ramp[:, None].to(window)
+        faded, weights = window * ramp, ramp.clone()
+        if ends is not None:
+            faded[:, :, : len(ends[1])] += ends[0]
+            weights[: len(ends[1])] += ends[1]
+        yield faded[:, :, :final] / weights[:final]
+        ends = faded[:, :, final:], weights[final:]
 
 
 def split_with_context(mels: Iterable[torch.Tensor], hop: int) -> Iterator[tuple[torch.Tensor, slice]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ddcm.audio.files import normalise_level, read_audio
+from ddcm.audio.files import read_audio
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import log_mel
 from ddcm.backbone import load
 from ddcm.backbone.base import Backbone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ Load = Callable[[], Any]
 def compress(arguments: Any, load: Load) -> int:
     from ddcm.audio.recording import spool_audio
     from ddcm.cli.batch import Done, each, plan, recorder, report
-    from ddcm.codec import files
+    from ddcm.codec.format import write
     from ddcm.codec.settings import CodecSettings
 
     given = _given(arguments)
@@ -32,24 +32,27 @@ def compress(arguments: Any, load: Load) -> int:
     def do(job, on_step):
         with spool_audio(job.source, rate) as audio:
             data, seconds = pipeline.compress(audio, rate, on_step, **given), len(audio) / rate
-        files.write(job.target, data)
+        write(job.target, data)
         return Done(seconds, {"bytes": len(data), "kbps": len(data) / 125 / seconds})
 
     return report("compress", jobs, each(jobs, do, recorder("compress", arguments)))
 
 
 def decompress(arguments: Any, load: Load) -> int:
-    from ddcm.audio.files import duration_s
+    from ddcm.audio.files import audio_writer, duration_s
     from ddcm.cli.batch import Done, each, plan, recorder, report
-    from ddcm.codec import files
+    from ddcm.codec.decode import decode_pieces
+    from ddcm.codec.format import read
 
     pipeline = load()
-    jobs = plan(arguments.inputs, arguments.out, arguments.overwrite, files.find)
+    rate = pipeline.backbone.mel_spec.sample_rate
+    jobs = plan(arguments.inputs, arguments.out, arguments.overwrite, find_streams)
 
     def do(job, on_step):
-        files.decompress(
-            job.source, job.target, pipeline.backbone, pipeline.codebook, arguments.vocoder, on_step
-        )  # fmt: skip
+        pieces = decode_pieces(read(job.source), pipeline.backbone, pipeline.codebook, arguments.vocoder, on_step)
+        with audio_writer(job.target, rate) as write_piece:
+            for piece in pieces:
+                write_piece(piece)
         return Done(duration_s(job.target))
 
     return report("decompress", jobs, each(jobs, do, recorder("decompress", arguments)))
@@ -58,7 +61,7 @@ def decompress(arguments: Any, load: Load) -> int:
 def generate_compressed(arguments: Any, load: Load) -> int:
     """OUT is a .wav or .flac; the file that decodes to it lies beside it as .ddcm."""
     from ddcm.audio.files import write_audio
-    from ddcm.codec import files
+    from ddcm.codec.format import write
 
     out = Path(arguments.out)
     if out.suffix.lower() not in (".wav", ".flac"):
@@ -69,9 +72,27 @@ def generate_compressed(arguments: Any, load: Load) -> int:
     given = {name: arguments[name] for name in ("kbps", "quality", "steps") if arguments[name] is not None}
     pipeline = load()
     data, made = pipeline.generate_compressed(arguments.prompt, arguments.duration_s, arguments.seed, **given)
-    files.write(out.with_suffix(".ddcm"), data)
+    write(out.with_suffix(".ddcm"), data)
     write_audio(out, made.audio, made.sample_rate)
     return 0
+
+
+def find_streams(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
+    """``.ddcm`` files, sorted, each with its name relative to its input: as ``ddcm.audio.files.find_audio``.
+
+    Raises:
+        UserError: a folder without any.
+    """
+    found: list[tuple[Path, Path]] = []
+    for path in map(Path, inputs):
+        if not path.is_dir():
+            found.append((path, Path(path.name)))
+            continue
+        files = sorted(p for p in path.rglob("*.ddcm") if p.is_file() and not p.name.startswith("."))
+        if not files:
+            raise UserError(f"no .ddcm files in {path}")
+        found += [(file, file.relative_to(path)) for file in files]
+    return found
 
 
 def _given(arguments: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bits in and out, and sets as numbers. Integers only, so that a file means the same everywhere."""
+"""Bit writer and reader, and sets as numbers. Integers only, so that a file means the same on every machine."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from itertools import pairwise
 
 
 class BitWriter:
-    """Numbers of any width, the most significant bit first; the last byte is filled with zeros."""
+    """Writes numbers of any width, the most significant bit first; the last byte is padded with zeros."""
 
     def __init__(self):
         self._bytes = bytearray()
-        self._held, self._width = 0, 0  # bits that do not fill a byte yet
+        self._rest, self._width = 0, 0  # bits that do not fill a byte yet
 
     def write(self, value: int, width: int) -> None:
         if not 0 <= value < 1 << width:
             raise ValueError(f"{value} does not fit into {width} bits")
-        held, width = self._held << width | value, self._width + width
+        bits, width = self._rest << width | value, self._width + width
         self._width = width % 8
-        self._bytes += (held >> self._width).to_bytes(width // 8, "big")
-        self._held = held & ((1 << self._width) - 1)
+        self._bytes += (bits >> self._width).to_bytes(width // 8, "big")
+        self._rest = bits & ((1 << self._width) - 1)
 
     def getvalue(self) -> bytes:
-        rest = bytes([self._held << (8 - self._width)]) if self._width else b""
+        rest = bytes([self._rest << (8 - self._width)]) if self._width else b""
         return bytes(self._bytes) + rest
 
 
 class BitReader:
-    """What ``BitWriter`` wrote, from bit ``start`` on.
+    """Reads what ``BitWriter`` wrote, from bit ``start`` on.
 
     Raises:
         ValueError: reading beyond the end.
     """
 
     def __init__(self, data: bytes, start: int = 0):
-        self._data, self._at = data, start
+        self._data, self._position = data, start
 
     def read(self, width: int) -> int:
-        stop = self._at + width
+        stop = self._position + width
         if stop > 8 * len(self._data):
             raise ValueError("the payload ends too early")
-        piece = int.from_bytes(self._data[self._at // 8 : -(-stop // 8)], "big")
-        self._at = stop
+        piece = int.from_bytes(self._data[self._position // 8 : -(-stop // 8)], "big")
+        self._position = stop
         return piece >> -stop % 8 & ((1 << width) - 1)
 
 
 @functools.lru_cache(maxsize=4096)
 def subset_bits(universe: int, size: int) -> int:
-    """Bits that name one of the C(universe, size) subsets."""
+    """Bits of the rank of one of the C(universe, size) subsets."""
     return (math.comb(universe, size) - 1).bit_length()
 
 
 def rank_subset(members: Sequence[int]) -> int:
-    """The place of a set {c_1 < ... < c_M} of numbers from 0 on among all M-subsets: sum of C(c_i, i).
+    """The rank of a set {c_1 < ... < c_M} of numbers from 0 on among all M-subsets: sum of C(c_i, i).
 
     This is the combinatorial number system; it needs no table and no bound on the universe. M calls of ``math.comb``.
     """
@@ -66,8 +66,8 @@ def rank_subset(members: Sequence[int]) -> int:
 def unrank_subset(rank: int, universe: int, size: int) -> list[int]:
     """The ``size``-subset of range(universe) at ``rank``; the inverse of ``rank_subset``.
 
-    The largest c with C(c, i) <= rank is estimated in floating point by bisection and then made exact with integers, so
-    that each member costs one call of ``math.comb`` (and at most a few multiplications), not one for every candidate.
+    The largest c with C(c, i) <= rank is estimated by bisection in floating point, then made exact with integers. So
+    each member costs one call of ``math.comb`` and a few multiplications, not one call for each candidate.
 
     Raises:
         ValueError: the rank is not that of a subset.

@@ -1,4 +1,4 @@
-"""What a ``.ddcm`` file says of itself."""
+"""What a ``.ddcm`` file is, for ``ddcm inspect``. Loads neither torch nor a model."""
 
 from __future__ import annotations
 
@@ -7,33 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from ddcm.codec.format import VERSION, read, unpack
-from ddcm.codec.layout import verified, window_bits
-from ddcm.codec.schedule import expand
+from ddcm.codec.header import validate
 from ddcm.errors import UserError
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Facts to print: header, rate, schedule. Loads neither torch nor a model.
+    """Facts by name: header, rate, schedule.
 
     Raises:
         UserError: the file cannot be read or is damaged.
     """
     try:
-        stream = unpack(read(path))
-        placed = verified(stream)
+        data = read(path)
+        header, payload = unpack(data)
+        validate(header, payload)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    size, seconds = path.stat().st_size, stream.samples / stream.mel[0]
-    facts = {"what": "ddcm file", "version": VERSION, "bytes": size, "seconds": f"{seconds:g}"}
-    facts["kbps"] = f"{size / 125 / seconds:.3f}"
-    facts |= {key: value for key, value in asdict(stream).items() if key not in ("payload", "schedule")}
-    facts |= {"windows": len(placed.starts), "window frames": placed.size, "payload bytes": len(stream.payload)}
-    if stream.schedule is not None:
-        explicit = expand(stream.schedule)
-        facts["timesteps"] = " ".join(map(str, explicit.timesteps))
-        facts["atoms of each step"] = " ".join(map(str, explicit.atoms))
-        facts["UNet calls of a window"] = len(explicit.timesteps) * (
-            2 if stream.prompt and stream.guidance != 256 else 1
-        )
-        facts["bits of a window"] = window_bits(stream)
+    facts = {"what": "ddcm file", "version": VERSION, "bytes": len(data), "seconds": f"{header.seconds:g}"}
+    facts["kbps"] = f"{len(data) / 125 / header.seconds:.3f}"
+    facts |= {name: value for name, value in asdict(header).items() if name != "schedule"}
+    facts |= {"windows": len(header.layout.starts), "window frames": header.layout.size, "payload bytes": len(payload)}
+    if header.schedule is not None:
+        timesteps = header.steps.timesteps
+        is_guided = header.prompt != "" and header.guidance != 256
+        facts["timesteps"] = " ".join(map(str, timesteps))
+        facts["atoms of each step"] = " ".join(map(str, header.steps.atoms))
+        facts["UNet calls of a window"] = len(timesteps) * (2 if is_guided else 1)
+        facts["bits of a window"] = header.window_bits
     return facts

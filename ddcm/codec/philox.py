@@ -1,7 +1,7 @@
-"""Random numbers that are integers first: the same on every device, in every order, for every batch.
+"""Random numbers made of integers: the same on every device, in every order, for every batch size.
 
-A counter-based generator has no state: the number at a place is a function of the place. So any piece of any atom can
-be made alone, and how many are made at a time changes nothing.
+A counter-based generator has no state: a number is a function of its counter. So any part of any atom can be drawn
+alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _quantiles() -> np.ndarray:
     return np.concatenate([-upper[::-1], upper])
 
 
-def words(count: int, counter: tuple[ArrayLike, int, int], key: int) -> np.ndarray:
+def random_words(count: int, counter: tuple[ArrayLike, int, int], key: int) -> np.ndarray:
     """uint32 (rows, count): rows of random words; ``counter`` is (row numbers (rows,), and two more numbers)."""
     rows, second, third = counter
     blocks = -(-count // 4)
@@ -53,8 +53,8 @@ def words(count: int, counter: tuple[ArrayLike, int, int], key: int) -> np.ndarr
     return np.moveaxis(drawn, 0, -1).reshape(len(np.atleast_1d(rows)), 4 * blocks)[:, :count]
 
 
-def normals(count: int, counter: tuple[ArrayLike, int, int], key: int) -> np.ndarray:
-    """int16 (rows, count): rows of unit normal numbers times ``GRID``; ``counter`` as for ``words``."""
-    drawn = words(-(-count // 2), counter, key)
+def random_normals(count: int, counter: tuple[ArrayLike, int, int], key: int) -> np.ndarray:
+    """int16 (rows, count): rows of unit normal numbers times ``GRID``; ``counter`` as for ``random_words``."""
+    drawn = random_words(-(-count // 2), counter, key)
     halves = np.stack([drawn & np.uint32(0xFFFF), drawn >> np.uint32(16)], axis=-1).reshape(len(drawn), -1)
     return _quantiles()[halves[:, :count]]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from ddcm.audio.files import normalise_level
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 
 SAMPLE_RATE = 16000

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ddcm.audio.files import normalise_level
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, MelSpec, band_centres, log_mel
 from ddcm.errors import UserError
 from ddcm.runtime.files import write_atomically

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ddcm.audio import windows
+from ddcm.audio.layout import fixed_layout
 from ddcm.diffusion.loop import Project, denoise_loop, identity
 from ddcm.diffusion.schedule import add_noise, from_strength
 from ddcm.pipeline.quantise import add_usage, count_codes, quantise
@@ -31,7 +31,7 @@ def denoise(
     recipe, reference = setup.recipe, start.reference
     timesteps = list_timesteps(recipe, from_noise=start.z is None)
     groups = [list(seeds)] if together else [[seed] for seed in seeds]
-    windows_each = len(windows.window_starts(reference.frames))
+    windows_each = len(fixed_layout(reference.frames).starts)
     batches = sum(-(-len(group) * windows_each // setup.batch_size) for group in groups)
     progress = Progress(on_step, batches * len(timesteps))
     for group in groups:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from ddcm.audio import windows
-from ddcm.audio.files import Level, normalise_level, to_mono
+from ddcm.audio.files import to_mono
 from ddcm.audio.frontends import extract
+from ddcm.audio.layout import fixed_layout
+from ddcm.audio.level import Level, normalise_level
 from ddcm.pipeline.output import Info
 from ddcm.pipeline.quantise import add_usage, count_codes, quantise
 from ddcm.pipeline.stages import Latents, Prepared, Reference, Setup
@@ -51,8 +52,8 @@ def prepare_empty(setup: Setup, duration_s: float) -> Latents:
 def encode(setup: Setup, prepared: Prepared, seed: int, progress: Progress) -> Latents:
     """The latent of each window, quantised where the recipe says so; a step of progress for each batch."""
     recipe, scale, frames = setup.recipe, setup.backbone.scaling_factor, prepared.reference.frames
-    size = min(frames, windows.FRAMES)
-    cut = torch.cat([prepared.mel[:, :, start : start + size] for start in windows.window_starts(frames)])
+    layout = fixed_layout(frames)
+    cut = torch.cat([prepared.mel[:, :, start : start + layout.size] for start in layout.starts])
     means, stds = [], []
     for batch in cut.split(setup.batch_size):
         if recipe.mode_share == 1:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ddcm.audio import windows
 from ddcm.audio.files import to_mono
+from ddcm.audio.layout import fixed_layout
 from ddcm.audio.recording import SpooledAudio
 from ddcm.backbone import Backbone, load
 from ddcm.errors import UserError
@@ -76,7 +76,7 @@ class DDCMPipeline:
         """
         setup = self.set_up("reconstruct", recipe, **settings)
         prepared = prepare(setup, audio, sample_rate)
-        batches = -(-len(windows.window_starts(prepared.reference.frames)) // self.batch_size)
+        batches = -(-len(fixed_layout(prepared.reference.frames).starts) // self.batch_size)
         progress = Progress(on_step, 2 * batches)
         return render(setup, encode(setup, prepared, seed, progress), progress)
 
@@ -137,10 +137,12 @@ class DDCMPipeline:
         Raises:
             UserError: damaged, or of another version, backbone or codebook.
         """
-        from ddcm.codec.files import decoded
+        from ddcm.codec.decode import decode
 
-        made = decoded(data, self.backbone, self.codebook, vocoder, on_step)
-        return Output(made["audio"], made["sample_rate"], made["mel"], made["latent"], Info(**made["notes"]))
+        decoded = decode(data, self.backbone, self.codebook, vocoder, on_step)
+        header, rate = decoded.header, self.backbone.mel_spec.sample_rate
+        info = Info(self.backbone.name, prompt=header.prompt, mode=header.mode, kbps=len(data) / 125 / header.seconds)
+        return Output(decoded.audio, rate, decoded.mel, decoded.latent, info)
 
     def generate_compressed(
         self, prompt: str, duration_s: float = 5.0, seed: int = 0, on_call: Callable[[], None] | None = None,

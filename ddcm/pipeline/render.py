@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from ddcm.audio import windows
+from ddcm.audio.layout import fixed_layout
 from ddcm.audio.postprocess import HIGH_HZ, energy_above, lift_high, postprocess
+from ddcm.audio.windows import cross_fade
 from ddcm.backbone import Backbone
 from ddcm.backbone.vocoding import vocode
 from ddcm.pipeline.output import Output
@@ -24,7 +25,7 @@ def render(setup: Setup, latents: Latents, progress: Progress | None = None) -> 
         decoded.append(backbone.decode(batch).cpu())
         if progress is not None:
             progress.step()
-    mel = windows.cross_fade(torch.cat(decoded), windows.window_starts(reference.frames), reference.frames)
+    mel = cross_fade(torch.cat(decoded), fixed_layout(reference.frames).starts, reference.frames)
     audio, vocoder, failed = vocode(mel, recipe.vocoder, backbone)
     info = replace(latents.info, vocoder=vocoder, vocoder_failed=tuple(failed))
     rate = backbone.mel_spec.sample_rate

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ddcm.audio import windows
-from ddcm.audio.files import Level
+from ddcm.audio.layout import fixed_layout
+from ddcm.audio.level import Level
 from ddcm.backbone import Backbone
 from ddcm.diffusion.noise import latent_noise
 from ddcm.pipeline.output import Info
@@ -32,10 +32,12 @@ class Setup:
 
     def draw_noise(self, seed: int, frames: int) -> torch.Tensor:
         """Noise for each window over ``frames`` mel frames (W, C, L, F); windows share it where they overlap."""
-        bands, length = self.backbone.mel_spec.n_mels // 4, min(frames, windows.FRAMES) // 4
+        layout, bands = fixed_layout(frames), self.backbone.mel_spec.n_mels // 4
         timeline = latent_noise(seed, frames // 4, self.backbone.latent_channels, bands)
-        starts = [start // 4 for start in windows.window_starts(frames)]
-        return torch.stack([timeline[:, start : start + length] for start in starts]).to(self.backbone.device)
+        starts = [start // 4 for start in layout.starts]
+        return torch.stack([timeline[:, start : start + layout.latent_frames] for start in starts]).to(
+            self.backbone.device
+        )
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from ddcm.audio import windows
+from ddcm.audio.layout import Layout, fixed_layout
 from ddcm.audio.recording import SpooledAudio
+from ddcm.audio.windows import cross_fade_stream, window_mel
 from ddcm.backbone.vocoding import vocode_stream
-from ddcm.codec.layout import Layout
-from ddcm.codec.sound import window_mel
 from ddcm.diffusion.noise import NoiseTimeline
 from ddcm.pipeline.denoise import list_timesteps, sample
 from ddcm.pipeline.output import Info
@@ -39,8 +38,7 @@ def stream(
     With a ``conditioning`` the recording is transformed, without one it is reconstructed.
     """
     backbone, recipe = setup.backbone, setup.recipe
-    total = -(-len(recording) // (4 * backbone.mel_spec.hop)) * 4
-    layout = Layout(total, min(total, windows.FRAMES), tuple(windows.window_starts(total)))
+    layout = fixed_layout(-(-len(recording) // (4 * backbone.mel_spec.hop)) * 4)
     latents = _make_latents(setup, recording, layout, conditioning, seed, on_step)
     counts: torch.Tensor | None = None
     left = len(recording)
@@ -52,7 +50,7 @@ def stream(
                 counts = codes if counts is None else counts + codes
             yield from backbone.decode(z).cpu().split(1)
 
-    for audio in vocode_stream(windows.cross_fade_stream(decode(), list(layout.starts)), recipe.vocoder, backbone):
+    for audio in vocode_stream(cross_fade_stream(decode(), layout.starts), recipe.vocoder, backbone):
         write(recording.level.undo(audio[:left]))
         left -= len(audio[:left])
     steps = None if conditioning is None else len(list_timesteps(recipe))
@@ -71,7 +69,7 @@ def _make_latents(
     groups = torch.arange(len(layout.starts)).split(setup.batch_size)
     progress = Progress(on_step, len(groups) * (1 if conditioning is None else len(timesteps)))
     for group in groups:
-        mels = [window_mel(recording, level.mean, level.gain, layout, int(i), backbone.mel_spec) for i in group]
+        mels = [window_mel(recording, level, layout, int(i), backbone.mel_spec) for i in group]
         quantised = z = backbone.encode(torch.cat(mels))
         if quantizer is not None and recipe.acts_on == "input":
             quantised = z = quantise(z, recipe, quantizer)

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from ddcm.audio.files import _refuse_truncated, find_audio, normalise_level, read_audio, resample, write_audio
+from ddcm.audio.files import _refuse_truncated, find_audio, read_audio, resample, write_audio
+from ddcm.audio.level import normalise_level
 from ddcm.errors import UserError
 from tests.conftest import EXAMPLES
 

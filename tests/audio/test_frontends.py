@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ddcm.audio.files import normalise_level, resample
+from ddcm.audio.files import resample
 from ddcm.audio.frontends import FRONT_ENDS, analyse, clap_front_end, convert, extract
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 from ddcm.recipes import CHOICES
 from tests.conftest import EXAMPLES, ROOT

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks import full_size
-from ddcm.audio.files import normalise_level, read_audio
+from ddcm.audio.files import read_audio
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import log_mel
 from ddcm.backbone import load
 from ddcm.backbone.head_layout import LAYOUTS, TIMESTEPS, check_heads, verdict

@@ -3,8 +3,6 @@
 import subprocess
 import sys
 import zlib
-from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import soundfile
@@ -12,16 +10,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ddcm.audio.mel import MelSpec, log_mel
+from ddcm.audio.level import Level
 from ddcm.backbone.tiny import tiny_backbone
 from ddcm.cli.main import main
+from ddcm.codec.decode import decode, decode_pieces, open_stream
 from ddcm.codec.encode import encode
-from ddcm.codec.files import opened
-from ddcm.codec.format import Stream, pack, unpack
-from ddcm.codec.layout import layout
+from ddcm.codec.format import pack, unpack
 from ddcm.codec.schedule import ExplicitSchedule, ParametricSchedule
 from ddcm.codec.settings import CodecSettings
-from ddcm.codec.sound import audio_pieces, measure_level, mels, window_mel
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
@@ -77,27 +73,24 @@ def test_a_fresh_process_decodes_the_same(tmp_path, pipe):
 
 
 def test_pieces_are_the_whole(pipe):
+    """Windows that were decoded without loss join to the whole, and so does what is vocoded piece by piece."""
     audio = torch.randn(16000 * 11 + 77, generator=torch.Generator().manual_seed(0)) * 0.1
-    mean, gain = measure_level(audio)
-    placed = layout(len(audio), 160)
-    padded = torch.nn.functional.pad((audio - mean) * gain, (0, placed.total * 160 - len(audio)))
-    whole = log_mel(padded[None], MelSpec())
-    for number, first in enumerate(placed.starts):
-        piece = window_mel(audio, mean, gain, placed, number, MelSpec())
-        assert torch.allclose(piece, whole[:, :, first : first + placed.size], atol=1e-4)
-    # Windows that were decoded without loss join to the whole, and so does what is vocoded piece by piece.
-    same = SimpleNamespace(decode=lambda z: z.clone())
-    cut = [whole[:, :, first : first + placed.size] for first in placed.starts]
-    pieces = list(mels(same, cut, placed, 1))
-    assert torch.allclose(torch.cat(pieces, dim=2), whole, atol=1e-5)
-    stream = Stream("vq", "0" * 16, len(audio), codebook="0" * 16, atoms=2, levels=1)
-    sound = torch.cat(list(audio_pieces(pipe.backbone, pieces, stream, "backbone")))
-    assert torch.allclose(sound, pipe.backbone.vocode(whole)[0, : len(audio)], atol=1e-4)
+    data = pipe.compress(audio, 16000, schedule=ParametricSchedule(2, 24, 8, 24))
+    whole = decode(data, pipe.backbone, vocoder="backbone")
+    layout, level = whole.header.layout, Level(whole.header.mean, 2 ** (whole.header.gain / 256))
+    assert len(layout.starts) == 2 and whole.mel.shape == (1, 1, layout.total, 64)
+    for window, start in zip(whole.latent.split(1), layout.starts, strict=True):
+        alone = slice(80 if start else 0, layout.size if start else layout.size - 80)  # no neighbour reaches there
+        mel = whole.mel[:, :, start : start + layout.size]
+        assert torch.allclose(pipe.backbone.decode(window)[:, :, alone], mel[:, :, alone], atol=1e-5)
+    assert torch.allclose(whole.audio, level.undo(pipe.backbone.vocode(whole.mel)[0, : len(audio)]), atol=1e-4)
+    pieces = torch.cat([*decode_pieces(data, pipe.backbone, vocoder="backbone")])
+    assert torch.equal(pieces, whole.audio)
 
 
 def test_the_planned_size_is_the_size(pipe, speech):
     data = pipe.compress(speech.repeat(4)[: 16000 * 5], 16000, kbps=0.5, steps=3)
-    assert len(data) * 8 / 5000 == pytest.approx(0.5, rel=0.03) and len(data) - len(unpack(data).payload) < 64
+    assert len(data) * 8 / 5000 == pytest.approx(0.5, rel=0.03) and len(data) - len(unpack(data)[1]) < 64
 
 
 @pytest.mark.parametrize("samples", [1, 700, 16001])
@@ -159,14 +152,14 @@ def refused_or_bounded(pipe, files, data):
     file = data.draw(st.sampled_from(files))
     bad = damaged(file, data)
     try:
-        stream, placed = opened(bad, pipe.backbone, pipe.codebook)
+        header, _ = open_stream(bad, pipe.backbone, pipe.codebook)
     except UserError as error:
         assert "\n" not in str(error)
         return
     # Only what has a right checksum comes so far; then work is in proportion to the bytes.
     assert zlib.crc32(bad[:-4]).to_bytes(4, "little") == bad[-4:]
-    most = 8 if stream.mode == "vq" else 2.5  # windows a byte: a range coder may need less than a bit for silence
-    assert len(placed.starts) <= max(1, most * len(bad)) and placed.total * 160 < 1 << 30
+    most = 8 if header.mode == "vq" else 2.5  # windows a byte: a range coder may need less than a bit for silence
+    assert len(header.layout.starts) <= max(1, most * len(bad)) and header.layout.total * 160 < 1 << 30
 
 
 @pytest.fixture(scope="module")
@@ -187,21 +180,21 @@ def test_damaged_files_are_refused(pipe, files, data):
 
 @pytest.mark.parametrize("mode", [0, 1, 2])
 def test_forged_payloads_decode_to_something_or_are_refused(pipe, files, mode):
-    stream = unpack(files[mode])
+    header, payload = unpack(files[mode])
     generator = torch.Generator().manual_seed(mode)
     for _ in range(3):
-        noise = torch.randint(0, 256, (len(stream.payload),), generator=generator).tolist()
+        noise = torch.randint(0, 256, (len(payload),), generator=generator).tolist()
         try:
-            out = pipe.decompress(pack(replace(stream, payload=bytes(noise))))
+            out = pipe.decompress(pack(header, bytes(noise)))
         except UserError as error:
             assert "\n" not in str(error)
         else:
-            assert out.audio.shape == (stream.samples,)
+            assert out.audio.shape == (header.samples,)
 
 
 def test_generation_leaves_a_file_that_needs_no_prompt(pipe):
     data, out = pipe.generate_compressed("a drum", 1.0, seed=1, schedule=QUICK)
-    assert unpack(data).prompt == "" and torch.equal(pipe.decompress(data).latent, out.latent)
+    assert unpack(data)[0].prompt == "" and torch.equal(pipe.decompress(data).latent, out.latent)
     others = [pipe.generate_compressed(*given, schedule=QUICK)[0] for given in (("a bird", 1.0, 1), ("a drum", 1.0, 2))]
     assert data not in others
     with pytest.raises(UserError, match="outside"):

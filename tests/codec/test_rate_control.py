@@ -10,18 +10,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.schedules import equal_steps, moved, search
-from ddcm.codec.encode import scheduled, start
-from ddcm.codec.layout import layout
-from ddcm.codec.rate_control import curve_for, rows, size_of
+from ddcm.codec.encode import add_schedule, build_header
+from ddcm.codec.rate_control import file_size, interpolate, read_rows
 from ddcm.codec.schedule import ParametricSchedule, expand
 from ddcm.codec.settings import QUALITIES, CodecSettings
 from ddcm.errors import UserError
 
 
 def planned_kbps(backbone, samples: int, wanted: CodecSettings) -> float:
-    placed = layout(samples, 160)
-    stream = scheduled(start(backbone, wanted, samples, None, 1), placed, wanted)
-    return size_of(stream, len(placed.starts)) * 8 / (samples / 16)
+    header = add_schedule(build_header(wanted, backbone, samples, None, 1), wanted)
+    return file_size(header) * 8 / (samples / 16)
 
 
 @settings(max_examples=25, deadline=None)
@@ -50,7 +48,7 @@ def test_qualities_are_rates(tiny):
 @pytest.mark.parametrize("kbps", [0.01, 0.25, 0.7, 4.0, 50.0])
 @pytest.mark.parametrize("steps", [None, 2, 30, 1000])
 def test_any_rate_and_number_of_steps_has_a_curve(kbps, steps):
-    curve = curve_for(kbps, steps, rows(None, "0" * 16))
+    curve = interpolate(kbps, steps, read_rows(None, "0" * 16))
     timesteps = expand(replace(curve, total=500)).timesteps
     assert len(timesteps) == (steps or 30) and all(a > b for a, b in pairwise(timesteps))
 

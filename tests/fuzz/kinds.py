@@ -98,23 +98,21 @@ def codec():
 
 def _ddcm() -> Read:
     from ddcm.cli.info import inspect
-    from ddcm.codec.files import decoded, opened
-    from ddcm.codec.schedule import expand
+    from ddcm.codec.decode import decode, open_stream
 
     backbone, codebook = codec()
 
     def read(folder: Path) -> None:
         data = _only(folder).read_bytes()
-        stream, placed = opened(data, backbone, codebook)
+        header, _ = open_stream(data, backbone, codebook)
         require(zlib.crc32(data[:-4]).to_bytes(4, "little") == data[-4:], "a wrong checksum was taken")
         inspect(str(_only(folder)))
-        windows, atoms, calls = len(placed.starts), 0, 0
-        if stream.schedule is not None:
-            schedule = expand(stream.schedule)
-            atoms, calls = sum(schedule.atoms), len(schedule.timesteps) * stream.lanes
-        if windows <= WINDOWS and calls <= CALLS and atoms * placed.numbers <= DRAWN:
-            audio = decoded(data, backbone, codebook, "backbone", None)["audio"]
-            require(audio.shape == (stream.samples,) and bool(audio.isfinite().all()), "audio that is none")
+        windows, atoms, calls = len(header.layout.starts), 0, 0
+        if header.schedule is not None:
+            atoms, calls = sum(header.steps.atoms), len(header.steps.timesteps) * header.batch_size
+        if windows <= WINDOWS and calls <= CALLS and atoms * header.latent_size <= DRAWN:
+            audio = decode(data, backbone, codebook, "backbone").audio
+            require(audio.shape == (header.samples,) and bool(audio.isfinite().all()), "audio that is none")
 
     return read
 

@@ -5,7 +5,8 @@ import pytest
 import soundfile
 import torch
 
-from ddcm.audio.files import normalise_level, read_audio
+from ddcm.audio.files import read_audio
+from ddcm.audio.level import normalise_level
 from ddcm.audio.recording import spool_audio
 from ddcm.cli import batch
 from ddcm.cli.main import main

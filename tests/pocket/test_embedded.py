@@ -6,7 +6,8 @@ import shutil
 import pytest
 import torch
 
-from ddcm.audio.files import normalise_level, read_audio
+from ddcm.audio.files import read_audio
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
 from ddcm.diffusion.schedule import ddim_step

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import normalise_level, read_audio
+from ddcm.audio.files import read_audio
+from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import log_mel
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError
