@@ -1,11 +1,11 @@
-"""What a fit on 100,000 clips needs before its first step, when their latents are in the cache.
+"""Time and memory of a fit on 100,000 cached clips before its first step.
 
     python -m benchmarks.cache [CLIPS]
 
-Sparse files stand for clips of 10 s (320 kB of audio, 64 kB of latents each), so nothing is decoded or encoded and
-the disk needs little; everything else is what ``python train.py fit`` does: list and stat the folder, plan the
-shards, read what they hold, split, cut into windows. Memory is what the process itself holds beyond its start
-(RssAnon: pages of memory-mapped latents are the system's to take back).
+Sparse files stand in for clips of 10 s (320 kB of audio, 64 kB of latents each), so nothing is decoded or encoded and
+the disk use is small. The rest is what a fit does: list and stat the folder, plan the shards, read their indices,
+split, cut into windows. Memory is the growth of RssAnon since the start, which leaves out memory-mapped latents: the
+system can take their pages back.
 
 On two busy EPYC cores: 4.5 s and 73 MB until the first batch, then 1.6 ms a batch of 16 windows:
 
@@ -28,17 +28,20 @@ from pathlib import Path
 warnings.filterwarnings("ignore")
 
 from ddcm.backbone.tiny import tiny_backbone  # noqa: E402
-from ddcm.fit.cache import encode_all  # noqa: E402
-from ddcm.fit.data import Windows  # noqa: E402
-from ddcm.fit.manifest import read_manifest, split_entries  # noqa: E402
-from ddcm.fit.plan import file_facts, plan_shards  # noqa: E402
-from ddcm.fit.shards import open_folder  # noqa: E402
-from ddcm.fit.stream import TrainStream  # noqa: E402
+from ddcm.fit.data.cache import encode_all  # noqa: E402
+from ddcm.fit.data.manifest import read_manifest, split_entries  # noqa: E402
+from ddcm.fit.data.module import Windows  # noqa: E402
+from ddcm.fit.data.sampler import ShuffledOrder, TrainStream  # noqa: E402
+from ddcm.fit.data.shards import (  # noqa: E402
+    open_folder,
+    plan_shards,
+    read_status,
+)
 
 AUDIO_BYTES, FRAMES, FRAME_BYTES = 320_044, 250, 2 * 8 * 16
 
 
-def held_mb() -> float:
+def resident_mb() -> float:
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) / 1024
 
@@ -53,7 +56,8 @@ def make_clips(folder: Path, count: int) -> None:
 
 def make_shards(folder: Path, cache_dir: Path) -> None:
     entries = read_manifest(folder)
-    names, bounds = plan_shards(entries, file_facts(entries))
+    plan = plan_shards(entries, read_status(entries))
+    names, bounds = plan.names, plan.bounds
     shards = open_folder(cache_dir, tiny_backbone())
     for name, files in zip(names, (bounds[1:] - bounds[:-1]).tolist(), strict=True):
         with open(shards / f"{name}.f16", "wb") as file:
@@ -63,16 +67,16 @@ def make_shards(folder: Path, cache_dir: Path) -> None:
 
 def main(count: int) -> None:
     backbone = tiny_backbone()
-    backbone.latent_digest  # noqa: B018  its parts are loaded before the clock starts
+    backbone.latent_digest  # noqa: B018  loads its parts before the clock starts
     with tempfile.TemporaryDirectory() as temporary:
         clips, cache_dir = Path(temporary) / "clips", Path(temporary) / "cache"
         make_clips(clips, count)
         make_shards(clips, cache_dir)
-        start, held = time.perf_counter(), held_mb()
+        start, baseline = time.perf_counter(), resident_mb()
 
         def lap(what: str) -> None:
             nonlocal start
-            print(f"{what:34} {time.perf_counter() - start:7.2f} s  {held_mb() - held:7.0f} MB held")
+            print(f"{what:34} {time.perf_counter() - start:7.2f} s  {resident_mb() - baseline:7.0f} MB held")
             start = time.perf_counter()
 
         entries = read_manifest(clips)
@@ -82,7 +86,7 @@ def main(count: int) -> None:
         splits = split_entries(entries)
         windows = Windows(latents, entries, splits["train"], 64)
         lap(f"split, cut into {len(windows):,} windows")
-        stream = TrainStream(windows, 16, seed=0)
+        stream = TrainStream(windows, ShuffledOrder(len(windows), 16, seed=0))
         next(stream)
         lap("first batch (an epoch's order)")
         for _ in range(1000):

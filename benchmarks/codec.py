@@ -35,21 +35,22 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.codec_report import FIELDS, page, plot
-from benchmarks.peers import peers
+from benchmarks.peers import list_peers
 from benchmarks.together import Coded, compress, in_lengths
-from ddcm.codec import vq
-from ddcm.codec.encode import Settings, encode
-from ddcm.codec.files import decoded
-from ddcm.codec.layout import layout
-from ddcm.codec.sound import measure_level, window_mel
+from ddcm.audio.layout import even_layout
+from ddcm.audio.level import measure_level
+from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.refine import refine
+from ddcm.audio.windows import window_mel
+from ddcm.codec.decode import decode
+from ddcm.codec.encode import encode
+from ddcm.codec.settings import CodecSettings
 from ddcm.errors import UserError
-from ddcm.evaluate import measure
-from ddcm.listeners import LISTENERS
-from ddcm.mel import LN_TO_DB
-from ddcm.metrics import log_mel_mae_db
+from ddcm.evaluation.folder import measure
+from ddcm.evaluation.metrics import log_mel_mae_db
+from ddcm.evaluation.perceptual import PERCEPTUAL
 from ddcm.pipeline import DDCMPipeline
-from ddcm.quantize.checkpoint import load_codebook
-from ddcm.refine import refine
+from ddcm.quantize.pretrained import load_codebook
 from pocket.batches import validation
 from pocket.corpus import SAMPLE_RATE, Clip, Corpus
 
@@ -59,21 +60,21 @@ SLOW = "classic one atom"
 Row = dict[str, str | float]
 
 
-def systems(args: argparse.Namespace) -> dict[str, Settings | None]:
+def systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
     """Name -> how it is compressed; None where nothing is."""
-    found: dict[str, Settings | None] = {"ceiling": None}
+    found: dict[str, CodecSettings | None] = {"ceiling": None}
     for kbps in RATES:
-        found[f"turbo hadamard {kbps:g}"] = Settings(kbps=kbps)
+        found[f"turbo hadamard {kbps:g}"] = CodecSettings(kbps=kbps)
     for kbps in RATES:
-        found[f"turbo gaussian {kbps:g}"] = Settings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
+        found[f"turbo gaussian {kbps:g}"] = CodecSettings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
     for kbps in RATES:
-        found[f"classic 30 steps {kbps:g}"] = Settings(kbps=kbps, mode="classic", steps=30)
+        found[f"classic 30 steps {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic", steps=30)
     for kbps in SINGLE:
-        found[f"{SLOW} {kbps:g}"] = Settings(kbps=kbps, mode="classic")
+        found[f"{SLOW} {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic")
     if args.codebook:
         quantizer = load_codebook(args.codebook).quantizer
-        for levels in range(1, vq.levels_of(quantizer) + 1):
-            found[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = Settings(mode="vq", levels=levels)
+        for levels in range(1, quantizer.num_quantizers + 1):
+            found[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = CodecSettings(mode="vq", levels=levels)
     return found
 
 
@@ -84,7 +85,7 @@ class Work:
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)
         self.pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook or None)
-        self.clips, self.systems, self.peers = clips_of(args), systems(args), peers()
+        self.clips, self.systems, self.peers = clips_of(args), systems(args), list_peers()
 
     def rows(self, name: str, numbers: list[int], check: bool) -> list[Row]:
         """Rows of clips of one length."""
@@ -102,7 +103,7 @@ class Work:
             found.append(self._row(name, number, one.data, one.calls) | self._heard(audio, one, self.clips[number][0]))
         if check and settings is not None:
             begin, first = time.perf_counter(), coded[0]
-            again = decoded(first.data, self.pipe.backbone, self.pipe.codebook, "refined", None)["latent"]
+            again = decode(first.data, self.pipe.backbone, self.pipe.codebook).latent
             if not torch.equal(again, first.z):
                 raise UserError(f"{name}: {found[0]['clip']} does not decode to what its encoder saw")
             print(f"{name}: decoded alone, the same to the last bit, {time.perf_counter() - begin:.1f} s", flush=True)
@@ -110,9 +111,9 @@ class Work:
 
     def _mel(self, audio: torch.Tensor) -> torch.Tensor:
         spec = self.pipe.backbone.mel_spec
-        return window_mel(audio, *measure_level(audio), layout(len(audio), spec.hop), 0, spec)
+        return window_mel(audio, measure_level(audio), even_layout(len(audio), spec.hop), 0, spec)
 
-    def _vq(self, audio: torch.Tensor, settings: Settings) -> Coded:
+    def _vq(self, audio: torch.Tensor, settings: CodecSettings) -> Coded:
         kept, begin = [], time.perf_counter()
         data = encode(audio, self.pipe.backbone, settings, self.pipe.codebook, on_latent=kept.append)
         return Coded(data, kept[0], 0, time.perf_counter() - begin)
@@ -153,7 +154,7 @@ def judged(audio: torch.Tensor, heard: torch.Tensor, kind: str) -> Row:
     return {
         "refined_db" if name == "log_mel_mae_db" else name: value
         for name, value in measure(audio, heard).items()
-        if (name in FIELDS or name == "log_mel_mae_db") and (kind == "speech" or name not in LISTENERS)
+        if (name in FIELDS or name == "log_mel_mae_db") and (kind == "speech" or name not in PERCEPTUAL)
     }
 
 
@@ -205,7 +206,7 @@ def main() -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     rows = list(csv.DictReader(target.open())) if target.exists() else []
     done = {(row["system"], row["clip"]) for row in rows}
-    names = [*systems(args), *peers()]
+    names = [*systems(args), *list_peers()]
     todo = list(tasks(args, names, done))
     todo.sort(key=lambda task: task[0].startswith(SLOW), reverse=True)  # the longest first
     begin = time.perf_counter()

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ddcm.fit.data import LatentData
-from ddcm.fit.tally import CodeTally
+from ddcm.fit.data.module import LatentData
+from ddcm.fit.metrics import CodebookMetrics
 from ddcm.quantize import HardQuantizer, Quantized
 from ddcm.quantize.base import to_cells
 
@@ -32,7 +32,7 @@ ATOMS = 1024
 
 
 class Theirs(nn.Module):
-    """vector-quantize-pytorch behind our contract, as far as ``CodeTally`` needs it."""
+    """vector-quantize-pytorch behind our contract, as far as ``CodebookMetrics`` needs it."""
 
     levels, codebook_size, embedding_dim = 1, ATOMS, 8
 
@@ -89,10 +89,10 @@ class Run:
     @torch.no_grad()
     def figures(self, batches) -> dict[str, float]:
         self.quantizer.eval()
-        tally = CodeTally(self.quantizer, torch.device("cpu"))
+        metrics = CodebookMetrics(self.quantizer, cells_per_s=400)
         for batch in batches:
-            tally.add(batch["z"], self.quantizer(batch["z"]))
-        return tally.figures(cells_per_s=400)
+            metrics.update(batch["z"], self.quantizer(batch["z"]))
+        return metrics.compute()
 
 
 def peak_mib() -> float:
@@ -121,11 +121,11 @@ def main(args: argparse.Namespace) -> None:
     data = LatentData(args.root, args.backbone, args.cache_dir, batch_size=64, seed=args.seed)
     data.setup("fit")
     runs = {name: Run(make(), args.steps) for name, make in CONTENDERS.items()}
-    first = next(data.train_stream())["z"]
+    first = next(data.train_dataloader())["z"]
     for run in runs.values():
         torch.manual_seed(args.seed)  # theirs draws from the global generator
         run.start(first)
-    stream = data.train_stream()
+    stream = data.train_dataloader()
     for _ in tqdm(range(args.steps), desc="steps"):
         z = next(stream)["z"]
         for run in runs.values():

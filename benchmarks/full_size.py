@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from ddcm.backbone.audioldm2 import from_configs
-from ddcm.files import whole
+from ddcm.backbone.tiny import RandomParts
+from ddcm.runtime.files import write_atomically
 
 VAE = dict(
     in_channels=1, out_channels=1, latent_channels=8, block_out_channels=[128, 256, 512], layers_per_block=2,
@@ -89,7 +89,7 @@ def pipeline(variant: str, dtype: torch.dtype, seed: int = 0):
     from pocket.text import captions, feature_extractor, learn_pieces, tokenizers
 
     configs, text = sizes(variant)
-    parts, pieces = from_configs(configs, seed), learn_pieces(captions())
+    parts, pieces = RandomParts(configs, seed), learn_pieces(captions())
     text["clap"]["text_config"] |= dict(pad_token_id=1, bos_token_id=0, eos_token_id=2)
     if variant == "small":  # vocabularies as small as what was learned; else as large as the published ones
         text["clap"]["text_config"]["vocab_size"] = len(pieces["bpe"])
@@ -123,7 +123,7 @@ def write(out: Path, variant: str = "audioldm2", dtype: torch.dtype = torch.floa
     made = pipeline(variant, dtype)
     if layout == "hub":
         made.register_modules(language_model=made.language_model.transformer)
-    with whole(out) as temporary:
+    with write_atomically(out) as temporary:
         made.save_pretrained(temporary)
         if layout == "hub":
             _age(temporary)

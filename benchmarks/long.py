@@ -3,12 +3,12 @@
     python -m benchmarks.long                                        # 1 and 10 minutes, embedded backbone, 30 steps
     python -m benchmarks.long --backbone tiny --minutes 1 2
 
-Each length is compressed and decompressed by ``ddcm``'s own commands in a fresh process, whose greatest resident
-memory is the operating system's figure and whose seconds are of the processor, on one thread. A second of sound comes
-first: what it takes is the start of the process, and is taken off the others' time, which should then be in the ratio
-of the frames in their windows. The shorter one is of 57.5 s, whose six windows are as long as those of ten minutes; a
-whole minute has seven shorter ones, and attention costs less a frame in those. A seam is heard where the log-mel error
-within the cross-fades differs from the error everywhere else.
+``ddcm compress`` and ``ddcm decompress`` run for each length in a process of their own, on one thread. The peak
+memory is the operating system's; seconds are processor time. A recording of one second comes first: its time is that
+of starting the process, and is subtracted from the other times, whose ratio should then be the ratio of the frames in
+their windows. The shorter recording has 57.5 s, because its six windows are as long as those of ten minutes. A whole
+minute has seven shorter windows, in which attention costs less a frame. A seam shows as a log-mel error in the cross-
+fades that differs from the error elsewhere.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio import audio_writer, level, read_audio
-from ddcm.codec.layout import layout
-from ddcm.mel import LN_TO_DB, MelSpec, log_mel
+from ddcm.audio.files import audio_writer, read_audio
+from ddcm.audio.layout import even_layout
+from ddcm.audio.level import normalise_level
+from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 
 ROOT = Path(__file__).parent.parent
 START = 1 / 60  # minutes
 SOURCES = ("speech", "melodic", "drumloop", "bird")
-MEASURED = """
+PROGRAM = """
 import resource, sys, time
-from ddcm.cli import main
+from ddcm.cli.main import main
 begin = time.process_time()
 code = main(sys.argv[1:])
 kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -41,8 +42,8 @@ sys.exit(code)
 
 
 def write_recording(path: Path, minutes: float) -> int:
-    """The shipped recordings over and over, each time at another level; returns the samples (16 kHz)."""
-    pieces = [level(read_audio(ROOT / "examples" / f"{name}.flac"))[0] for name in SOURCES]
+    """The shipped recordings in a loop, each time at another level; returns the number of samples (16 kHz)."""
+    pieces = [normalise_level(read_audio(ROOT / "examples" / f"{name}.flac"))[0] for name in SOURCES]
     left = total = round(minutes * 60 * 16000)
     with audio_writer(path, 16000) as write:
         number = 0
@@ -54,22 +55,22 @@ def write_recording(path: Path, minutes: float) -> int:
 
 
 def command(*words: object) -> tuple[float, float]:
-    """(seconds, MiB) of ``ddcm WORDS`` in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", MEASURED, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+    """(seconds, MiB) of ``ddcm WORDS`` in its own process."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     seconds, mib = re.findall(r"seconds (\S+) mib (\S+)", done.stdout)[-1]
     return float(seconds), float(mib)
 
 
-def errors_db(source: Path, heard: Path) -> tuple[float, float]:
+def errors_db(source: Path, decoded: Path) -> tuple[float, float]:
     """Mean |log-mel difference| in the frames that two windows share, and in all others."""
     total, seam, rest = 0, [], []
-    audio, other = read_audio(source), read_audio(heard)
-    placed, spec = layout(len(audio), 160), MelSpec()
-    shared = torch.zeros(placed.total + placed.size, dtype=torch.bool)
-    for before, start in zip(placed.starts, placed.starts[1:], strict=False):
-        shared[start : before + placed.size] = True
+    audio, other = read_audio(source), read_audio(decoded)
+    layout, spec = even_layout(len(audio), 160), MelSpec()
+    shared = torch.zeros(layout.total + layout.size, dtype=torch.bool)
+    for before, start in zip(layout.starts, layout.starts[1:], strict=False):
+        shared[start : before + layout.size] = True
     for at in range(0, len(audio) // 160 * 160, 16000 * 60):
         pair = torch.stack([audio[at : at + 16000 * 60], other[at : at + 16000 * 60]])
         frames = pair.shape[1] // 160
@@ -90,25 +91,28 @@ def main() -> None:
     args = parser.parse_args()
     options = ("--backbone", args.backbone, "--batch_size", 4, "--threads", 1)
     print("| minutes | windows | frames each | verb | seconds | peak MiB |\n|---|---|---|---|---|---|")
-    found: dict[str, list[tuple[int, float, float]]] = {"compress": [], "decompress": []}
+    measurements: dict[str, list[tuple[int, float, float]]] = {"compress": [], "decompress": []}
     with tempfile.TemporaryDirectory() as folder:
         for minutes in (START, *args.minutes):
-            source, packed, heard = (Path(folder) / f"{minutes:g}{end}" for end in (".wav", ".ddcm", ".heard.wav"))
-            placed = layout(write_recording(source, minutes), 160)
-            windows = len(placed.starts)
+            source, packed, decoded = (Path(folder) / f"{minutes:g}{end}" for end in (".wav", ".ddcm", ".decoded.wav"))
+            layout = even_layout(write_recording(source, minutes), 160)
+            windows = len(layout.starts)
             words = {
                 "compress": (source, "-o", packed, "--steps", args.steps, "--kbps", args.kbps, *options),
-                "decompress": (packed, "-o", heard, *options),
+                "decompress": (packed, "-o", decoded, *options),
             }
             for verb, rest in words.items():
                 seconds, mib = command(verb, *rest)
-                found[verb].append((windows * placed.size, seconds, mib))
-                print(f"| {minutes:.4g} | {windows} | {placed.size} | {verb} | {seconds:.1f} | {mib:.0f} |", flush=True)
+                measurements[verb].append((windows * layout.size, seconds, mib))
+                print(
+                    f"| {minutes:.4g} | {windows} | {layout.size} | {verb} | {seconds:.1f} | {mib:.0f} |",
+                    flush=True,
+                )
             if windows == 1:
                 continue
-            seam, elsewhere = errors_db(source, heard)
+            seam, elsewhere = errors_db(source, decoded)
             print(f"{minutes:.4g} min: error {seam:.3f} dB in cross-fades, {elsewhere:.3f} dB elsewhere", flush=True)
-    for verb, ((first, start_s, _), (few, short_s, short_mib), (many, long_s, long_mib)) in found.items():
+    for verb, ((first, start_s, _), (few, short_s, short_mib), (many, long_s, long_mib)) in measurements.items():
         frames, time = (many - first) / (few - first), (long_s - start_s) / (short_s - start_s)
         memory = long_mib / short_mib
         print(f"{verb}: {frames:.2f} times the frames, {time:.2f} times the time, {memory:.3f} times the memory")

@@ -1,4 +1,4 @@
-"""Tables that commands write into pages, between two comments, and their cells."""
+"""Write tables into pages, between two comments."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 
 def mean(rows: list[dict], key: str) -> float:
-    """NaN where no row has it."""
+    """Mean of the rows that have a number under ``key``; NaN if none has."""
     values = [float(r[key]) for r in rows if r.get(key) not in ("", None) and not math.isnan(float(r[key]))]
     return float(np.mean(values)) if values else math.nan
 
 
 def cell(value: float, digits: int) -> str:
-    """A dash for what was not measured."""
+    """The number with ``digits`` digits, or a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def fill(page: Path, name: str, text: str) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- end of name -->``.
+    """Replace the text between ``<!-- name -->`` and ``<!-- end of name -->``.
 
     Raises:
         SystemExit: the page has no such marks.

@@ -1,9 +1,9 @@
-"""Peak memory of every verb over a file, for lengths of audio: it must not grow with the length.
+"""Peak memory of every verb over a file, for several lengths of audio. It must not grow with the length.
 
-    python -m benchmarks.memory                                       # the pocket backbone
+    python -m benchmarks.memory                                       # the embedded backbone
     python -m benchmarks.memory --backbone tiny --minutes 1.5 10
 
-Each row is a process of its own, as a user starts it. The table goes into docs/audioldm2.md.
+Each run is a process of its own, as a user starts it. The table is written into docs/audioldm2.md.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import soundfile
 from benchmarks.marks import fill
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.memory"
-RATE = 44100  # of the file, which is resampled on the way in
+RATE = 44100  # of the input file, which the verbs resample
 
 
 def write_recording(path: Path, minutes: float) -> None:
-    """Two channels of noise that swells, written as it is made."""
+    """Two channels of noise with a changing level, written second by second."""
     rng = np.random.default_rng(0)
     with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16") as file:
         for second in range(round(60 * minutes)):
@@ -33,7 +33,7 @@ def write_recording(path: Path, minutes: float) -> None:
 
 
 def peak_mib(*arguments: str) -> float:
-    """Of the process ``ddcm ARGUMENTS``."""
+    """Peak memory of the process ``ddcm ARGUMENTS``, in MiB."""
     process = subprocess.Popen([sys.executable, "infer.py", *arguments], stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--mark", default=MARK, help="the table's name in the page; none: print only")
     args = parser.parse_args()
     common = ["--backbone", args.backbone, "--threads", args.threads, "--overwrite"]
-    few = {"reconstruct": [], "transform": ["--quantizer", "none", "--steps", "2"],
+    options = {"reconstruct": [], "transform": ["--quantizer", "none", "--steps", "2"],
            "compress": ["--steps", "3", "--kbps", "0.5"], "decompress": []}  # fmt: skip
     lines = [f"`python -m benchmarks.memory {' '.join(sys.argv[1:])}`: peak MiB of the process", ""]
     lines += ["| verb | " + " | ".join(f"{minutes:g} min" for minutes in args.minutes) + " |"]
@@ -63,9 +63,9 @@ def main() -> None:
             peaks = []
             for source in sources:
                 packed = source.with_suffix(".ddcm")
-                given, out = (packed, "out.wav") if verb == "decompress" else (source, "out.wav")
+                source_file, out = (packed, "out.wav") if verb == "decompress" else (source, "out.wav")
                 target = packed if verb == "compress" else Path(folder) / out
-                peaks.append(peak_mib(verb, str(given), "-o", str(target), *few[verb], *common))
+                peaks.append(peak_mib(verb, str(source_file), "-o", str(target), *options[verb], *common))
             lines.append(f"| {verb} | " + " | ".join(f"{peak:.0f}" for peak in peaks) + " |")
             print(lines[-1], flush=True)
             if args.mark != "none":

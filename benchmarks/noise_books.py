@@ -17,25 +17,25 @@ from pathlib import Path
 import torch
 
 from benchmarks.together import compress
+from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
 from ddcm.codec import turbo
-from ddcm.codec.books import BOOKS
-from ddcm.codec.encode import Settings
-from ddcm.codec.layout import padded_log2
-from ddcm.mel import LN_TO_DB, log_mel
+from ddcm.codec.header import ceil_log2
+from ddcm.codec.noise_codebooks import NOISE_CODEBOOKS
+from ddcm.codec.settings import CodecSettings
 
 
 def selection_seconds(kind: str, numbers: int, log2_atoms: int, count: int, repeats: int) -> float:
     """Median CPU time of a step's choice: what else the machine does is not in it."""
-    book, residual, times = BOOKS[kind](0, numbers, log2_atoms), torch.randn(numbers), []
+    codebook, residual, times = NOISE_CODEBOOKS[kind](0, numbers, log2_atoms), torch.randn(numbers), []
     for step in range(repeats):
         begin = time.process_time()
-        turbo.of_correlations(book.correlate(0, step, residual), count)
+        turbo.choose(codebook.correlate(0, step, residual), count)
         times.append(time.process_time() - begin)
     return statistics.median(times)
 
 
-def losses_db(backbone, audios: list[torch.Tensor], settings: Settings) -> list[float]:
+def losses_db(backbone, audios: list[torch.Tensor], settings: CodecSettings) -> list[float]:
     """Mel error over the uncoded mel, in dB, of clips (S,) of one length."""
     losses = []
     for audio, coded in zip(audios, compress(audios, backbone, settings), strict=True):
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--numbers", type=int, default=32768)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    sizes = {"gaussian": padded_log2(args.atoms), "hadamard": padded_log2(args.numbers)}
+    sizes = {"gaussian": ceil_log2(args.atoms), "hadamard": ceil_log2(args.numbers)}
     seconds = {
         kind: selection_seconds(kind, args.numbers, size, 30, args.repeats * (1 if kind == "gaussian" else 20))
         for kind, size in sizes.items()
@@ -76,7 +76,7 @@ def main() -> None:
     losses: dict[str, list[float]] = {}
     for kind in sizes:
         begin = time.perf_counter()
-        settings = Settings(kbps=args.kbps, book=kind, noise_atoms=args.atoms, steps=args.steps)
+        settings = CodecSettings(kbps=args.kbps, book=kind, noise_atoms=args.atoms, steps=args.steps)
         losses[kind] = losses_db(backbone, audios, settings)
         print(f"{kind}: {len(audios)} clips in {time.perf_counter() - begin:.0f} s", flush=True)
     differences = [h - g for h, g in zip(losses["hadamard"], losses["gaussian"], strict=True)]

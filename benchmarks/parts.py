@@ -20,10 +20,11 @@ import torch
 from benchmarks.full_size import sizes
 from benchmarks.marks import fill
 from benchmarks.systems import clock
-from ddcm.backbone.audioldm2 import from_configs, widths
 from ddcm.backbone.hifigan import HifiGan2d
-from ddcm.cli_devices import set_threads
-from ddcm.door import machine
+from ddcm.backbone.parts import text_widths
+from ddcm.backbone.tiny import RandomParts
+from ddcm.cli.options import set_threads
+from ddcm.runtime.memory import describe_machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.parts"
 SIZE = 2048  # of the matrices
@@ -57,7 +58,7 @@ def placed(module: torch.nn.Module, device: str, dtype: torch.dtype, **layout) -
 def measured(args: argparse.Namespace, dtype: torch.dtype) -> Iterator[tuple[str, float, float]]:
     """(measure, seconds without it, seconds with it)"""
     timed, device = Timer(args.device, args.repeats), args.device
-    parts = from_configs(sizes(args.variant)[0], 0)
+    parts = RandomParts(sizes(args.variant)[0], 0)
     mel = torch.randn(1, 1, args.frames, 64, device=device, dtype=dtype)
     z = torch.randn(1, 8, args.frames // 4, 16, device=device, dtype=dtype)
 
@@ -76,7 +77,7 @@ def unet_measured(args, dtype, unet, z, timed: Timer) -> Iterator[tuple[str, flo
     from diffusers.models.attention_processor import AttnProcessor
     from torch.utils.flop_counter import FlopCounterMode
 
-    generated, text = widths(unet.config)
+    generated, text = text_widths(unet.config)
 
     def call(batch: int = 1) -> None:
         unet(
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--mark", default=MARK, help="the table's name in the page; none: print only")
     args = parser.parse_args()
     set_threads(args.threads)
-    head = f"{args.variant}, {args.frames / 100:g} s, {machine(args.device)}"
+    head = f"{args.variant}, {args.frames / 100:g} s, {describe_machine(args.device)}"
     lines = [f"{head}; `python -m benchmarks.parts {' '.join(sys.argv[1:])}`", ""]
     lines += ["| measure | dtype | without, s | with, s | times |", "|---|---|---|---|---|"]
     print("\n".join(lines))

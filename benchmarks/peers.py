@@ -1,4 +1,4 @@
-"""Codecs of others, as programs: Opus (opus-tools) and Codec2, where Debian has installed them."""
+"""Other codecs, as programs of Debian packages: Opus (opus-tools) and Codec2."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ import numpy as np
 import soundfile
 import torch
 
-from ddcm.audio import resample
-from ddcm.metrics import log_mel_mae_db
+from ddcm.audio.files import resample
+from ddcm.evaluation.metrics import log_mel_mae_db
 
 RATE = 16000
 Peer = Callable[[torch.Tensor], tuple[torch.Tensor, int, float, float]]
-"""Audio (S,) at 16 kHz -> (what is heard of it (S,), bytes, seconds to encode, seconds to decode)."""
+"""Audio (S,) at 16 kHz -> (decoded audio (S,), bytes, seconds to encode, seconds to decode)."""
 
 
-def peers() -> dict[str, Peer]:
-    """Those that are installed."""
-    found: dict[str, Peer] = {}
+def list_peers() -> dict[str, Peer]:
+    """The codecs whose programs are installed, by name and rate in kbps."""
+    programs: dict[str, Peer] = {}
     if shutil.which("opusenc") and shutil.which("opusdec"):
-        found["opus 6"] = lambda audio: _opus(audio, 6)
+        programs["opus 6"] = lambda audio: _opus(audio, 6)
     if shutil.which("c2enc") and shutil.which("c2dec"):
         for bits in (1200, 2400, 3200):
-            found[f"codec2 {bits / 1000:g}"] = lambda audio, bits=bits: _codec2(audio, bits)
-    return found
+            programs[f"codec2 {bits / 1000:g}"] = lambda audio, bits=bits: _codec2(audio, bits)
+    return programs
 
 
 def _opus(audio: torch.Tensor, kbps: int):
     with tempfile.TemporaryDirectory() as folder:
         plain, packed, back = (Path(folder) / name for name in ("a.wav", "a.opus", "b.wav"))
         soundfile.write(plain, audio.numpy(), RATE)
-        small = ("--padding", 0, "--discard-comments")  # no bytes but those of its sound
+        small = ("--padding", 0, "--discard-comments")  # no bytes besides the audio
         encode_s = _run("opusenc", "--quiet", "--bitrate", kbps, *small, plain, packed)
         decode_s = _run("opusdec", "--quiet", "--rate", RATE, packed, back)
-        heard = torch.from_numpy(soundfile.read(back, dtype="float32")[0])
-        return in_step(audio, heard), packed.stat().st_size, encode_s, decode_s
+        decoded = torch.from_numpy(soundfile.read(back, dtype="float32")[0])
+        return align(audio, decoded), packed.stat().st_size, encode_s, decode_s
 
 
 def _codec2(audio: torch.Tensor, bits: int):
     with tempfile.TemporaryDirectory() as folder:
         plain, packed, back = (Path(folder) / name for name in ("a.raw", "a.c2", "b.raw"))
-        narrow = resample(audio.numpy(), RATE, 8000)
-        (np.clip(narrow, -1, 1) * 32767).astype("<i2").tofile(plain)
+        at_8_khz = resample(audio.numpy(), RATE, 8000)
+        (np.clip(at_8_khz, -1, 1) * 32767).astype("<i2").tofile(plain)
         encode_s = _run("c2enc", bits, plain, packed)
         decode_s = _run("c2dec", bits, packed, back)
-        wide = resample(np.fromfile(back, "<i2").astype(np.float32) / 32768, 8000, RATE)
-        return in_step(audio, torch.from_numpy(wide)), packed.stat().st_size, encode_s, decode_s
+        at_16_khz = resample(np.fromfile(back, "<i2").astype(np.float32) / 32768, 8000, RATE)
+        return align(audio, torch.from_numpy(at_16_khz)), packed.stat().st_size, encode_s, decode_s
 
 
 def _run(*words: object) -> float:
@@ -60,11 +60,11 @@ def _run(*words: object) -> float:
     return time.perf_counter() - begin
 
 
-def in_step(audio: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
-    """``heard`` without the delay of its codec, as long as ``audio``: the best of shifts by 10 ms up to 100 ms."""
+def align(audio: torch.Tensor, decoded: torch.Tensor) -> torch.Tensor:
+    """``decoded`` without the codec's delay, as long as ``audio``: the best shift in steps of 10 ms up to 100 ms."""
 
     def shifted(frames: int) -> torch.Tensor:
-        moved = heard[frames * 160 :][: len(audio)]
+        moved = decoded[frames * 160 :][: len(audio)]
         return torch.nn.functional.pad(moved, (0, len(audio) - len(moved)))
 
     return min((shifted(frames) for frames in range(11)), key=lambda x: log_mel_mae_db(audio, x))

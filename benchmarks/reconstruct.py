@@ -1,10 +1,10 @@
-"""How long each recipe takes for ten seconds of audio, beside what the scripts took that the recipes come from.
+"""Time and memory of each recipe for ten seconds of audio, beside the times of the scripts that recipes come from.
 
-    python -m benchmarks.reconstruct --out docs/speed.md         # the pocket backbone
+    python -m benchmarks.reconstruct --out docs/speed.md         # the embedded backbone
     python -m benchmarks.reconstruct --backbone cvssp/audioldm2-music --device cuda
 
-Weights are loaded and every shape has been met before the clock starts; the median of the repeats counts (long recipes
-are not repeated). What diffuses has a prompt and guidance, as the scripts had.
+A run before the first timing loads the weights. The median of the repeats counts; long recipes are not repeated.
+Recipes that diffuse have a prompt and guidance, as in the scripts.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ddcm.audio import read_audio
-from ddcm.door import machine
-from ddcm.files import whole
-from ddcm.peak import cost
+from ddcm.audio.files import read_audio
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES
+from ddcm.runtime.files import write_atomically
+from ddcm.runtime.memory import describe_machine, measure_cost
 
-SCRIPTS = {  # recipe -> what its script's authors say
+SCRIPTS = {  # recipe -> time that the authors of its script state
     "ultimate-fix": "30-45 s",
     "v5-high-freq": "45-60 s",
     "input-based": "2-3 min",
@@ -32,17 +31,17 @@ SCRIPTS = {  # recipe -> what its script's authors say
 }
 DEFAULT = [name for name, recipe in RECIPES.items() if recipe.verb == "reconstruct" or name in SCRIPTS]
 PROMPT = "game music"
-LONG_S = 10  # what takes longer is not run again
+LONG_S = 10  # longer runs are not repeated
 
 
-def clip(seconds: float, files: list[str]) -> torch.Tensor:
-    """Recordings one after the other until there are ``seconds`` of them at 16 kHz: (S,)."""
+def concatenate(seconds: float, files: list[str]) -> torch.Tensor:
+    """The recordings one after the other, repeated up to ``seconds`` at 16 kHz: (S,)."""
     size, audio = round(seconds * 16000), torch.cat([read_audio(file) for file in files])
     return audio.repeat(-(-size // len(audio)))[:size]
 
 
 def time_recipe(pipe: DDCMPipeline, name: str, audio: torch.Tensor, repeats: int) -> tuple[float, float]:
-    """Median seconds and greatest MiB."""
+    """Median seconds and largest peak in MiB."""
     verb = RECIPES[name].verb
 
     def work(**more) -> None:
@@ -56,21 +55,22 @@ def time_recipe(pipe: DDCMPipeline, name: str, audio: torch.Tensor, repeats: int
     work(**({} if verb == "reconstruct" else {"steps": 2, "n": 1}))
     costs = []
     while len(costs) < repeats and not (costs and costs[-1].seconds > LONG_S):
-        with cost(pipe.backbone.device) as spent:
+        with measure_cost(pipe.backbone.device) as spent:
             work()
         costs.append(spent)
     return statistics.median(spent.seconds for spent in costs), max(spent.peak_mib for spent in costs)
 
 
-def page(rows: dict[str, tuple[float, float]], seconds: float, backbone: str, device: str) -> str:
+def render_page(rows: dict[str, tuple[float, float]], seconds: float, backbone: str, device: str) -> str:
     reconstruct = [rows[name][0] for name in rows if RECIPES[name].verb == "reconstruct"]
+    machine = describe_machine(device)
     lines = [
         "# Speed",
         "",
-        f"Written by `python -m benchmarks.reconstruct`: {seconds:g} s of audio, backbone {backbone},",
-        f"{machine(device)}; wall time after loading. The last column is what the authors of the scripts say of",
-        "theirs, which ran the published AudioLDM2 on a GPU (loading included or not: they do not say). Another",
-        "backbone on another machine is another thing: read the columns beside each other, not as a race.",
+        f"`python -m benchmarks.reconstruct` writes this page: {seconds:g} s of audio, backbone {backbone},",
+        f"{machine}. Times are wall time after loading. The last column is the time that the authors of the",
+        "scripts state, for the published AudioLDM2 on a GPU; they do not say whether it includes loading. The",
+        "two columns are of different backbones on different machines, so they do not compare speeds.",
         "",
         "| recipe | seconds | peak MiB | its script, AudioLDM2 on a GPU |",
         "|---|---|---|---|",
@@ -81,7 +81,7 @@ def page(rows: dict[str, tuple[float, float]], seconds: float, backbone: str, de
     return "\n".join(lines) + "\n"
 
 
-def main(given: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="checkpoints/pocket")
     parser.add_argument("--codebook", default="checkpoints/codebooks/pocket-1024", help="or none")
@@ -91,17 +91,17 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="of the CPU; torch decides where it is left out")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=DEFAULT)
     parser.add_argument("--out", type=Path, help="a page to write; the table is printed in any case")
-    args = parser.parse_args(given)
+    args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     codebook = None if args.codebook == "none" else args.codebook
     pipe = DDCMPipeline.from_pretrained(args.backbone, codebook, device=args.device)
-    audio = clip(args.seconds, ["examples/speech.flac", "examples/melodic.flac", "examples/drumloop.flac"])
+    audio = concatenate(args.seconds, ["examples/speech.flac", "examples/melodic.flac", "examples/drumloop.flac"])
     rows = {name: time_recipe(pipe, name, audio, args.repeats) for name in tqdm(args.recipes, unit="recipe")}
-    text = page(rows, args.seconds, args.backbone, args.device)
+    text = render_page(rows, args.seconds, args.backbone, args.device)
     print(text)
     if args.out:
-        with whole(args.out) as temporary:
+        with write_atomically(args.out) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

@@ -6,10 +6,10 @@
 Where to begin a search follows from one measurement. A step from timestep t to s tells (SNR(s) - SNR(t)) / 2 nats of
 each number times the squared error of the denoiser's estimate at t (DiffC, arXiv 2206.08889); summed up, that is what
 it costs to get from noise to any timestep. A schedule whose steps all cost the same and that ends where the rate is
-spent is a good one already. From there the ends and exponents of the curve (``ddcm.container.Curve``) are moved one at
-a time, as long as the coded clips' mels get nearer to the recordings'. All clips share their UNet calls. The table is
-written after each rate and number of steps, and a rerun goes on from there. Use the rows elsewhere with ``compress
---schedules FILE``.
+spent is a good one already. From there the ends and exponents of the
+``ddcm.codec.schedule.ParametricSchedule`` are moved one at a time, as long as the coded clips' mels get nearer to the
+recordings'. All clips share their UNet calls. The table is written after each rate and number of steps, and a rerun
+goes on from there. Use the rows elsewhere with ``compress --schedules FILE``.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio import find_audio, level, read_audio
+from ddcm.audio.files import find_audio, read_audio
+from ddcm.audio.level import normalise_level
+from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import Backbone, load
-from ddcm.bits import BitWriter
-from ddcm.codec.curve import lists
-from ddcm.codec.decode import sampler_for
-from ddcm.codec.encode import Settings, start, targets_of
-from ddcm.codec.layout import layout, window_bits
-from ddcm.codec.plan import SHAPE, SHIPPED, nearest
-from ddcm.codec.trajectory import encode_windows
-from ddcm.container import Curve
+from ddcm.codec.bitstream import BitWriter
+from ddcm.codec.encode import build_header, compute_targets
+from ddcm.codec.header import Header
+from ddcm.codec.rate_control import SHAPE, SHIPPED, find_nearest
+from ddcm.codec.schedule import ParametricSchedule, expand
+from ddcm.codec.settings import CodecSettings
+from ddcm.codec.trajectory import build_denoiser, encode_windows
+from ddcm.diffusion.schedule import add_noise, quadratic
 from ddcm.errors import UserError
-from ddcm.files import whole
-from ddcm.mel import LN_TO_DB, log_mel
-from ddcm.schedule import add_noise, quadratic
+from ddcm.runtime.files import write_atomically
 
-EVEN = Curve(30, 16, 0, 1)
+EVEN = ParametricSchedule(30, 16, 0, 1)
 EFFICIENCY = 0.8  # of top-M with signs: bits that the best code would need, over its own
 FIRSTS = (999, 800)  # where to begin: an undertrained denoiser knows nothing of the noisiest timesteps
 MOVES = {"last": (1.35, 1.15), "power": (4, 2), "growth": (6, 3), "first": (100, 50)}  # coarse, then fine
@@ -55,7 +55,7 @@ def clips_of(paths: Iterable[Path], seconds: float, count: int, rate: int) -> li
         audio = read_audio(path, rate)
         if len(audio) >= size and len(found) < count:
             begin = (len(audio) - size) // 2
-            found.append(level(audio[begin : begin + size])[0])
+            found.append(normalise_level(audio[begin : begin + size])[0])
     return found
 
 
@@ -69,7 +69,7 @@ def corpus_clips(folder: Path, seconds: float, count: int) -> list[torch.Tensor]
         long = [clip for clip in corpus.of("train", kind) if clip.length >= size]
         for clip in long[:: max(1, len(long) // each)][:each]:
             audio = torch.from_numpy(corpus.audio(clip, (clip.length - size) // 2, size))
-            found.append(level(audio)[0])
+            found.append(normalise_level(audio)[0])
     return found[:count]
 
 
@@ -78,23 +78,25 @@ class Trial:
 
     def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard"):
         self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
-        self.placed = layout(len(clips[0]), backbone.mel_spec.hop)
-        self.stream = start(backbone, Settings(book=book), len(clips[0]), None, len(clips))
-        self.sampler = sampler_for(self.stream, backbone)
-        wanted = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
-        self.wanted, (self.z, self.weights) = torch.cat(wanted), targets_of(backbone, wanted)
+        self.header = build_header(CodecSettings(book=book), backbone, len(clips[0]), None, len(clips))
+        self.denoiser = build_denoiser(self.header, backbone)
+        mels = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
+        self.mels, (self.z, self.weights) = torch.cat(mels), compute_targets(backbone, mels)
         self.ceiling = self._error(self.z)
 
     def _error(self, z: torch.Tensor) -> float:
         mels = torch.cat([self.backbone.decode(row).cpu() for row in z.split(1)])
-        return float((mels - self.wanted).abs().mean()) * LN_TO_DB
+        return float((mels - self.mels).abs().mean()) * LN_TO_DB
 
-    def loss(self, curve: Curve, kbps: float) -> float:
+    def loss(self, shape: ParametricSchedule, kbps: float) -> float:
         """dB that the mels of the clips, coded with as many atoms as the rate pays for, lose to those of z."""
-        of = lambda total: replace(self.stream, schedule=replace(curve, total=total))  # noqa: E731
-        chosen = of(nearest(lambda total: window_bits(of(total)), kbps * 1000 * self.seconds, 1, 40_000))
-        windows, outs = range(len(self.z)), [BitWriter() for _ in self.z]
-        z = encode_windows(chosen, self.placed, self.sampler, self.z, self.weights, windows, outs)
+
+        def with_total(total: int) -> Header:
+            return replace(self.header, schedule=replace(shape, total=total))
+
+        total = find_nearest(lambda total: with_total(total).window_bits, kbps * 1000 * self.seconds, 1, 40_000)
+        windows, writers = range(len(self.z)), [BitWriter() for _ in self.z]
+        z = encode_windows(with_total(total), self.denoiser, self.z, self.weights, windows, writers)
         return self._error(z) - self.ceiling
 
     @functools.cached_property
@@ -102,7 +104,7 @@ class Trial:
         """Mean squared error of the denoiser's estimate of z at a few timesteps."""
         noise = torch.randn(self.z.shape, generator=torch.Generator().manual_seed(0)).to(self.z)
         noised = {t: add_noise(self.z, noise, float(self.backbone.alphas_cumprod[t])) for t in quadratic(12)}
-        return {t: float((self.sampler.denoise(x, t) - self.z).square().mean()) for t, x in noised.items()}
+        return {t: float((self.denoiser.denoise(x, t) - self.z).square().mean()) for t, x in noised.items()}
 
     def cost(self, first: int) -> torch.Tensor:
         """kbps (first + 1,) that it takes to get from noise at ``first`` to each timestep."""
@@ -114,20 +116,20 @@ class Trial:
         error = (known[place] + (steps - low) / (high - low) * (known[place + 1] - known[place])).exp()
         nats = 0.5 * (snr[:first] - snr[1 : first + 1]) * 0.5 * (error[:-1] + error[1:])
         told = torch.cat([nats.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
-        return told * self.placed.numbers / math.log(2) / 1000 / self.seconds
+        return told * self.header.latent_size / math.log(2) / 1000 / self.seconds
 
 
-def equal_steps(cost: torch.Tensor, kbps: float, steps: int) -> Curve:
+def equal_steps(cost: torch.Tensor, kbps: float, steps: int) -> ParametricSchedule:
     """The curve nearest to the schedule whose steps all cost the same and that ends where ``kbps`` are spent."""
     first = len(cost) - 1
     shares = torch.linspace(0, 1, steps, dtype=torch.float64) * kbps * EFFICIENCY
     ideal = torch.tensor([int((cost - share).abs().argmin()) for share in shares])
     last = min(int(ideal[-1]), first - steps + 1)
-    curves = [Curve(steps, power, 0, 1, first, last) for power in range(12, 81, 2)]
-    return min(curves, key=lambda curve: float((torch.tensor(lists(curve).timesteps) - ideal).abs().sum()))
+    curves = [ParametricSchedule(steps, power, 0, 1, first, last) for power in range(12, 81, 2)]
+    return min(curves, key=lambda curve: float((torch.tensor(expand(curve).timesteps) - ideal).abs().sum()))
 
 
-def moved(curve: Curve, name: str, stride: float, sign: int) -> Curve | None:
+def moved(curve: ParametricSchedule, name: str, stride: float, sign: int) -> ParametricSchedule | None:
     """One parameter a stride further; None beyond its range."""
     value = getattr(curve, name)
     value = round((value + 8) * stride**sign - 8) if name == "last" else value + sign * int(stride)
@@ -136,7 +138,9 @@ def moved(curve: Curve, name: str, stride: float, sign: int) -> Curve | None:
     return other if fits and other.first <= 999 and other != curve else None
 
 
-def search(loss: Callable[[Curve], float], begin: list[Curve], most: int) -> tuple[Curve, float, int]:
+def search(
+    loss: Callable[[ParametricSchedule], float], begin: list[ParametricSchedule], most: int
+) -> tuple[ParametricSchedule, float, int]:
     """Coordinate search from the best of ``begin``, at most ``most`` curves; (the best, its loss, curves tried)."""
     loss = functools.cache(loss)
     best = min(begin, key=loss)
@@ -225,7 +229,7 @@ def main() -> None:
         for future in as_completed(futures):
             print(future.result(), flush=True)
             entry["rows"] = sorted([*entry["rows"], future.result()], key=lambda row: (row["kbps"], row["steps"]))
-            with whole(args.out) as temporary:
+            with write_atomically(args.out) as temporary:
                 temporary.write_text(json.dumps(entries, indent=1) + "\n")
     print(table(entry["rows"]))
 

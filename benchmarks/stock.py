@@ -25,8 +25,8 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.marks import cell, fill
-from ddcm.cli_devices import set_threads
-from ddcm.door import machine
+from ddcm.cli.options import set_threads
+from ddcm.runtime.memory import describe_machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.stock"
 HEAD = ("task", "batch", "s", "steps", "dtype", "system", "load, s", "first, s", "second, s", "peak MiB", "times")
@@ -133,7 +133,7 @@ def main() -> None:
         found.append(row)
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
         if args.mark != "none":
-            fill(PAGE, args.mark, table(found, args, machine(args.device)))
+            fill(PAGE, args.mark, table(found, args, describe_machine(args.device)))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio import level
-from ddcm.backbone import audioldm2
-from ddcm.mel import log_mel
+from ddcm.audio.level import normalise_level
+from ddcm.audio.mel import log_mel
+from ddcm.backbone.parts import text_widths
 from ddcm.pipeline import DDCMPipeline
 
 TASKS = ("generate", "transform", "reconstruct", "compress", "decompress")
@@ -57,7 +57,7 @@ def recording(seconds: float) -> torch.Tensor:
 
 
 def mel_of(audio: torch.Tensor) -> torch.Tensor:
-    audio = level(audio)[0]
+    audio = normalise_level(audio)[0]
     return log_mel(torch.nn.functional.pad(audio, (0, -len(audio) % 640))[None])
 
 
@@ -109,7 +109,7 @@ def _stock_loop(case: Case, dtype: torch.dtype) -> Callable[[str], object]:
         if case.task != "decompress":
             z = vae.encode(mels).latent_dist.mode() * scale
         if case.task != "reconstruct":
-            generated, text = audioldm2.widths(parts["unet"].config)
+            generated, text = text_widths(parts["unet"].config)
             null = dict(
                 encoder_hidden_states=z.new_zeros(len(z), 8, generated),
                 encoder_hidden_states_1=z.new_zeros(len(z), 1, text),

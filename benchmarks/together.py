@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
+from ddcm.audio.layout import even_layout
+from ddcm.audio.level import measure_level
+from ddcm.audio.windows import window_mel
 from ddcm.backbone import Backbone
-from ddcm.bits import BitWriter
-from ddcm.codec.curve import lists
-from ddcm.codec.decode import sampler_for
-from ddcm.codec.encode import Settings, scheduled, start, targets_of, with_level
-from ddcm.codec.layout import layout
-from ddcm.codec.sound import measure_level, window_mel
-from ddcm.codec.trajectory import encode_windows
-from ddcm.container import pack
+from ddcm.codec.bitstream import BitWriter
+from ddcm.codec.encode import add_level, add_schedule, build_header, compute_targets
+from ddcm.codec.format import pack
+from ddcm.codec.settings import CodecSettings
+from ddcm.codec.trajectory import build_denoiser, encode_windows
 from ddcm.errors import UserError
 
 MOST = 64  # recordings in a call
@@ -48,31 +48,30 @@ def in_lengths(audios: Sequence[Sized], most: int = MOST) -> list[list[int]]:
 
 
 @torch.no_grad()
-def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Settings) -> list[Coded]:
+def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: CodecSettings) -> list[Coded]:
     """Recordings (S,) of one length, each of one window, in mode turbo or classic.
 
     Raises:
         UserError: longer ones, or a rate that cannot be met.
     """
     begin = time.perf_counter()
-    placed = layout(len(audios[0]), backbone.mel_spec.hop)
-    if len(placed.starts) > 1:
+    if len(even_layout(len(audios[0]), backbone.mel_spec.hop).starts) > 1:
         raise UserError("recordings are coded together up to one window of 10.24 s")
     levels = [measure_level(audio) for audio in audios]
+    header = add_schedule(build_header(settings, backbone, len(audios[0]), None, len(audios)), settings)
     mels = [
-        window_mel(a, mean, gain, placed, 0, backbone.mel_spec) for a, (mean, gain) in zip(audios, levels, strict=True)
+        window_mel(audio, level, header.layout, 0, backbone.mel_spec)
+        for audio, level in zip(audios, levels, strict=True)
     ]
-    stream = scheduled(start(backbone, settings, len(audios[0]), None, len(audios)), placed, settings)
-    outs = [BitWriter() for _ in audios]
-    sampler = sampler_for(stream, backbone)
-    decoded = encode_windows(stream, placed, sampler, *targets_of(backbone, mels), [0] * len(audios), outs)
+    writers, denoiser = [BitWriter() for _ in audios], build_denoiser(header, backbone)
+    decoded = encode_windows(header, denoiser, *compute_targets(backbone, mels), [0] * len(audios), writers)
     seconds = (time.perf_counter() - begin) / len(audios)
     return [
         Coded(
-            pack(replace(with_level(stream, *level), payload=out.getvalue())),
+            pack(add_level(header, level), writer.getvalue()),
             row,
-            len(lists(stream.schedule).timesteps),
+            len(header.steps.timesteps),
             seconds,
         )
-        for level, out, row in zip(levels, outs, decoded.split(1), strict=True)
+        for level, writer, row in zip(levels, writers, decoded.split(1), strict=True)
     ]

@@ -1,32 +1,33 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user can mend, and text for messages."""
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used.
+    """An input that cannot be used.
 
-    The message is one line: what is wrong, which file or flag, what to do. The command line prints it
-    without a traceback and exits with code 2; from Python it is an ordinary ``ValueError``.
+    The message is one line: what is wrong, which file or flag, what to do. The command line prints it without a
+    traceback and exits with code 2. From Python it is an ordinary ``ValueError``.
     """
 
     def __init__(self, message: str):
-        super().__init__(one_line(message))
+        super().__init__(to_one_line(message))
 
 
-def one_line(text: str) -> str:
-    """Line breaks, terminal codes and bytes that are no text as escapes: names and files may hold any of them."""
+def to_one_line(text: str) -> str:
+    """Escape line breaks, terminal codes and undecodable bytes: names and files may contain any of them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def reason(error: Exception) -> str:
-    """What went wrong, as the end of a line: the operating system's words where there are some."""
-    said = getattr(error, "strerror", None)
-    return said.lower() if said else (str(error).splitlines() or [type(error).__name__])[0][:200]
+def describe_error(error: Exception) -> str:
+    """The cause of an error, to end a message with: the operating system's text where there is one."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def is_text(words: str) -> bool:
-    """Not so of what a terminal, or a file system, makes of bytes that are not UTF-8."""
+def is_utf8(text: str) -> bool:
+    """True if the text encodes as UTF-8."""
     try:
-        words.encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

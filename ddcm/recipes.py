@@ -1,71 +1,79 @@
-"""Recipes: named rows of settings. Names and numbers only; nothing here imports torch."""
+"""Recipes: named settings of the verbs, and which to take for what. Names and numbers; no torch."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_type_hints
 
 from ddcm.errors import UserError
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "verb": ("reconstruct", "transform", "generate"),
-    "features": ("matched", "clap", "librosa", "librosa-high", "plain"),
-    "limiter": ("none", "strict", "loose", "balanced"),
-    "vocoder": ("backbone", "refined", "direct", "griffin-lim"),
-    "after": ("none", "volume", "filter", "gentle", "protect", "limit"),
-    "quantizer": ("none", "hard", "soft"),
-    "acts_on": ("input", "estimates", "late-estimates", "output"),
-    "solver": ("ddim", "dpm++", "unipc"),
-}
-CHAINS = ("vocoder", "after")  # several names with commas between them
-RANGES: dict[str, tuple[float, float]] = {
-    "mode_share": (0, 1),
-    "temperature": (0, math.inf),
-    "strength": (0, 1),
-    "steps": (1, 1000),
-    "guidance_scale": (-100, 100),
-    "n": (1, 100),
-}
+Verb = Literal["reconstruct", "transform", "generate"]
+Features = Literal["matched", "clap", "librosa", "librosa-high", "plain"]
+Limiter = Literal["none", "strict", "loose", "balanced"]
+Vocoder = Literal["backbone", "refined", "direct", "griffin-lim"]
+Postprocess = Literal["none", "volume", "filter", "gentle", "protect", "limit"]
+QuantizerKind = Literal["none", "hard", "soft"]
+ActsOn = Literal["input", "estimates", "late-estimates", "output"]
+Solver = Literal["ddim", "dpm++", "unipc"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+"""Arithmetic of a network. A .ddcm file stores the position in this order."""
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+
+ALL: tuple[Verb, ...] = get_args(Verb)
+WITH_INPUT: tuple[Verb, ...] = ("reconstruct", "transform")
+WITH_DIFFUSION: tuple[Verb, ...] = ("transform", "generate")
+
+
+def _flag(verbs: tuple[Verb, ...], between: tuple[float, float] | None = None, chain: Any = None) -> dict[str, Any]:
+    """Metadata of a field that is a flag of ``verbs``.
+
+    ``between`` is the range of a number. ``chain`` has the names of a setting that takes several, with commas.
+    """
+    return {"verbs": verbs, "between": between, "chain": chain}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a verb is carried out. A flag overrides the recipe, the recipe overrides these defaults."""
+    """Settings of the recipe. A flag overrides the recipe, and the recipe overrides these defaults.
 
-    verb: str
-    """reconstruct, transform or generate"""
+    Raises:
+        UserError: an unknown choice, or a number out of range.
+    """
+
+    verb: Verb
     about: str
-    features: str = "matched"
-    """front end: matched, clap, librosa, librosa-high or plain (ddcm.features)"""
-    raw_features: bool = False
-    """leave out the front end's conversion into the VAE's domain: decibels as they are, bands as they are"""
-    mode_share: float = 1.0
-    """share of the posterior's mode in the latent; the rest is a sample of it"""
-    limiter: str = "none"
-    """of the latent's standard deviation: none, strict, loose or balanced (ddcm.limit)"""
-    high_lift: bool = False
-    """raise the mel's high bands where the VAE lost more than a tenth of them (ddcm.vocode)"""
-    vocoder: str = "backbone"
+    features: Features = field(default="matched", metadata=_flag(WITH_INPUT))
+    """front end: the analysis that makes the mel (ddcm.audio.frontends)"""
+    raw_features: bool = field(default=False, metadata=_flag(WITH_INPUT))
+    """true: leave out the front end's conversion into the VAE's domain"""
+    mode_share: float = field(default=1.0, metadata=_flag(WITH_INPUT, between=(0, 1)))
+    """share of the posterior's mode in the latent; the rest is a sample of the posterior"""
+    limiter: Limiter = field(default="none", metadata=_flag(WITH_INPUT))
+    """limit on the latent's standard deviation (ddcm.pipeline.encode)"""
+    high_lift: bool = field(default=False, metadata=_flag(WITH_INPUT))
+    """true: raise the mel's high bands where the VAE lost more than a tenth of them (ddcm.backbone.vocoding)"""
+    vocoder: str = field(default="backbone", metadata=_flag(ALL, chain=Vocoder))
     """backbone, refined, direct, griffin-lim; or several with commas: each is tried when the one before fails"""
-    after: str = "none"
-    """none; or some of volume, filter, gentle, protect, limit with commas, done in that order (ddcm.post)"""
-    quantizer: str = "none"
-    """none; hard: each cell its nearest atom; soft: a mixture of atoms"""
-    temperature: float = 1.0
-    """of the soft mixture: weights are softmax(-distance / temperature); 0 is the nearest atom"""
-    acts_on: str = "input"
-    """where the codebook acts: input, estimates (each x0), late-estimates (last half of the steps), output"""
-    strength: float = 0.0
-    """share of the noise schedule that the input is taken up, in [0, 1]"""
-    solver: str = "ddim"
-    """ddim, dpm++ or unipc"""
-    steps: int = 50
+    after: str = field(default="none", metadata=_flag(ALL, chain=Postprocess))
+    """none; or some of volume, filter, gentle, protect, limit with commas, in that order (ddcm.audio.postprocess)"""
+    quantizer: QuantizerKind = field(default="none", metadata=_flag(ALL))
+    """hard: each cell becomes its nearest atom; soft: a mixture of atoms"""
+    temperature: float = field(default=1.0, metadata=_flag(ALL, between=(0, math.inf)))
+    """of the soft mixture, whose weights are softmax(-distance / temperature); 0 is the nearest atom"""
+    acts_on: ActsOn = field(default="input", metadata=_flag(WITH_DIFFUSION))
+    """where the codebook acts: the input's latent, each x0 estimate, those of the last half of the steps, the output"""
+    strength: float = field(default=0.0, metadata=_flag(("transform",), between=(0, 1)))
+    """share of the noise schedule, in [0, 1]: 0 keeps the input, 1 keeps only its length"""
+    solver: Solver = field(default="ddim", metadata=_flag(WITH_DIFFUSION))
+    """sampler of the diffusion"""
+    steps: int = field(default=50, metadata=_flag(WITH_DIFFUSION, between=(1, 1000)))
     """denoising steps of the whole schedule; strength takes its share of them"""
-    guidance_scale: float = 3.5
-    """of classifier-free guidance; without a prompt there is none"""
-    n: int = 1
-    """candidates; with a prompt the best by CLAP score comes first"""
+    guidance_scale: float = field(default=3.5, metadata=_flag(WITH_DIFFUSION, between=(-100, 100)))
+    """of classifier-free guidance under a prompt; 1 is no guidance"""
+    n: int = field(default=1, metadata=_flag(WITH_DIFFUSION, between=(1, 100)))
+    """candidates, which start from seed, seed + 1, ...; with a prompt, the best by CLAP score comes first"""
 
     def __post_init__(self):
         for name, known in CHOICES.items():
@@ -80,8 +88,22 @@ class Recipe:
                 raise UserError(f"{name} {value} is outside [{least}, {most}]; the nearest valid one is {nearest:g}")
 
 
-# Behind each name: its medians over the pocket's validation clips, written there by ``python -m docs.recipes --stamp``,
-# whose page, docs/recipes.md, has them by kind of audio.
+SETTINGS = {each.name: each for each in fields(Recipe) if each.metadata}
+CHAINS = {name: get_args(each.metadata["chain"]) for name, each in SETTINGS.items() if each.metadata["chain"]}
+"""Settings that take several names with commas between them."""
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: names for name, hint in get_type_hints(Recipe).items() if (names := CHAINS.get(name) or get_args(hint))
+}
+RANGES = {name: each.metadata["between"] for name, each in SETTINGS.items() if each.metadata["between"]}
+
+
+def list_flags(verb: Verb) -> list[str]:
+    """Settings of a recipe that have an effect on the verb: its flags."""
+    return [name for name, each in SETTINGS.items() if verb in each.metadata["verbs"]]
+
+
+# Behind each name: its medians over the pocket's validation clips, by ``python -m benchmarks.recipes --stamp``, whose
+# page, docs/recipes.md, has them by kind of audio.
 RECIPES: dict[str, Recipe] = {
     "matched": Recipe(  # log_mel_mae_db 2.39, hf_ratio_db -1.76
         "reconstruct", "mel, VAE and vocoder as they were trained, nothing quantised",
@@ -135,38 +157,77 @@ RECIPES: dict[str, Recipe] = {
         vocoder="refined", strength=1.0, steps=200, n=3,
     ),
 }  # fmt: skip
-DEFAULTS = {"reconstruct": "matched", "transform": "input-based", "generate": "improved"}
-RUNS = {"reconstruct": ("reconstruct",), "transform": ("transform", "generate"), "generate": ("generate",)}
-"""Recipes of which verbs a verb can run: what starts from noise can start from a noised input instead."""
+DEFAULTS: dict[Verb, str] = {"reconstruct": "matched", "transform": "input-based", "generate": "improved"}
+RUNS: dict[Verb, tuple[Verb, ...]] = {
+    "reconstruct": ("reconstruct",), "transform": ("transform", "generate"), "generate": ("generate",),
+}  # fmt: skip
+"""Verb -> verbs whose recipes it can run: what starts from noise can start from a noised input instead."""
 
 
-def resolve(verb: str, name: str | None = None, **flags) -> Recipe:
-    """The recipe ``name`` (or the verb's default) with every flag that is not None in its place.
+def resolve(verb: Verb, recipe: str | Recipe | None = None, **flags: Any) -> Recipe:
+    """The recipe, by name or the verb's default one, with every flag that is not None in its place.
 
     Raises:
         UserError: unknown recipe, a recipe of another verb, or a value out of range.
     """
-    name = name or DEFAULTS[verb]
-    mine = [key for key, recipe in RECIPES.items() if recipe.verb in RUNS[verb]]
-    if name not in RECIPES:
-        close = get_close_matches(name, mine, n=1, cutoff=0.0)[0]
+    own = [key for key, row in RECIPES.items() if row.verb in RUNS[verb]]
+    name = recipe or DEFAULTS[verb]
+    if isinstance(name, str) and name not in RECIPES:
+        close = get_close_matches(name, own, n=1, cutoff=0.0)[0]
         raise UserError(f"recipe {name!r} is not known; the nearest is {close!r} (all: ddcm recipes)")
-    if name not in mine:
-        raise UserError(f"recipe {name!r} is for {RECIPES[name].verb}; {verb} has: {', '.join(mine)}")
-    known = {field.name for field in fields(Recipe)}
-    unknown = set(flags) - known
-    if unknown:
+    chosen = RECIPES[name] if isinstance(name, str) else name
+    if chosen.verb not in RUNS[verb]:
+        label = repr(name) if isinstance(name, str) else "of your own"
+        raise UserError(f"recipe {label} is for {chosen.verb}; {verb} has: {', '.join(own)}")
+    if unknown := set(flags) - {each.name for each in fields(Recipe)}:
         raise TypeError(f"not a setting of a recipe: {', '.join(sorted(unknown))}")
-    return replace(RECIPES[name], **{key: value for key, value in flags.items() if value is not None})
+    return replace(chosen, **{key: value for key, value in flags.items() if value is not None})
 
 
-def settings(recipe: Recipe) -> dict[str, object]:
-    """What of a recipe matters for its verb: the settings that it names, and those that its verb always has."""
-    always = {"reconstruct": ("features", "vocoder"), "transform": ("strength", "solver", "steps", "guidance_scale")}
-    always["generate"] = always["transform"]
-    shown = {}
-    for field in fields(recipe):
-        value = getattr(recipe, field.name)
-        if field.name not in ("verb", "about") and (value != field.default or field.name in always[recipe.verb]):
-            shown[field.name] = value
-    return shown
+def list_settings(recipe: Recipe) -> dict[str, Any]:
+    """Settings of the recipe that differ from the defaults, and those that every recipe of its verb lists."""
+    always = {"features", "vocoder"}
+    if recipe.verb != "reconstruct":
+        always = {"strength", "solver", "steps", "guidance_scale"}
+    values = {name: getattr(recipe, name) for name in SETTINGS}
+    return {name: value for name, value in values.items() if name in always or value != SETTINGS[name].default}
+
+
+NEEDS: dict[str, tuple[str, str]] = {
+    "fast": ("ultimate-fix", "quick and steady, with a fallback behind every step"),
+    "high-frequency": ("v5-high-freq", "made to keep the high band"),
+    "transformation": ("input-based", "follows its input, by a strength that you choose"),
+    "quality": ("full-diffusion", "all steps, nothing quantised, the best of several"),
+    "research": ("improved", "soft quantisation inside the diffusion"),
+    "production": ("final-optimized", "one steady path and a limited output"),
+}
+"""need -> (recipe, why)"""
+KINDS: dict[str, tuple[str, str]] = {
+    "music": ("v5-high-freq", "ultimate-fix"),
+    "electronic": ("input-based", "ultimate-fix"),
+    "speech": ("ultimate-fix", "final-optimized"),
+    "ambient": ("full-diffusion", "improved"),
+    "effects": ("ultimate-fix", "critical-fix"),
+}
+"""kind of audio -> (first choice, second choice)"""
+LEAST_ERROR = "matched"  # on every kind: docs/recipes.md has the table
+
+
+def advise(what: str) -> list[tuple[str, str]]:
+    """(recipe, why) for a need or a kind of audio, the first choice first; last the one with the least error.
+
+    The choices come from the scripts that the recipes are from. They were made by ear.
+
+    Raises:
+        UserError: neither a need nor a kind.
+    """
+    if what in NEEDS:
+        choices = [NEEDS[what]]
+    elif what in KINDS:
+        first, second = KINDS[what]
+        choices = [(first, f"first choice for {what}"), (second, f"second choice for {what}")]
+    else:
+        known = [*KINDS, *NEEDS]
+        close = get_close_matches(what, known, n=1, cutoff=0.0)[0]
+        raise UserError(f"--for {what!r} is not known; the nearest is {close!r} (all: {', '.join(known)})")
+    return [*choices, (LEAST_ERROR, "least mel error on the validation clips, whatever the kind (docs/recipes.md)")]

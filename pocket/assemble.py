@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from diffusers import AudioLDM2Pipeline, DDIMScheduler
 from transformers import logging as transformers_logging
 
 from ddcm.errors import UserError
-from pocket import kept, shipped, text, unet, vae, vocoder
+from pocket import checkpoints, pretrained, text, unet, vae, vocoder
 from pocket.clap import load_clap
 
 STAGES = ("vae", "vocoder", "clap", "unet")
@@ -40,7 +41,7 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
     if trained["vocoder"]:
         speaker = vocoder.load_vocoder(runs)
     else:
-        speaker = shipped.vocoder(start) if start else vocoder.VocoderStage(runs=str(runs)).vocoder
+        speaker = pretrained.vocoder(start) if start else vocoder.VocoderStage(runs=str(runs)).vocoder
     if known["clap"]:
         clap, pieces = load_clap(runs, start)
     else:
@@ -53,9 +54,9 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
         unet.check_frozen(checkpoint["frozen"], unet.frozen_digests(encoder, clap))
         encoder.register_to_config(scaling_factor=round(float(checkpoint["state_dict"]["scaling_factor"]), 6))
     elif start:
-        first = shipped.vae(start)
-        unet.check_frozen(unet.frozen_digests(first, shipped.clap(start)[0]), unet.frozen_digests(encoder, clap))
-        parts = shipped.parts(start)
+        first = pretrained.vae(start)
+        unet.check_frozen(unet.frozen_digests(first, pretrained.clap(start)[0]), unet.frozen_digests(encoder, clap))
+        parts = pretrained.parts(start)
         encoder.register_to_config(scaling_factor=first.config.scaling_factor)
     else:
         parts = unet.trained_parts(len(pieces["unigram"]))
@@ -76,14 +77,17 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
     )
 
 
-def training(runs: Path, start: Path | None = None) -> dict[str, dict[str, float]]:
-    """How long each stage was trained, from its checkpoint: optimiser steps and minutes, with those of ``start``."""
-    facts = shipped.training(start) if start else {}
+def training(runs: Path, start: Path | None = None, fresh: Sequence[str] = ()) -> dict[str, dict[str, float]]:
+    """Optimiser steps and minutes of each stage, by its checkpoint. Those of ``start`` are added but for the stages
+    ``fresh``, which began with random weights.
+    """
+    facts = pretrained.training(start) if start else {}
     if (runs / "linear" / "last.ckpt").exists():
         facts.pop("vae", None)  # it began anew
+    facts = {stage: spent for stage, spent in facts.items() if stage not in fresh}
     for stage in ("linear", *STAGES):
         if (runs / stage / "last.ckpt").exists():
-            now = kept.spent(kept.last(runs, stage))
+            now = checkpoints.spent(checkpoints.last(runs, stage))
             before = facts.get(stage, {"steps": 0, "minutes": 0.0})
             facts[stage] = {
                 "steps": before["steps"] + now["steps"], "minutes": round(before["minutes"] + now["minutes"], 1)
@@ -138,11 +142,14 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("checkpoints/pocket"))
     parser.add_argument("--allow_untrained", action="store_true", help="random weights for stages without checkpoint")
     parser.add_argument("--start", type=Path, help="the assembled folder that the stages were started from")
+    parser.add_argument("--fresh", nargs="*", default=[], choices=STAGES, help="stages that began with random weights")
     args = parser.parse_args()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        size = save(build(args.runs, args.allow_untrained, args.start), args.out, training(args.runs, args.start))
+        size = save(
+            build(args.runs, args.allow_untrained, args.start), args.out, training(args.runs, args.start, args.fresh)
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from transformers import ClapModel
 
-from pocket import kept, shipped, text
+from pocket import checkpoints, pretrained, text
 from pocket.corpus import pool
 
 RATE = 48000
@@ -87,7 +87,7 @@ class ClapStage(L.LightningModule):
         self.kinds = {row["caption"]: row["kind"] for row in pool()}
 
     def start_from(self, folder: Path) -> None:
-        model, pieces = shipped.clap(folder)
+        model, pieces = pretrained.clap(folder)
         self.clap.load_state_dict(model.state_dict())
         self.on_load_checkpoint({"pieces": pieces})
 
@@ -154,9 +154,9 @@ def load_clap(runs: Path, start: Path | None = None) -> tuple[ClapModel, dict]:
     vocabularies of both tokenizers.
     """
     if start is not None and not (runs / "clap" / "last.ckpt").exists():
-        model, pieces = shipped.clap(start)
+        model, pieces = pretrained.clap(start)
         return model.eval().requires_grad_(False), pieces
-    checkpoint = kept.last(runs, "clap")
+    checkpoint = checkpoints.last(runs, "clap")
     model = text.clap(len(checkpoint["pieces"]["bpe"]))
-    model.load_state_dict(kept.weights(checkpoint, "clap."))
+    model.load_state_dict(checkpoints.weights(checkpoint, "clap."))
     return model.eval().requires_grad_(False), checkpoint["pieces"]

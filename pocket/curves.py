@@ -13,7 +13,7 @@ from matplotlib import figure, ticker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddcm.errors import UserError
-from ddcm.files import whole
+from ddcm.runtime.files import write_atomically
 from pocket.train import STAGES
 
 Curve = list[tuple[int, float]]
@@ -45,7 +45,7 @@ def draw(runs: Path, out: Path) -> None:
             which(ticker.FormatStrFormatter("%.3g"))
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize=8)
-    with whole(out) as temporary:
+    with write_atomically(out) as temporary:
         sheet.savefig(temporary, dpi=100, format="png")
 
 

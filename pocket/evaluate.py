@@ -18,12 +18,12 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.marks import cell, fill, mean
+from ddcm.audio.mel import LN_TO_DB, log_mel
+from ddcm.audio.refine import refine
 from ddcm.backbone import Backbone
-from ddcm.listeners import installed
-from ddcm.mel import LN_TO_DB, log_mel
-from ddcm.metrics import log_mel_corr, log_mel_mae_db
+from ddcm.evaluation.metrics import log_mel_corr, log_mel_mae_db
+from ddcm.evaluation.perceptual import installed
 from ddcm.pipeline import DDCMPipeline
-from ddcm.refine import refine
 from pocket.batches import validation
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
 

@@ -2,7 +2,7 @@
 
     python -m pocket.judge --backbone checkpoints/pocket
 
-A small classifier (``pocket.listener``), trained here on the training clips' mels and kept below ``--runs``, hears
+A small classifier (``pocket.classifier``), trained here on the training clips' mels and kept below ``--runs``, hears
 
 1. real validation clips: how far the judge itself can be trusted;
 2. sounds generated from captions of validation clips, guided: the share whose kind is the caption's. Beside it the
@@ -26,11 +26,11 @@ from scipy.linalg import sqrtm
 from tqdm import tqdm
 
 from benchmarks.marks import fill
+from ddcm.audio.mel import log_mel
 from ddcm.errors import UserError
-from ddcm.mel import log_mel
 from ddcm.pipeline import DDCMPipeline
+from pocket.classifier import SAMPLES, named, real_clips, train_listener
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
-from pocket.listener import SAMPLES, named, real_clips, train_listener
 
 
 def captions(corpus: Corpus, kind: str, count: int) -> list[str]:

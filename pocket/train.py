@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from pocket import kept
+from pocket import checkpoints
 from pocket.batches import Windows, validation
 from pocket.budget import TimeBudget
 from pocket.corpus import Corpus
@@ -73,8 +73,8 @@ def train(args: argparse.Namespace) -> None:
     before = None
     if args.weights and not last.exists():
         saved = torch.load(args.weights, weights_only=True, map_location="cpu")
-        kept.begin_with(module, saved)
-        before = kept.spent(saved)
+        checkpoints.begin_with(module, saved)
+        before = checkpoints.spent(saved)
     # A resumed run must not meet the same windows again.
     seed = args.seed
     if last.exists():

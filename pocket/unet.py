@@ -13,9 +13,9 @@ import torch
 from diffusers import AudioLDM2UNet2DConditionModel, DDIMScheduler
 from torch import nn
 
+from ddcm.audio.mel import log_mel
 from ddcm.errors import UserError
-from ddcm.mel import log_mel
-from pocket import kept, shipped, text
+from pocket import checkpoints, pretrained, text
 from pocket.batches import Windows
 from pocket.clap import cut, load_clap
 from pocket.optimizer import muon
@@ -106,7 +106,7 @@ class UNetStage(L.LightningModule):
     needs_runs = True
     # Windows of 5.12 s: seven batches in eight use 2.56 s of each, the eighth all of them, and replays a third as many.
     frames, batch_size, fill, learning_rate = 512, 4, False, 2e-3
-    kept = 4096  # windows to replay
+    buffer_size = 4096  # windows to replay
     timesteps = (25, 150, 350, 600, 850)  # of validation
 
     def __init__(
@@ -141,12 +141,12 @@ class UNetStage(L.LightningModule):
         """The text models begin anew where their vocabulary is another one by now, and the latent's scale is measured
         anew where the encoder is.
         """
-        state = shipped.parts(folder).state_dict()
-        if shipped.pieces(folder) != self.pieces:
+        state = pretrained.parts(folder).state_dict()
+        if pretrained.pieces(folder) != self.pieces:
             state = {**self.parts.state_dict(), **{name: x for name, x in state.items() if name.startswith("unet.")}}
         self.parts.load_state_dict(state)
         self.ema.load_state_dict(state)
-        vae = shipped.vae(folder)
+        vae = pretrained.vae(folder)
         if encoder_digest(vae) == self.frozen["vae"]:
             self.scaling_factor.fill_(vae.config.scaling_factor)
 
@@ -193,7 +193,7 @@ class UNetStage(L.LightningModule):
 
     def _with_earlier(self, z: torch.Tensor, captions: list[str], count: int) -> tuple[torch.Tensor, list[str]]:
         """New latents and up to ``count`` earlier ones of their length; the new ones are kept for later."""
-        earlier = self._earlier.setdefault(z.shape[2], deque(maxlen=self.kept))
+        earlier = self._earlier.setdefault(z.shape[2], deque(maxlen=self.buffer_size))
         again = random.sample(earlier, min(int(count), len(earlier)))
         earlier.extend(zip(z.half().cpu(), captions, strict=True))
         known = [x.to(z) for x, _ in again]
@@ -256,7 +256,7 @@ class UNetStage(L.LightningModule):
 
 def load_parts(runs: Path) -> tuple[nn.ModuleDict, dict]:
     """The averaged weights of a runs folder (unet, t5, projection, gpt2), fp32, and the rest of the checkpoint."""
-    checkpoint = kept.last(runs, "unet")
-    parts = trained_parts(len(checkpoint["pieces"]["unigram"]), **kept.width(checkpoint))
-    parts.load_state_dict(kept.weights(checkpoint, "ema."))
+    checkpoint = checkpoints.last(runs, "unet")
+    parts = trained_parts(len(checkpoint["pieces"]["unigram"]), **checkpoints.width(checkpoint))
+    parts.load_state_dict(checkpoints.weights(checkpoint, "ema."))
     return parts.eval().requires_grad_(False), checkpoint

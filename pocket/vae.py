@@ -8,10 +8,10 @@ import lightning as L
 import torch
 from diffusers import AutoencoderKL
 
+from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.errors import UserError
-from ddcm.mel import LN_TO_DB, log_mel
 from ddcm.quantize import HardQuantizer
-from pocket import kept, linear, shipped
+from pocket import checkpoints, linear, pretrained
 
 LATENT_CHANNELS = 8
 
@@ -66,11 +66,11 @@ class VAEStage(L.LightningModule):
         self.register_buffer("middle", torch.zeros(LATENT_CHANNELS))  # mean latent, followed
         begun = runs and (Path(runs) / "linear" / "last.ckpt").exists()
         if begun and start is None and not self.chain:
-            self.load_state_dict(kept.last(Path(runs), "linear")["state_dict"])
+            self.load_state_dict(checkpoints.last(Path(runs), "linear")["state_dict"])
 
     def start_from(self, folder: Path) -> None:
         self.whole.fill_(True)
-        self.vae.load_state_dict(shipped.vae(folder).state_dict())
+        self.vae.load_state_dict(pretrained.vae(folder).state_dict())
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.vae.parameters(), lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=1e-2)
@@ -134,8 +134,8 @@ class LinearStage(VAEStage):
 def load_vae(runs: Path, start: Path | None = None) -> AutoencoderKL:
     """The trained VAE of a runs folder, or else that of an assembled folder ``start``; frozen, fp32."""
     if start is not None and not (runs / "vae" / "last.ckpt").exists():
-        return shipped.vae(start).eval().requires_grad_(False)
-    saved = kept.last(runs, "vae")
-    vae = untrained(**kept.width(saved))
-    vae.load_state_dict(kept.weights(saved, "vae."))
+        return pretrained.vae(start).eval().requires_grad_(False)
+    saved = checkpoints.last(runs, "vae")
+    vae = untrained(**checkpoints.width(saved))
+    vae.load_state_dict(checkpoints.weights(saved, "vae."))
     return vae.eval().requires_grad_(False)

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from ddcm.mel import LN_TO_DB, log_mel
-from pocket import kept, shipped
+from ddcm.audio.mel import LN_TO_DB, log_mel
+from pocket import checkpoints, pretrained
 from pocket.optimizer import muon
 from pocket.vae import load_vae
 
@@ -133,7 +133,7 @@ class VocoderStage(L.LightningModule):
         self._vae = [load_vae(Path(runs), start)] if heard else []
 
     def start_from(self, folder: Path) -> None:
-        self.vocoder.load_state_dict(shipped.vocoder(folder).state_dict())
+        self.vocoder.load_state_dict(pretrained.vocoder(folder).state_dict())
 
     def configure_optimizers(self):
         return [
@@ -218,7 +218,7 @@ class VocoderStage(L.LightningModule):
 
 def load_vocoder(runs: Path) -> SpeechT5HifiGan:
     """The trained vocoder of a runs folder, fp32."""
-    saved = kept.last(runs, "vocoder")
-    model = untrained(**kept.width(saved))
-    model.load_state_dict(kept.weights(saved, "vocoder."))
+    saved = checkpoints.last(runs, "vocoder")
+    model = untrained(**checkpoints.width(saved))
+    model.load_state_dict(checkpoints.weights(saved, "vocoder."))
     return model

@@ -1,4 +1,4 @@
-"""What tests share: a backbone without weights to load, the shipped recordings, a cache of their own."""
+"""Fixtures: a backbone with random weights, the shipped recordings, a separate cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-settings.register_profile("no clock", deadline=None)  # a busy machine is no defect
+settings.register_profile("no clock", deadline=None)  # a busy machine is not a failure
 settings.load_profile("no clock")
 
 ROOT = Path(__file__).parent.parent
@@ -18,21 +18,21 @@ EXAMPLES = ROOT / "examples"
 
 
 def sounds(folder: Path) -> list[Path]:
-    """Audio files in an output folder, whose manifest is beside them."""
+    """Audio files in an output folder, without its manifest."""
     return sorted(path for path in folder.iterdir() if path.suffix in (".wav", ".flac"))
 
 
 class Killed(BaseException):
-    """Nobody answers to it, as to SIGKILL."""
+    """Stands in for SIGKILL: no handler catches it."""
 
 
 def made(folder: Path) -> set[str]:
-    """Names in an output folder but for its manifest; none where there is no folder."""
+    """Names in an output folder without its manifest; none if the folder does not exist."""
     return {path.name for path in folder.iterdir()} - {".run", "manifest.csv"} if folder.exists() else set()
 
 
 def reconstruct_fails(monkeypatch, number: int, error: BaseException) -> None:
-    """Reconstruction number ``number`` from now on raises the error; the others work."""
+    """Make reconstruction number ``number`` from now on raise the error; the others work."""
     from ddcm.pipeline import DDCMPipeline
 
     real, calls = DDCMPipeline.reconstruct, []
@@ -53,7 +53,7 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _same_numbers_every_time():
-    """A test sees the same random numbers alone and in the suite, so what failed once fails again."""
+    """A test gets the same random numbers alone and in the suite, so that a failure repeats."""
     import torch
 
     torch.manual_seed(0)
@@ -69,6 +69,6 @@ def tiny():
 @pytest.fixture(scope="session")
 def speech():
     """Real audio: (S,) at 16 kHz."""
-    from ddcm.audio import read_audio
+    from ddcm.audio.files import read_audio
 
     return read_audio(EXAMPLES / "speech.flac")

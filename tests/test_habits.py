@@ -1,4 +1,4 @@
-"""What surrounds the code agrees with it: workflow, image, hooks, citation; the types hold."""
+"""Workflow, image, hooks, citation and lock agree with the project; ruff and mypy pass."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def test_the_workflow_runs_the_readmes_test_command():
     assert any("ruff format --check" in step for step in steps) and any(step.endswith("mypy") for step in steps)
 
 
-def test_the_image_copies_what_is_there():
+def test_the_image_copies_existing_files():
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     copied = [name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]]
     allowed = (ROOT / ".dockerignore").read_text().split()
@@ -47,7 +47,7 @@ def test_the_citation_is_of_this_version():
     assert f"\n## {citation['version']}\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_lock_has_what_the_project_asks_for():
+def test_the_lock_has_every_dependency():
     locked = {
         line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().split("\n")
     }

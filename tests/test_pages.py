@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and docs: commands run, or are at least what the programs take; links lead somewhere."""
+"""README, CONTRIBUTING and docs: commands run or at least parse; links have targets; the site builds."""
 
 import re
 import runpy
@@ -10,15 +10,15 @@ import pytest
 
 pytest.importorskip("lightning")
 
-from ddcm import cli
+from ddcm.cli import main as cli
 from ddcm.fit.cli import main as train
 from ddcm.recipes import RECIPES
-from tests.commands import PAGES, all_commands, commands, understood
 from tests.conftest import ROOT
+from tests.helpers.commands import PAGES, all_commands, check_command, commands
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HOWTO, TUTORIAL = ROOT / "docs" / "howto.md", ROOT / "docs" / "tutorial.md"
-SHORT = {  # what makes a command cheap; a later option counts
+SHORT = {  # options that make a verb fast; the last of two equal options counts
     "transform": "--steps 2", "compress": "--steps 2",
     "fit": "--trainer.max_steps 2 --trainer.val_check_interval 1 --data.batch_size 2 --model.listen_every 0 "
            "--trainer.logger false --trainer.enable_progress_bar false --trainer.enable_model_summary false "
@@ -27,16 +27,16 @@ SHORT = {  # what makes a command cheap; a later option counts
 
 
 @pytest.mark.parametrize("line", all_commands())
-def test_every_command_is_understood(line, tmp_path):
-    understood(shlex.split(line), tmp_path)
+def test_every_command_parses(line, tmp_path):
+    check_command(shlex.split(line), tmp_path)
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where commands run as in the project's folder; what they write, recipes included, is gone afterwards."""
-    runpy.run_path(str(ROOT / "docs" / "tutorial.py"))["linked"](tmp_path)
+    """A folder where commands run as in the project; files and recipes that they add are removed afterwards."""
+    runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["link_project"](tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddcm.evaluate.installed", dict)  # other people's metrics take seconds
+    monkeypatch.setattr("ddcm.evaluation.folder.installed", dict)  # perceptual metrics take seconds
     before = dict(RECIPES)
     yield tmp_path
     RECIPES.clear()
@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(line: str, *more: str) -> None:
-    """In this process, which has imported everything already."""
+    """Run a command in this process, which has everything imported."""
     words = shlex.split(line)
     verb = next((word for word in words if word in SHORT), "")
     words += [*shlex.split(SHORT.get(verb, "")), *more]
@@ -62,25 +62,25 @@ def run(line: str, *more: str) -> None:
 
 def test_the_tutorial_runs_and_is_short(folder):
     lines = commands(TUTORIAL)
-    heard = next(i for i, line in enumerate(lines, 1) if "--codebook runs/fit/codebook" in line)
-    assert heard < 10, "a codebook of one's own is heard in fewer than ten commands"
+    number = next(i for i, line in enumerate(lines, 1) if "--codebook runs/fit/codebook" in line)
+    assert number < 10, "the first use of an own codebook comes within nine commands"
     for line in lines[next(i for i, line in enumerate(lines) if line.startswith("pip")) + 1 :]:
         run(line)
     assert {path.name for path in (folder / "out").iterdir()} >= {"first.wav", "mine.wav", "speech.ddcm", "decoded.wav"}
 
 
 def test_every_step_of_the_tutorial_shows_what_it_printed():
-    steps = runpy.run_path(str(ROOT / "docs" / "tutorial.py"))["steps"](TUTORIAL.read_text(encoding="utf-8"))
+    steps = runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["find_steps"](TUTORIAL.read_text(encoding="utf-8"))
     shown = [step["output"] for step in steps if step["output"] is not None]
     assert len(shown) == 4 and all(len(output.splitlines()) > 3 for output in shown)
 
 
-def test_parts_of_ones_own_run(folder):
+def test_own_quantizer_recipe_and_backbone_run(folder):
     lines = [line for line in commands(HOWTO) if "docs/examples" in line or "docs.examples" in line]
     fits = {line for line in lines if "train.py" in line}
     assert len(lines) == 6 and len(fits) == 2
     for line in lines:
-        if "ProductQuantizer" in line:  # the smallest fit, for the line after it
+        if "ProductQuantizer" in line:  # the smallest fit, for the command after it
             run(line, "--model.backbone", "tiny", "--model.quantizer.codebook_size", "16", "--model.init_batches", "1")
         elif "--codebook" in line:
             run(line, "--backbone", "tiny")
@@ -91,7 +91,7 @@ def test_parts_of_ones_own_run(folder):
     }  # fmt: skip
 
 
-def test_a_backbone_that_is_not_there_is_one_line(capsys):
+def test_a_missing_backbone_class_is_a_one_line_error(capsys):
     assert cli.main(["reconstruct", "examples", "-o", "x", "--backbone", "docs.examples.backbone:Bricks"]) == 2
     assert "has no attribute 'Bricks'; give module:Class" in capsys.readouterr().err
 
@@ -103,13 +103,18 @@ def test_python_in_the_howto_runs(folder, capsys):
     assert (folder / "out" / "bird.wav").is_file() and "3 steps; " in capsys.readouterr().out
 
 
-def test_the_reference_is_that_of_the_docstrings():
-    written = runpy.run_path(str(ROOT / "docs" / "reference.py"))["page"]()
-    assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == written, "run: python docs/reference.py"
+def test_the_site_builds(tmp_path):
+    """Strict: every page is in the navigation, every name of the reference exists, every docstring can be read."""
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "reference" / "index.html").read_text(encoding="utf-8")
+    names = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) > 30 and all(f'id="{name}"' in html for name in names)
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "LICENSES.md"], ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     text = page.read_text(encoding="utf-8")
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
         there = page.parent / target if target else page
@@ -127,5 +132,5 @@ def test_the_index_has_every_page():
 
 @pytest.mark.slow
 def test_the_tutorial_from_clone_to_decoded_file():
-    """Literally: clones what is committed, makes an environment, installs, fits, compresses."""
-    subprocess.run([sys.executable, "docs/tutorial.py", "--fresh", "--keep"], cwd=ROOT, check=True)
+    """Clones the last commit, creates an environment, installs, fits and compresses."""
+    subprocess.run([sys.executable, "scripts/tutorial.py", "--fresh", "--keep"], cwd=ROOT, check=True)

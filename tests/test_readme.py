@@ -1,4 +1,4 @@
-"""Every command in the README runs, and the numbers that it quotes are the ones on disk."""
+"""Every command in the README runs, and every path in it exists."""
 
 import re
 import shlex
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from ddcm import cli
-from ddcm.audio import read_audio, write_audio
+from ddcm.audio.files import read_audio, write_audio
+from ddcm.cli import main as cli
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ LINES = [
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
 ]
-# Needs a network, a fit or the line before it, or never ends (tests/test_serve.py has that one).
+# These need a network, a fit or the line before them, or do not end (tests/app/test_server.py tests serve).
 ELSEWHERE = ("cvssp", "runs/", ".ddcm", "compress", "serve")
 VERBS = sorted({line for line in LINES if line.startswith("ddcm ")})
 
@@ -35,11 +35,11 @@ def test_the_first_command_installs_and_transforms():
 
 
 @pytest.mark.parametrize("line", [*VERBS, "ddcm transform examples -o out"])
-def test_verbs_are_understood(line):
-    """The parser takes every line, and what it names is shipped or said to come from elsewhere."""
+def test_verbs_parse(line):
+    """The parser accepts every line, and its inputs exist or are outputs of other lines."""
     arguments = cli._parser().parse_args(shlex.split(line)[1:])
-    given = arguments[arguments.verb]
-    for path in given.get("inputs", []):
+    inputs_of = arguments[arguments.verb]
+    for path in inputs_of.get("inputs", []):
         assert path.startswith("out/") or (ROOT / path).exists()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
-from ddcm.mel import MelSpec
+from ddcm.audio.mel import MelSpec
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ class Backbone(ABC):
     alphas_cumprod: torch.Tensor
     """(1000,) float64 on the CPU: the share of signal variance left at each timestep."""
     device: torch.device
+    dtype: torch.dtype = torch.float32
+    """Arithmetic of the UNet."""
+    heads: str = "its own"
+    """Head layout of the UNet: ``hub`` or ``original`` where there is a choice."""
+    null: str = "trained"
+    """The condition that stands for no prompt: ``trained`` or ``stock`` where there is a choice."""
 
     @property
     @abstractmethod

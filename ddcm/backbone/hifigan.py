@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ddcm.heap import give_back
+from ddcm.runtime.memory import trim_heap
 
 LARGE = 1 << 23  # bytes of what passes between layers; below that nothing much is left lying about
 
@@ -51,7 +51,7 @@ class HifiGan2d(nn.Module):
             total: torch.Tensor | None = None
             for block in cast(Iterable[nn.ModuleList], blocks):
                 if x.device.type == "cpu" and x.nbytes >= LARGE:
-                    give_back()  # 0.7 GB less at AudioLDM2's size, at no cost that can be measured
+                    trim_heap()  # 0.7 GB less at AudioLDM2's size, at no cost that can be measured
                 y = self._residual(block, x)
                 total = y if total is None else total.add_(y)
             assert total is not None, "kernels is at least 1"

@@ -1,7 +1,7 @@
-"""A prompt as AudioLDM2's UNet reads it: CLAP and T5, brought to one width and continued by GPT-2 (arXiv 2308.05734).
+"""A prompt as AudioLDM2's UNet reads it: CLAP and T5, projected to one width and continued by GPT-2 (arXiv 2308.05734).
 
-The encoders are larger than everything that comes after them. Each is loaded when its turn comes and forgotten before
-the next one, so that a prompt costs the memory of the largest, not of all; what they read is kept by the caller.
+The encoders are larger than everything after them. Each is loaded when it is needed and dropped before the next one, so
+a prompt needs the memory of the largest, not of all. The caller keeps the result.
 """
 
 from __future__ import annotations
@@ -10,100 +10,106 @@ import functools
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ddcm.backbone.base import Condition
-from ddcm.heap import give_back
+from ddcm.runtime.memory import trim_heap
 
-Fetch = Callable[[str], None]
-"""Called with a component's name before its files are read."""
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A diffusers folder. ``download(component)`` is called before a component's files are read."""
+
+    root: Path
+    download: Callable[[str], object] = lambda component: None
+
+    def path(self, component: str) -> Path:
+        self.download(component)
+        return self.root / component
 
 
 @torch.no_grad()
-def encode_prompt(folder: Path, fetch: Fetch, prompt: str, device: torch.device) -> Condition:
-    """What the stock pipeline's ``encode_prompt`` gives for one prompt, float32.
+def encode_prompt(folder: ModelFolder, prompt: str, device: torch.device) -> Condition:
+    """The condition of one prompt, float32, equal to the stock pipeline's ``encode_prompt``.
 
-    It fills CLAP's text up to 512 tokens and masks them: as many as there are give the same.
+    The stock pipeline pads CLAP's tokens to 512 and masks them. Unpadded tokens give the same.
     """
-    give_back()
-    heard = _clap(folder, fetch, prompt, device)
-    text, mask = encode_t5(folder, fetch, prompt, device)
-    return Condition(_continued(folder, fetch, heard, text, mask), text, mask)
+    trim_heap()
+    sentence = _encode_clap(folder, prompt, device)
+    text, mask = encode_t5(folder, prompt, device)
+    return Condition(_generate(folder, sentence, text, mask), text, mask)
 
 
-def encode_t5(folder: Path, fetch: Fetch, prompt: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """T5's text (1, n, D) and its mask (1, n)."""
+@torch.no_grad()
+def encode_t5(folder: ModelFolder, prompt: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """T5's hidden states (1, n, D) and their mask (1, n)."""
     from transformers import T5EncoderModel
 
-    tokens = _tokens(folder, fetch, "tokenizer_2", prompt, device)
-    fetch("text_encoder_2")
-    encoder = _loaded(T5EncoderModel, folder / "text_encoder_2", device)
-    with torch.no_grad():
-        return encoder(**tokens).last_hidden_state, tokens["attention_mask"]
+    tokens = _tokenize(folder, "tokenizer_2", prompt, device)
+    encoder = _load(T5EncoderModel, folder.path("text_encoder_2"), device)
+    return encoder(**tokens).last_hidden_state, tokens["attention_mask"]
 
 
-def _clap(folder: Path, fetch: Fetch, prompt: str, device: torch.device) -> torch.Tensor:
-    """The sentence as CLAP places it: (1, 1, D) of norm 1. Its other half, which listens, is not loaded."""
+def _encode_clap(folder: ModelFolder, prompt: str, device: torch.device) -> torch.Tensor:
+    """CLAP's text embedding (1, 1, D) of norm 1. The CLAP audio encoder is not loaded."""
     from transformers import ClapTextModelWithProjection
 
-    tokens = _tokens(folder, fetch, "tokenizer", prompt, device)
-    fetch("text_encoder")
-    placed = _loaded(ClapTextModelWithProjection, folder / "text_encoder", device)(**tokens).text_embeds
-    return torch.nn.functional.normalize(placed, dim=-1)[:, None]
+    tokens = _tokenize(folder, "tokenizer", prompt, device)
+    embedding = _load(ClapTextModelWithProjection, folder.path("text_encoder"), device)(**tokens).text_embeds
+    return torch.nn.functional.normalize(embedding, dim=-1)[:, None]
 
 
-def _continued(folder: Path, fetch: Fetch, heard: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(1, 8, D): the states that GPT-2 adds after both texts, each fed back as the next input.
+def _generate(folder: ModelFolder, sentence: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(1, 8, D): the hidden states that GPT-2 generates after both texts, each fed back as the next input.
 
     Published repositories save ``GPT2Model``, re-saved ones ``GPT2LMHeadModel``; both load as the former.
     """
     from diffusers import AudioLDM2ProjectionModel
     from transformers import GPT2Model
 
-    for part in ("projection_model", "language_model"):
-        fetch(part)
-    count = json.loads((folder / "language_model" / "config.json").read_text()).get("max_new_tokens", 8)
+    config = json.loads((folder.path("language_model") / "config.json").read_text())
     projection = AudioLDM2ProjectionModel.from_pretrained(
-        folder / "projection_model", torch_dtype=torch.float32, low_cpu_mem_usage=False
+        folder.path("projection_model"), torch_dtype=torch.float32, low_cpu_mem_usage=False
     )
-    projected = projection.to(heard.device)(heard, text, mask.new_ones(1, 1), mask)
-    model = _loaded(GPT2Model, folder / "language_model", heard.device)
-    entering, mask, past, made = projected.hidden_states, projected.attention_mask, None, []
-    for _ in range(count):
-        said = model(inputs_embeds=entering, attention_mask=mask, past_key_values=past, use_cache=True)
-        entering, past = said.last_hidden_state[:, -1:], said.past_key_values
-        made.append(entering)
+    projected = projection.to(sentence.device)(sentence, text, mask.new_ones(1, 1), mask)
+    model = _load(GPT2Model, folder.path("language_model"), sentence.device)
+    inputs, mask, cache, states = projected.hidden_states, projected.attention_mask, None, []
+    for _ in range(config.get("max_new_tokens", 8)):
+        output = model(inputs_embeds=inputs, attention_mask=mask, past_key_values=cache, use_cache=True)
+        inputs, cache = output.last_hidden_state[:, -1:], output.past_key_values
+        states.append(inputs)
         mask = torch.cat([mask, mask.new_ones(1, 1)], dim=1)
-    return torch.cat(made, dim=1)
+    return torch.cat(states, dim=1)
 
 
-def _tokens(folder: Path, fetch: Fetch, part: str, prompt: str, device: torch.device) -> dict[str, Any]:
-    fetch(part)
-    tokenizer = _tokenizer(folder / part)
-    given = tokenizer([prompt], truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt")
-    if part == "tokenizer_2" and len(tokenizer.tokenize(prompt)) >= tokenizer.model_max_length:
-        warnings.warn(f"only the first {tokenizer.model_max_length} tokens of the prompt are read", stacklevel=2)
-    return {name: given[name].to(device) for name in ("input_ids", "attention_mask")}
+def _tokenize(folder: ModelFolder, component: str, prompt: str, device: torch.device) -> dict[str, Any]:
+    tokenizer = _load_tokenizer(folder.path(component))
+    longest = tokenizer.model_max_length
+    tokens = tokenizer([prompt], truncation=True, max_length=longest, return_tensors="pt")
+    if component == "tokenizer_2" and len(tokenizer.tokenize(prompt)) >= longest:
+        warnings.warn(f"only the first {longest} tokens of the prompt are read", stacklevel=2)
+    return {name: tokens[name].to(device) for name in ("input_ids", "attention_mask")}
 
 
 @functools.lru_cache(4)  # two of a backbone: small, and slow to read
-def _tokenizer(folder: Path) -> Any:
+def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
 
 
-def _loaded(kind: Any, folder: Path, device: torch.device) -> Any:
-    """A model of transformers, float32, without a bar and without a list of what else its file has: half of a CLAP."""
+def _load(cls: Any, folder: Path, device: torch.device) -> Any:
+    """A float32 model of transformers, without a progress bar or a report of unused weights (half of a CLAP)."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        return kind.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+        return cls.from_pretrained(folder, dtype=torch.float32).eval().to(device)
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)

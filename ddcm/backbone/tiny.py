@@ -1,9 +1,16 @@
-"""A random backbone with AudioLDM2's shapes and no weights to load: for tests."""
+"""A random backbone with AudioLDM2's shapes and no weights to load: for tests, and to measure speed."""
 
 from __future__ import annotations
 
-from ddcm.backbone.audioldm2 import from_configs
-from ddcm.backbone.frozen import FrozenBackbone
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ddcm.backbone.audioldm2 import make_random
+from ddcm.backbone.base import Condition
+from ddcm.backbone.latent_diffusion import FrozenBackbone
+from ddcm.backbone.parts import digest_of, text_widths
 
 CONFIGS = {
     "vae": dict(
@@ -29,6 +36,48 @@ CONFIGS = {
 }  # fmt: skip
 
 
+class RandomParts:
+    """Components with random weights in given shapes (a ``Parts``). Conditions and CLAP scores follow from the prompt.
+
+    Args:
+        configs: of vae, unet, vocoder and scheduler.
+    """
+
+    def __init__(self, configs: dict[str, dict[str, Any]], seed: int):
+        self.configs, self._seed = configs, seed
+
+    def make(self, part: str) -> torch.nn.Module:
+        return make_random(part, self.configs[part], self._seed)
+
+    def digest(self, part: str) -> str:
+        return digest_of("random", self._seed, self.configs[part])
+
+    def count(self, part: str) -> int:
+        return sum(p.numel() for p in self.make(part).parameters()) if part in self.configs else 0
+
+    def encode(self, prompt: str, device: torch.device | None = None) -> Condition:
+        generator = torch.Generator().manual_seed(int(digest_of(prompt), 16) % 2**63)
+        generated, text = text_widths(self.configs["unet"])
+        length = 1 + len(prompt.split())
+        return Condition(
+            torch.randn(1, 8, generated, generator=generator),
+            torch.randn(1, length, text, generator=generator),
+            torch.ones(1, length, dtype=torch.long),
+        )
+
+    def encode_empty(self) -> tuple[torch.Tensor, torch.Tensor]:
+        empty = self.encode("")
+        return empty.text, empty.mask
+
+    def extractor(self) -> None:
+        return None
+
+    def clap_scores(self, audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
+        pitch_hz = 100 + int(digest_of(prompt), 16) % 1000  # each prompt prefers another pitch
+        spectra = [torch.fft.rfft(audio.float().cpu(), sample_rate).abs() for audio in audios]
+        return [float(spectrum[pitch_hz] / spectrum.norm().clamp(min=1e-9)) for spectrum in spectra]
+
+
 def tiny_backbone(seed: int = 0, **options) -> FrozenBackbone:
     """Random weights from ``seed``; ``options`` as for ``FrozenBackbone`` (device, dtype, null, ...)."""
-    return FrozenBackbone(from_configs(CONFIGS, seed), name=f"tiny-{seed}", **options)
+    return FrozenBackbone(RandomParts(CONFIGS, seed), name=f"tiny-{seed}", **options)

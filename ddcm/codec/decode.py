@@ -1,101 +1,154 @@
-"""The bytes of a ``.ddcm`` file -> audio."""
+"""The bytes of a ``.ddcm`` file -> audio: header, payload, mel, audio, a window at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import astuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 
-from ddcm.backbone import Backbone
-from ddcm.bits import BitReader
+from ddcm.audio.files import LONGEST
+from ddcm.audio.level import Level
+from ddcm.audio.refine import refine
+from ddcm.audio.windows import cross_fade_stream, split_with_context
 from ddcm.codec import vq
-from ddcm.codec.layout import BANDS, CHANNELS, Layout, window_bits
-from ddcm.codec.sound import audio_pieces, mels
-from ddcm.codec.trajectory import Sampler, decode_windows
-from ddcm.container import Stream
+from ddcm.codec.coder import decode_payload
+from ddcm.codec.format import unpack
+from ddcm.codec.header import Header, validate
+from ddcm.codec.model import LatentDiffusion, header_fields
+from ddcm.codec.trajectory import fixed_arithmetic
 from ddcm.errors import UserError
-from ddcm.quantize.checkpoint import Codebook
+from ddcm.quantize.pretrained import Codebook
+from ddcm.runtime.progress import OnStep
 
 
-def said_in_file(backbone: Backbone) -> dict:
-    """What a file says of the backbone that made it."""
-    return dict(
-        backbone=backbone.digest, mel=astuple(backbone.mel_spec), stock_null=getattr(backbone, "null", "") == "stock",
-        dtype=str(getattr(backbone, "dtype", torch.float32)).removeprefix("torch."),
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded file. Tensors are on the CPU."""
+
+    header: Header
+    audio: torch.Tensor
+    """(S,) at the level of the recording"""
+    mel: torch.Tensor
+    """(1, 1, T, M): the vocoder's input"""
+    latent: torch.Tensor
+    """(W, C, L, F): z of each window"""
 
 
-def refuse_others(stream: Stream, backbone: Backbone, codebook: Codebook | None) -> None:
-    """Refuse a backbone or a codebook that did not make the file: what came out would be noise.
+def decode(
+    data: bytes, model: LatentDiffusion, codebook: Codebook | None = None, vocoder: str = "refined",
+    on_step: OnStep | None = None,
+) -> Decoded:  # fmt: skip
+    """Decode a whole file in memory. ``vocoder`` is ``refined`` or ``backbone``.
 
     Raises:
-        UserError: which one the file is of.
+        UserError: as ``open_stream``; or too long for memory.
     """
-    here, mine = said_in_file(backbone), backbone.latent_digest if stream.mode == "vq" else backbone.digest
-    if stream.backbone != mine:
+    header, payload = open_stream(data, model, codebook)
+    if header.samples > LONGEST:
+        raise UserError(f"{header.samples} samples are too many for memory; ddcm decompress writes them as they come")
+    latents: list[torch.Tensor] = []
+    mels: list[torch.Tensor] = []
+    windows = _tee(decode_payload(header, payload, model, codebook, on_step), lambda z: latents.append(z.cpu()))
+    pieces = _tee(_decode_mels(header, model, windows), mels.append)
+    audio = torch.cat(list(_vocode(header, model, pieces, vocoder)))
+    return Decoded(header, audio, torch.cat(mels, dim=2), torch.cat(latents))
+
+
+def decode_pieces(
+    data: bytes, model: LatentDiffusion, codebook: Codebook | None = None, vocoder: str = "refined",
+    on_step: OnStep | None = None,
+) -> Iterator[torch.Tensor]:  # fmt: skip
+    """Decode a file of any length in constant memory: pieces of audio (S,), in order.
+
+    The file is checked at once, and decoded as the pieces are read.
+
+    Raises:
+        UserError: as ``open_stream``.
+    """
+    header, payload = open_stream(data, model, codebook)
+    windows = decode_payload(header, payload, model, codebook, on_step)
+    return _vocode(header, model, _decode_mels(header, model, windows), vocoder)
+
+
+def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) -> tuple[Header, bytes]:
+    """Header and payload of a file, checked before anything is computed from them.
+
+    Raises:
+        UserError: damaged, or of another version, model or codebook.
+    """
+    header, payload = unpack(data)
+    validate(header, payload)
+    check_model(header, model, codebook)
+    return header, payload
+
+
+def check_model(header: Header, model: LatentDiffusion, codebook: Codebook | None) -> None:
+    """Refuse a model or a codebook that did not make the file: the result would be noise.
+
+    Raises:
+        UserError: names what the file was made with.
+    """
+    fields = header_fields(model)
+    digest = model.latent_digest if header.mode == "vq" else fields["backbone"]
+    if header.backbone != digest:
         for heads in ("hub", "original"):
-            if stream.mode != "vq" and stream.backbone == backbone.digest_with(heads):
+            if header.mode != "vq" and header.backbone == model.digest_with(heads):
                 raise UserError(f"made with --heads {heads}: decode it with the same")
-        raise UserError(f"made with backbone {stream.backbone}; this is {backbone.name} ({mine}): give --backbone")
-    if stream.mel != here["mel"]:
-        raise UserError(f"made for another mel spectrogram than that of {backbone.name}")
-    if stream.mode == "vq":
+        raise UserError(f"made with backbone {header.backbone}; this is {model.name} ({digest}): give --backbone")
+    if header.mel != fields["mel"]:
+        raise UserError(f"made for another mel spectrogram than that of {model.name}")
+    if header.mode == "vq":
         if codebook is None:
-            raise UserError(f"made with codebook {stream.codebook}: give it with --codebook")
-        found = vq.digest(codebook.quantizer)
-        if stream.codebook != found:
-            raise UserError(f"made with codebook {stream.codebook}; this one is {found}: give --codebook")
-        if stream.levels > vq.levels_of(codebook.quantizer) or stream.atoms != codebook.quantizer.codebook_size:
+            raise UserError(f"made with codebook {header.codebook}: give it with --codebook")
+        quantizer = codebook.quantizer
+        digest = vq.digest(quantizer)
+        if header.codebook != digest:
+            raise UserError(f"made with codebook {header.codebook}; this one is {digest}: give --codebook")
+        if header.levels > quantizer.num_quantizers or header.atoms != quantizer.codebook_size:
             raise UserError("the .ddcm file's header is damaged: its codebook has other levels or atoms")
-    elif stream.stock_null != here["stock_null"]:
-        raise UserError(f"made with --null {'stock' if stream.stock_null else 'trained'}: decode it with the same")
-    elif stream.dtype != here["dtype"]:
-        raise UserError(f"made with --dtype {stream.dtype}: decode it with the same")
+    elif header.stock_null != fields["stock_null"]:
+        raise UserError(f"made with --null {'stock' if header.stock_null else 'trained'}: decode it with the same")
+    elif header.dtype != fields["dtype"]:
+        raise UserError(f"made with --dtype {header.dtype}: decode it with the same")
 
 
-def sampler_for(stream: Stream, backbone: Backbone) -> Sampler:
-    denoise = backbone.denoiser(stream.prompt, "", stream.guidance / 256)
-    return Sampler(denoise, backbone.alphas_cumprod, backbone.device, backbone.check)
+def _decode_mels(header: Header, model: LatentDiffusion, windows: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Windows of z (1, C, L, F) -> consecutive pieces of mel (1, 1, T, M), cross-faded over all that windows share.
 
-
-def latents(
-    stream: Stream, placed: Layout, backbone: Backbone, codebook: Codebook | None = None,
-    on_call: Callable[[], None] | None = None,
-) -> Iterator[torch.Tensor]:  # fmt: skip
-    """z (1, C, L, F) of each window, in order.
-
-    Raises:
-        UserError: the payload holds what no encoder writes.
+    The VAE decodes one window at a time, always: a batch would round differently.
     """
-    count = len(placed.starts)
-    if stream.mode == "vq":
-        assert codebook is not None, "refuse_others() comes first"
-        shape = (1, CHANNELS, placed.latent_frames, BANDS)
-        for levels in vq.decode(stream.payload, codebook.quantizer, count, (stream.levels, *shape[2:])):
-            yield codebook.quantizer.decode(vq.from_levels(levels, codebook.quantizer, shape))
-        return
-    sampler, bits = sampler_for(stream, backbone), window_bits(stream)
-    for first in range(0, count, stream.lanes):
-        windows = range(first, min(first + stream.lanes, count))
-        readers = [BitReader(stream.payload, window * bits) for window in windows]
-        try:
-            z = decode_windows(stream, placed, sampler, windows, readers, on_call)
-        except ValueError as error:
-            raise UserError(f"the .ddcm file is damaged: {error}") from error
-        yield from z.split(1)
 
-
-def sound(
-    stream: Stream, placed: Layout, backbone: Backbone, windows: Iterator[torch.Tensor], vocoder: str = "refined",
-    on_mel: Callable[[torch.Tensor], None] | None = None,
-) -> Iterator[torch.Tensor]:  # fmt: skip
-    """Windows of z -> pieces of audio (S,) at the recording's level, ``stream.samples`` in all."""
-
-    def told() -> Iterator[torch.Tensor]:
-        for mel in mels(backbone, windows, placed, stream.threads):
-            if on_mel is not None:
-                on_mel(mel)
+    def decode_each() -> Iterator[torch.Tensor]:
+        for z in windows:
+            with fixed_arithmetic(header.threads):
+                mel = model.decode(z).cpu()
             yield mel
 
-    yield from audio_pieces(backbone, told(), stream, vocoder)
+    return cross_fade_stream(decode_each(), header.layout.starts, overlap=None)
+
+
+def _vocode(
+    header: Header, model: LatentDiffusion, mels: Iterable[torch.Tensor], vocoder: str
+) -> Iterator[torch.Tensor]:
+    """Consecutive pieces of mel -> pieces of audio (S,), ``header.samples`` in all, at the level of the recording.
+
+    The vocoder gets pieces with context, which is exact for a convolutional one.
+    """
+    remaining, level = header.samples, Level(header.mean, 2 ** (header.gain / 256))
+    for mel, inner in split_with_context(mels, model.mel_spec.hop):
+        with fixed_arithmetic(header.threads):
+            audio = model.vocode(mel)[0].cpu()
+            if vocoder == "refined":
+                audio = refine(audio, mel, model.mel_spec)
+        audio = audio[inner][:remaining]
+        remaining -= len(audio)
+        if len(audio):
+            yield level.undo(audio)
+
+
+def _tee(items: Iterable[torch.Tensor], keep: Callable[[torch.Tensor], None]) -> Iterator[torch.Tensor]:
+    """The same items; ``keep`` gets each one, too."""
+    for item in items:
+        keep(item)
+        yield item

@@ -1,217 +1,124 @@
-"""Audio -> the bytes of a ``.ddcm`` file."""
+"""Audio -> the bytes of a ``.ddcm`` file: settings, header, schedule, payload, file."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from ddcm.backbone import Backbone
-from ddcm.bits import BitWriter
+from ddcm.audio.layout import even_layout
+from ddcm.audio.level import Level, measure_level
+from ddcm.audio.recording import SpooledAudio
+from ddcm.audio.windows import window_mel
 from ddcm.codec import vq
-from ddcm.codec.curve import lists
-from ddcm.codec.decode import latents, said_in_file, sampler_for
-from ddcm.codec.layout import BANDS, Layout, layout, padded_log2
-from ddcm.codec.plan import QUALITIES, planned
-from ddcm.codec.sound import measure_level, window_mel
-from ddcm.codec.trajectory import encode_windows, same_arithmetic
-from ddcm.container import BOOKS, MODES, Curve, Lists, Stream, pack
+from ddcm.codec.coder import OnLatent, Targets, decode_payload, encode_payload
+from ddcm.codec.format import pack
+from ddcm.codec.header import Header, ceil_log2
+from ddcm.codec.model import LatentDiffusion, header_fields
+from ddcm.codec.rate_control import solve_schedule
+from ddcm.codec.settings import CodecSettings
 from ddcm.errors import UserError
-from ddcm.quantize.checkpoint import Codebook
-from ddcm.recording import Recording
-
-OnStep = Callable[[int, int], None]
-Targets = tuple[torch.Tensor, torch.Tensor]
-"""z (W, C, L, F) of windows, and weights of the same shape"""
-OnLatent = Callable[[torch.Tensor], None]
-"""Called with each window's z (1, C, L, F) as the decoder will have it."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a recording is compressed. Rates are of the file, header and all, over the recording's length."""
-
-    kbps: float | None = None
-    """bytes on disk x 8 / seconds / 1000; default 1. Not for vq, whose rate follows from the codebook"""
-    quality: str | None = None
-    """a named rate instead: low 0.5, medium 1, high 2, best 4 kbps"""
-    mode: str = "turbo"
-    """turbo: the best atoms with signs; classic: one atom a step (with steps, several by pursuit); vq: a fitted
-    codebook"""
-    book: str = "hadamard"
-    """the noise codebook: hadamard or gaussian"""
-    steps: int | None = None
-    """UNet calls for each window of 10.24 s, and as many to decode it; default: what is best at the rate"""
-    noise_atoms: int = 16384
-    """atoms of a gaussian codebook, a power of two; a hadamard one has as many as the window has numbers"""
-    coefficient_bits: int = 3
-    """classic: bits of the coefficients of atoms after the first of a step, in [2, 8]"""
-    levels: int | None = None
-    """vq: how many of a residual codebook's levels are kept, from the first on; default all"""
-    seed: int = 0
-    prompt: str = ""
-    """side information: what the recording is; the decoder then needs the text encoders too"""
-    guidance_scale: float = 1.0
-    """of classifier-free guidance under the prompt; 1 is one UNet call a step, anything else two"""
-    schedule: Curve | Lists | None = None
-    """instead of the one that is solved from the rate"""
-    schedules: Path | None = None
-    """a table of benchmarks/schedules.py instead of the shipped one"""
-    verify: bool = False
-    """decode the finished file and compare it with what the encoder saw, bit for bit"""
-
-    def __post_init__(self):
-        for name, value, known in (
-            ("mode", self.mode, MODES),
-            ("book", self.book, BOOKS),
-            ("quality", self.quality, (None, *QUALITIES)),
-        ):
-            if value not in known:
-                raise UserError(f"{name} {value!r} is not known; use one of: {', '.join(filter(None, known))}")
-        if self.kbps is not None and self.quality is not None:
-            raise UserError("kbps and quality are two names for the same choice; give one")
-        if self.kbps is not None and not (math.isfinite(self.kbps) and self.kbps > 0):
-            raise UserError(f"kbps {self.kbps} is not a positive number; the shipped table is for 0.25 to 4")
-        if self.mode == "vq" and (self.kbps is not None or self.quality is not None):
-            raise UserError("the rate of vq is its codebook's; leave out kbps and quality")
-        if self.levels is not None and self.mode != "vq":
-            raise UserError(f"levels are a codebook's, for mode vq; mode {self.mode} has kbps")
-        if self.noise_atoms < 2 or self.noise_atoms & (self.noise_atoms - 1) or self.noise_atoms > 1 << 20:
-            raise UserError(f"noise_atoms {self.noise_atoms} is not a power of two up to {1 << 20}")
-        if not 2 <= self.coefficient_bits <= 8:
-            raise UserError(
-                f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"
-            )
-        if not 0 <= self.seed < 1 << 32:
-            raise UserError(f"seed {self.seed} is outside [0, {(1 << 32) - 1}]")
-        if not 0 <= self.guidance_scale <= 100:
-            raise UserError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
-
-    @property
-    def rate(self) -> float:
-        return self.kbps or QUALITIES[self.quality or "medium"]
+from ddcm.quantize.pretrained import Codebook
+from ddcm.runtime.progress import OnStep
 
 
 def encode(
-    audio: torch.Tensor | Recording, backbone: Backbone, settings: Settings = Settings(),
-    codebook: Codebook | None = None, lanes: int = 1, on_step: OnStep | None = None, on_latent: OnLatent | None = None,
+    audio: torch.Tensor | SpooledAudio, model: LatentDiffusion, settings: CodecSettings,
+    codebook: Codebook | None = None, batch_size: int = 1, on_step: OnStep | None = None,
+    on_latent: OnLatent | None = None,
 ) -> bytes:  # fmt: skip
-    """Audio (S,), mono at the backbone's rate -> a file's bytes.
+    """Audio (S,), mono at the model's rate -> the bytes of a file.
 
-    Windows of 10.24 s are coded ``lanes`` at a time and forgotten, so that memory does not grow with the length.
+    Args:
+        batch_size: windows of 10.24 s that are coded at a time; memory does not grow with the length.
+        on_latent: called with the z of each window as the decoder will get it.
 
     Raises:
         UserError: a rate that cannot be met, no codebook for vq, or (``verify``) a decoder that differs.
     """
-    spec = backbone.mel_spec
-    placed = layout(len(audio), spec.hop)
-    mean, gain = measure_level(audio)
-    stream = start(backbone, settings, len(audio), codebook, min(lanes, len(placed.starts)))
-    stream = with_level(stream, mean, gain)
+    level = audio.level if isinstance(audio, SpooledAudio) else measure_level(audio)
+    windows = len(even_layout(len(audio), model.mel_spec.hop).starts)
+    header = add_level(build_header(settings, model, len(audio), codebook, min(batch_size, windows)), level)
     if settings.mode != "vq":
-        stream = scheduled(stream, placed, settings)
-    seen = hashlib.sha256()
+        header = add_schedule(header, settings)
+    digest, layout = hashlib.sha256(), header.layout
+
+    def read_targets(windows: Sequence[int]) -> Targets:
+        return compute_targets(model, [window_mel(audio, level, layout, i, model.mel_spec) for i in windows])
 
     def keep(z: torch.Tensor) -> None:
-        seen.update(z.cpu().numpy().tobytes())
+        _update(digest, z)
         if on_latent is not None:
             on_latent(z)
 
-    def targets(windows: range) -> Targets:
-        return targets_of(backbone, [window_mel(audio, mean, gain, placed, window, spec) for window in windows])
-
-    code = _code_vq if settings.mode == "vq" else _code
-    stream = replace(stream, payload=code(stream, placed, backbone, codebook, targets, keep, on_step))
+    payload = encode_payload(header, model, codebook, read_targets, keep, on_step)
     if settings.verify:
-        again = hashlib.sha256()
-        for z in latents(stream, placed, backbone, codebook):
-            again.update(z.cpu().numpy().tobytes())
-        if again.digest() != seen.digest():
+        decoded = hashlib.sha256()
+        for z in decode_payload(header, payload, model, codebook):
+            _update(decoded, z)
+        if decoded.digest() != digest.digest():
             raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
-    return pack(stream)
+    return pack(header, payload)
 
 
-def start(backbone: Backbone, settings: Settings, samples: int, codebook: Codebook | None, lanes: int) -> Stream:
-    """A stream's header, all but the level and the schedule."""
-    common = said_in_file(backbone) | dict(samples=samples, lanes=lanes, threads=min(torch.get_num_threads(), 64))
+def build_header(
+    settings: CodecSettings, model: LatentDiffusion, samples: int, codebook: Codebook | None, batch_size: int
+) -> Header:
+    """A header without the level and the schedule.
+
+    Raises:
+        UserError: vq without a codebook, or with more levels than the codebook has.
+    """
+    fields = header_fields(model)
+    fields |= dict(samples=samples, batch_size=batch_size, threads=min(torch.get_num_threads(), 64))
     if settings.mode == "vq":
         if codebook is None:
             raise UserError("vq needs a fitted codebook: name one with --codebook")
         quantizer = codebook.quantizer
-        most, atoms = vq.levels_of(quantizer), quantizer.codebook_size
-        levels = most if settings.levels is None else settings.levels
-        if not 1 <= levels <= most:
-            raise UserError(f"levels {levels} is outside [1, {most}], what the codebook has")
-        common |= dict(codebook=vq.digest(quantizer), atoms=atoms, levels=levels, backbone=backbone.latent_digest)
-        return Stream("vq", **common)
-    placed = layout(samples, backbone.mel_spec.hop)
-    hadamard = settings.book == "hadamard"
-    return Stream(
-        settings.mode, **common, seed=settings.seed, prompt=settings.prompt, guidance=round(256 *
-        settings.guidance_scale), book=settings.book, coefficient_bits=settings.coefficient_bits if settings.mode ==
-        "classic" else 0, log2_atoms=padded_log2(placed.numbers) if hadamard else padded_log2(settings.noise_atoms),
-    )  # fmt: skip
+        levels = quantizer.num_quantizers if settings.levels is None else settings.levels
+        if not 1 <= levels <= quantizer.num_quantizers:
+            raise UserError(f"levels {levels} is outside [1, {quantizer.num_quantizers}], what the codebook has")
+        fields |= dict(backbone=model.latent_digest, codebook=vq.digest(quantizer), atoms=quantizer.codebook_size)
+        return Header("vq", levels=levels, **fields)
+    fields |= dict(seed=settings.seed, prompt=settings.prompt, guidance=round(256 * settings.guidance_scale))
+    bits = settings.coefficient_bits if settings.mode == "classic" else 0
+    header = Header(settings.mode, book=settings.book, coefficient_bits=bits, **fields)
+    atoms = header.latent_size if settings.book == "hadamard" else settings.noise_atoms
+    return replace(header, log2_atoms=ceil_log2(atoms))
 
 
-def scheduled(stream: Stream, placed: Layout, settings: Settings) -> Stream:
-    if settings.schedule is not None:
-        return replace(stream, schedule=settings.schedule)
-    return planned(stream, placed, settings.rate, settings.steps, settings.schedules)
+def add_level(header: Header, level: Level) -> Header:
+    """The level in the file's precision. A mean beyond it becomes infinite, which ``pack`` refuses."""
+    mean = float(torch.tensor(level.mean, dtype=torch.float16))
+    return replace(header, mean=mean, gain=round(256 * math.log2(level.gain)))
 
 
-def targets_of(backbone: Backbone, mels: Sequence[torch.Tensor]) -> Targets:
-    """What windows of mel (1, 1, T, M) should become, and how much each number of it is worth.
+def add_schedule(header: Header, settings: CodecSettings) -> Header:
+    """The schedule of the settings, or the one that meets their rate.
 
-    The posterior's deviation says how much a number may be off before the decoder makes another mel of it; in some
-    channels that is several times less than in others. Choosing noise for the residual over the root of it costs no
-    bits and brings the mel nearer. Over the deviation itself, what is left alone drifts too far.
+    Raises:
+        UserError: no schedule meets the rate.
     """
-    found = [backbone.posterior(mel) for mel in mels]
-    z = torch.cat([mean for mean, _ in found]) * backbone.scaling_factor
-    return z, torch.cat([deviation for _, deviation in found]).clamp(min=1e-6).rsqrt()
+    if settings.schedule is not None:
+        return replace(header, schedule=settings.schedule)
+    return solve_schedule(header, settings.rate_kbps, settings.steps, settings.schedules)
 
 
-def _code(stream, placed, backbone, codebook, targets, keep, on_step) -> bytes:
-    out, sampler = BitWriter(), sampler_for(stream, backbone)
-    groups = list(in_groups(len(placed.starts), stream.lanes))
-    calls, in_all = 0, len(groups) * len(lists(stream.schedule).timesteps)
+def compute_targets(model: LatentDiffusion, mels: Sequence[torch.Tensor]) -> Targets:
+    """z of windows of mel (1, 1, T, M), and the weight of each of its numbers; both (W, C, L, F).
 
-    def on_call() -> None:
-        nonlocal calls
-        calls += 1
-        if on_step is not None:
-            on_step(calls, in_all)
-
-    for windows in groups:
-        wanted, weights = targets(windows)
-        outs = [out] * len(windows)
-        z = encode_windows(stream, placed, sampler, wanted, weights, windows, outs, on_call)
-        for row in z.split(1):
-            keep(row)
-    return out.getvalue()
+    The posterior's deviation says how far a number may move before the decoder makes another mel of it. In some
+    channels that is several times less than in others. So the residual is weighted by one over the root of the
+    deviation, which costs no bits and brings the mel nearer. Over the deviation itself, numbers of little weight drift
+    too far.
+    """
+    posteriors = [model.posterior(mel) for mel in mels]
+    z = torch.cat([mean for mean, _ in posteriors]) * model.scaling_factor
+    return z, torch.cat([deviation for _, deviation in posteriors]).clamp(min=1e-6).rsqrt()
 
 
-def _code_vq(stream, placed, backbone, codebook, targets, keep, on_step) -> bytes:
-    quantizer, out = codebook.quantizer, vq.Encoder(codebook.quantizer, stream.levels, BANDS)
-    with same_arithmetic(stream.threads):
-        for window in range(len(placed.starts)):
-            z, _ = targets(range(window, window + 1))
-            kept = vq.to_levels(quantizer.encode(z), z.shape)[: stream.levels]
-            out.write(kept)
-            keep(quantizer.decode(vq.from_levels(kept, quantizer, z.shape)))
-            if on_step is not None:
-                on_step(window + 1, len(placed.starts))
-    return out.getvalue()
-
-
-def with_level(stream: Stream, mean: float, gain: float) -> Stream:
-    """The level as the file keeps it; a mean that it cannot hold becomes infinite, which the container refuses."""
-    return replace(stream, mean=float(torch.tensor(mean, dtype=torch.float16)), gain=round(256 * math.log2(gain)))
-
-
-def in_groups(windows: int, lanes: int):
-    return (range(first, min(first + lanes, windows)) for first in range(0, windows, lanes))
+def _update(digest: hashlib._Hash, z: torch.Tensor) -> None:
+    digest.update(z.cpu().numpy().tobytes())

@@ -1,8 +1,9 @@
-"""The denoising loop as a codec: the encoder's noise is matched to the residual, the decoder's is replayed.
+"""The denoising loop as a codec: the encoder matches the noise to the residual, the decoder replays it.
 
-Both are the one ``denoise_loop`` with eta = 1 and differ in ``pick_noise``. A trajectory is chaotic: a last bit that
-differs in the first step is heard at the end. So both sides also share what a UNet's rounding depends on besides its
-input: the number of windows in a call (``lanes``) and the number of threads.
+Denoising Diffusion Codebook Models (arXiv 2502.01189, section 3). Both sides are the one ``denoise_loop`` with eta = 1
+and differ in ``pick_noise``. A trajectory is chaotic: one last bit that differs in the first step changes the result
+audibly. So both sides share what a UNet's rounding depends on besides its input: the windows in a call
+(``batch_size``) and the number of threads.
 """
 
 from __future__ import annotations
@@ -14,35 +15,38 @@ from typing import Any
 
 import torch
 
-from ddcm.bits import BitReader, BitWriter
 from ddcm.codec import classic, turbo
-from ddcm.codec.books import BOOKS, Book, start_noise
-from ddcm.codec.curve import lists
-from ddcm.codec.layout import BANDS, CHANNELS, Layout
-from ddcm.container import Stream
-from ddcm.sample import Denoise, denoise_loop
+from ddcm.codec.bitstream import BitReader, BitWriter
+from ddcm.codec.header import Header
+from ddcm.codec.model import LatentDiffusion
+from ddcm.codec.noise_codebooks import NoiseCodebook, noise_codebook, start_noise
+from ddcm.diffusion.loop import Denoise, denoise_loop
 
-Pick = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
-"""``pick(step, x0, count) -> noises (n,)`` of the windows' step, from their estimates x0 (W, C, L, F)."""
-Stages = turbo.Choice | list[tuple[int, int]]
-"""What a step wrote into the file: turbo's atoms and signs, or classic's (atom, level) of each stage."""
+PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
+"""``pick(step, x0, count)``: the noise (n,) of each window after a step, from the estimates x0 (W, C, L, F)."""
 OnCall = Callable[[], None]
-"""Called after each UNet call, for progress."""
+"""Called after each UNet call."""
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """What a trajectory needs of a backbone."""
+class Denoiser:
+    """What a trajectory needs of a model."""
 
     denoise: Denoise
     alphas_cumprod: torch.Tensor
     device: torch.device
     check: Callable[[], None]
-    """``Backbone.check``"""
+    """raises UserError if an estimate was not finite"""
+
+
+def build_denoiser(header: Header, model: LatentDiffusion) -> Denoiser:
+    """The model under the header's prompt."""
+    denoise = model.denoiser(header.prompt, "", header.guidance / 256)
+    return Denoiser(denoise, model.alphas_cumprod, model.device, model.check)
 
 
 @contextmanager
-def same_arithmetic(threads: int) -> Iterator[None]:
+def fixed_arithmetic(threads: int) -> Iterator[None]:
     """Inside, torch computes with this many CPU threads, and on a GPU in full float32 by deterministic algorithms."""
     before, matmul = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
     torch.set_num_threads(threads)
@@ -55,118 +59,110 @@ def same_arithmetic(threads: int) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
-def book_of(stream: Stream, placed: Layout) -> Book:
-    return BOOKS[stream.book](stream.seed, placed.numbers, stream.log2_atoms)
-
-
 def encode_windows(
-    stream: Stream, placed: Layout, sampler: Sampler, z: torch.Tensor, weights: torch.Tensor, windows: Sequence[int],
-    outs: Sequence[BitWriter], on_call: OnCall | None = None,
+    header: Header, denoiser: Denoiser, z: torch.Tensor, weights: torch.Tensor, windows: Sequence[int],
+    writers: Sequence[BitWriter], on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """Code the windows' latents z (W, C, L, F), W <= lanes, each into its writer of ``outs`` (which may be one and the
-    same); returns what the decoder will make of them. Noise is chosen for the residual times ``weights``.
+    """Code latents z (W, C, L, F), W <= ``header.batch_size``; return the latents that the decoder will get.
 
-    Windows of several recordings may go together. Where all have the same number, as recordings of one window do, they
-    share their atoms, which are then drawn once for all.
+    Args:
+        weights: (W, C, L, F); the noise is chosen for the residual times these.
+        windows: number of each window in its recording. Windows of several recordings may share a call; where all
+            numbers are equal, all share their atoms, which are then drawn once.
+        writers: take the bits of each window; may all be one writer.
     """
-    book = book_of(stream, placed)
-    targets, weights = (x.detach().float().to(sampler.device) for x in (z, weights))
-    chosen: list[list[Stages]] = [[] for _ in windows]
+    codebook = noise_codebook(header)
+    targets, weights = (x.detach().float().to(denoiser.device) for x in (z, weights))
+    symbols: list[list[Any]] = [[] for _ in windows]
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
-        noises = []
         residuals = ((targets - x0) * weights).flatten(1)
-        for lane, (stages, choice) in enumerate(choose(book, stream, windows, step, residuals, count)):
-            chosen[lane].append(stages)
-            noises.append(book.synthesize(windows[lane], step, *choice))
+        noises = []
+        for row, (symbol, choice) in enumerate(_choose(codebook, header, windows, step, residuals, count)):
+            symbols[row].append(symbol)
+            noises.append(codebook.synthesize(windows[row], step, *choice))
         return noises
 
-    result = run(stream, placed, sampler, windows, pick, on_call)
-    for out, stages_of_window in zip(outs, chosen, strict=True):
-        for stages in stages_of_window:
-            write_choice(out, stream, stages)
+    result = denoise_windows(header, denoiser, windows, pick, on_call)
+    for writer, symbols_of_window in zip(writers, symbols, strict=True):
+        for symbol in symbols_of_window:
+            if header.mode == "classic":
+                classic.write(writer, symbol, header.log2_atoms, header.coefficient_bits)
+            else:
+                turbo.write(writer, symbol, header.log2_atoms)
     return result
 
 
-def choose(book: Book, stream: Stream, windows: Sequence[int], step: int, residuals: torch.Tensor, count: int):
-    """(what is written, the choice it stands for) of each window's residual (W, n)."""
-    if stream.mode == "classic":
+def _choose(
+    codebook: NoiseCodebook, header: Header, windows: Sequence[int], step: int, residuals: torch.Tensor, count: int
+) -> Iterator[tuple[Any, turbo.Choice]]:
+    """For each window's residual (W, n): the symbol to write, and the atoms and weights that it stands for."""
+    if header.mode == "classic":
         for window, residual in zip(windows, residuals, strict=True):
-            stages = classic.choose(book, window, step, residual.cpu(), count, stream.coefficient_bits)
-            yield stages, classic.weights(stages, stream.coefficient_bits)
+            stages = classic.choose(codebook, window, step, residual.cpu(), count, header.coefficient_bits)
+            yield stages, classic.weights(stages, header.coefficient_bits)
         return
     if len(set(windows)) == 1:
-        found: Iterable[torch.Tensor] = book.correlate(windows[0], step, residuals)
+        rows: Iterable[torch.Tensor] = codebook.correlate(windows[0], step, residuals)
     else:
-        found = (book.correlate(window, step, row) for window, row in zip(windows, residuals, strict=True))
-    for correlations in found:
-        choice = turbo.of_correlations(correlations, count)
+        rows = (codebook.correlate(window, step, row) for window, row in zip(windows, residuals, strict=True))
+    for correlations in rows:
+        choice = turbo.choose(correlations, count)
         yield choice, choice
 
 
 def decode_windows(
-    stream: Stream, placed: Layout, sampler: Sampler, windows: Sequence[int], readers: Sequence[BitReader],
+    header: Header, denoiser: Denoiser, windows: Sequence[int], readers: Sequence[BitReader],
     on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """The windows' latents (W, C, L, F) again, each from a reader at the window's first bit.
+    """The latents (W, C, L, F) that the encoder got, each from a reader at the first bit of its window.
 
     Raises:
         ValueError: bits that no encoder writes.
     """
-    book = book_of(stream, placed)
+    codebook = noise_codebook(header)
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         noises = []
         for window, reader in zip(windows, readers, strict=True):
-            atoms, weights = read_choice(reader, stream, count)
-            if stream.book == "hadamard":
+            if header.mode == "classic":
+                stages = classic.read(reader, count, header.log2_atoms, header.coefficient_bits)
+                atoms, weights = classic.weights(stages, header.coefficient_bits)
+            else:
+                atoms, weights = turbo.read(reader, count, header.log2_atoms)
+            if header.book == "hadamard":
                 atoms, weights = (torch.tensor(x).to(x0.device, non_blocking=True) for x in (atoms, weights))
-            noises.append(book.synthesize(window, step, atoms, weights))
+            noises.append(codebook.synthesize(window, step, atoms, weights))
         return noises
 
-    return run(stream, placed, sampler, windows, pick, on_call)
+    return denoise_windows(header, denoiser, windows, pick, on_call)
 
 
-def write_choice(out: BitWriter, stream: Stream, stages: Any) -> None:
-    """``stages`` is ``Stages`` of the stream's mode."""
-    if stream.mode == "classic":
-        classic.write(out, stages, stream.log2_atoms, stream.coefficient_bits)
-    else:
-        turbo.write(out, stages, stream.log2_atoms)
-
-
-def read_choice(data: BitReader, stream: Stream, count: int) -> turbo.Choice:
-    if stream.mode == "classic":
-        stages = classic.read(data, count, stream.log2_atoms, stream.coefficient_bits)
-        return classic.weights(stages, stream.coefficient_bits)
-    return turbo.read(data, count, stream.log2_atoms)
-
-
-def run(
-    stream: Stream, placed: Layout, sampler: Sampler, windows: Sequence[int], pick: Pick, on_call: OnCall | None,
-) -> torch.Tensor:  # fmt: skip
-    """The loop over ``lanes`` windows at once; a last group that is smaller is filled up, so that the shape stays."""
-    schedule, shape = lists(stream.schedule), (CHANNELS, placed.latent_frames, BANDS)
-    lanes = [*windows, *[windows[-1]] * (stream.lanes - len(windows))]
-    x = torch.stack([start_noise(stream.seed, window, placed.numbers).reshape(shape) for window in lanes])
+def denoise_windows(
+    header: Header, denoiser: Denoiser, windows: Sequence[int], pick: PickNoises, on_call: OnCall | None
+) -> torch.Tensor:
+    """The loop over ``header.batch_size`` windows at once; a smaller last group is filled up, to keep the shape."""
+    schedule, shape = header.steps, header.latent_shape
+    batch = [*windows, *[windows[-1]] * (header.batch_size - len(windows))]
+    x = torch.stack([start_noise(header.seed, window, header.latent_size).reshape(shape) for window in batch])
 
     def pick_noise(step: int, x0: torch.Tensor) -> torch.Tensor | None:
         count = schedule.atoms[step]
         if count == 0:
             return None
         noises = pick(step, x0[: len(windows)].detach().float(), count)
-        noises += [noises[-1]] * (len(lanes) - len(noises))
+        noises += [noises[-1]] * (len(batch) - len(noises))
         return torch.stack(noises).reshape(x0.shape).to(x0)
 
-    def denoise_and_tell(x: torch.Tensor, t: int) -> torch.Tensor:
-        x0 = sampler.denoise(x, t)
+    def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
+        x0 = denoiser.denoise(x, t)
         if on_call is not None:
             on_call()
         return x0
 
-    with same_arithmetic(stream.threads):
-        x = x.to(sampler.device)
-        alphas = sampler.alphas_cumprod
-        result = denoise_loop(denoise_and_tell, x, schedule.timesteps, alphas, pick_noise=pick_noise)
-        sampler.check()
+    with fixed_arithmetic(header.threads):
+        result = denoise_loop(
+            denoise, x.to(denoiser.device), schedule.timesteps, denoiser.alphas_cumprod, pick_noise=pick_noise
+        )
+        denoiser.check()
     return result[: len(windows)]

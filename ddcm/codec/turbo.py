@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import torch
 
-from ddcm.bits import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
-from ddcm.codec.books import Indices
+from ddcm.codec.bitstream import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
+from ddcm.codec.noise_codebooks import Indices
 
 Choice = tuple[Indices, Indices]
-"""(atoms, integer weights): what the noise of a step is the sum of."""
+"""(atoms, integer weights): the noise of a step is their weighted sum."""
 
 
-def of_correlations(correlations: torch.Tensor, count: int) -> Choice:
+def choose(correlations: torch.Tensor, count: int) -> Choice:
     """The ``count`` atoms with the largest correlations (K,) in magnitude, in rising order, weighted by their signs.
 
     Of orthogonal atoms no other sum is nearer to the residual.
@@ -21,19 +21,19 @@ def of_correlations(correlations: torch.Tensor, count: int) -> Choice:
     return best, torch.where(correlations[best] < 0, -1, 1)
 
 
-def write(out: BitWriter, choice: Choice, log2_atoms: int) -> None:
+def write(writer: BitWriter, choice: Choice, log2_atoms: int) -> None:
     """The set as its rank among all sets, then a bit for each sign: about 40 % less than M numbers of an atom."""
     atoms, weights = (x.tolist() if isinstance(x, torch.Tensor) else x for x in choice)
-    out.write(rank_subset(atoms), subset_bits(1 << log2_atoms, len(atoms)))
-    out.write(sum((weight < 0) << i for i, weight in enumerate(weights)), len(atoms))
+    writer.write(rank_subset(atoms), subset_bits(1 << log2_atoms, len(atoms)))
+    writer.write(sum((weight < 0) << i for i, weight in enumerate(weights)), len(atoms))
 
 
-def read(data: BitReader, count: int, log2_atoms: int) -> Choice:
+def read(reader: BitReader, count: int, log2_atoms: int) -> Choice:
     """The inverse of ``write``.
 
     Raises:
         ValueError: a rank that no set has.
     """
-    rank = data.read(subset_bits(1 << log2_atoms, count))
-    atoms, signs = unrank_subset(rank, 1 << log2_atoms, count), data.read(count)
+    rank = reader.read(subset_bits(1 << log2_atoms, count))
+    atoms, signs = unrank_subset(rank, 1 << log2_atoms, count), reader.read(count)
     return atoms, [-1 if signs >> i & 1 else 1 for i in range(count)]

@@ -1,8 +1,7 @@
-"""Codes of a fitted codebook, entropy coded: the plain way, kept beside DDCM so that the two can be compared in one
-format.
+"""Codes of a fitted codebook, entropy coded. Kept beside DDCM so that the two can be compared in one format.
 
-The range coder is constriction's. Its model is the codebook's own usage, refined by what was coded so far, band by
-band: integer counts on both sides, so that the decoder has the very same model.
+The range coder is constriction's. Its model starts from the codebook's usage in training and counts the coded symbols,
+for each band. Counts are integers, so that encoder and decoder have the same model.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ import torch
 from ddcm.errors import UserError
 from ddcm.quantize.base import Quantizer
 
-PRIOR = 4096  # counts that the codebook's usage is worth
-OWN_BAND = 8  # how much more a code tells of its own band than of the others
-SEEN = 16  # counts that a code that was met is worth
+PRIOR = 4096  # coded symbols that the codebook's usage stands for
+OWN_BAND = 8  # weight of a band's own counts over those of all bands
+COUNT = 16  # count added per coded symbol
 
 
 def digest(quantizer: Quantizer) -> str:
-    """Names a fitted codebook by all its numbers: 16 hexadecimal digits."""
+    """The name of a fitted codebook by all its numbers: 16 hexadecimal digits."""
     sha = hashlib.sha256()
     for name, tensor in sorted(quantizer.state_dict().items()):
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -30,61 +29,45 @@ def digest(quantizer: Quantizer) -> str:
     return sha.hexdigest()[:16]
 
 
-def levels_of(quantizer: Quantizer) -> int:
-    """How many codes a cell has; the first ones of a residual quantizer's are codes of their own."""
-    levels = getattr(quantizer, "levels", 1)
-    return levels if isinstance(levels, int) else len(levels)
+def to_levels(codes: torch.Tensor) -> np.ndarray:
+    """Codes of one window, (1, L, F) or (1, Q, L, F) -> int32 (Q, L, F)."""
+    return codes[0].reshape(-1, *codes.shape[-2:]).cpu().numpy().astype(np.int32)
 
 
-def to_levels(codes: torch.Tensor, shape: torch.Size) -> np.ndarray:
-    """Codes of one window, (1, L, F), (1, Q, L, F) or (1, L, F, Q) -> int32 (Q, L, F). ``shape`` is that of z."""
-    cells, codes = tuple(shape[2:]), codes[0].cpu()
-    if codes.ndim == 2:
-        codes = codes[None]
-    elif tuple(codes.shape[1:]) != cells:
-        codes = codes.movedim(-1, 0)
-    return codes.numpy().astype(np.int32)
-
-
-def from_levels(levels: np.ndarray, quantizer: Quantizer, shape: tuple[int, ...]) -> torch.Tensor:
-    """The inverse of ``to_levels`` for this quantizer: where it keeps its levels is seen on an empty window."""
+def from_levels(levels: np.ndarray, quantizer: Quantizer) -> torch.Tensor:
+    """The inverse of ``to_levels``. The code of an empty cell shows whether the quantizer has an axis of levels."""
     device = next(iter(quantizer.state_dict().values())).device
-    codes = torch.from_numpy(levels.astype(np.int64))
-    like = quantizer.encode(torch.zeros(shape, device=device))
-    if like.ndim == 3:
-        codes = codes[0]
-    elif tuple(like.shape[2:]) != tuple(shape[2:]):
-        codes = codes.movedim(0, -1)
-    return codes[None].to(device)
+    has_axis = quantizer.encode(torch.zeros(1, quantizer.embedding_dim, 1, 1, device=device)).ndim == 4
+    codes = torch.from_numpy(levels.astype(np.int64)).to(device)
+    return codes[None] if has_axis else codes
 
 
 class _Counts:
-    """The model of both sides: (Q, F, K) integer frequencies."""
+    """The model of encoder and decoder: integer frequencies (Q, F, K)."""
 
     def __init__(self, quantizer: Quantizer, levels: int, bands: int):
         start = np.ones((levels, quantizer.codebook_size), np.int64)
-        for level, part in zip(range(levels), getattr(quantizer, "stack", [quantizer]), strict=False):
-            usage = getattr(part, "usage", None)
-            if isinstance(usage, torch.Tensor) and usage.numel() == start.shape[1]:
-                share = np.clip(usage.detach().cpu().double().numpy(), 0, 1)
-                start[level] += np.round(share * PRIOR * SEEN).astype(np.int64)
+        usage = quantizer.atom_usage()
+        if usage is not None:
+            share = np.clip(usage[:levels].detach().cpu().double().numpy(), 0, 1)
+            start += np.round(share * PRIOR * COUNT).astype(np.int64)
         self.shared, self.own = start, np.zeros((levels, bands, start.shape[1]), np.int64)
 
     def weights(self, level: int) -> np.ndarray:
         """float32 (F, K) whose values are integers."""
         return (self.shared[level] + OWN_BAND * self.own[level]).astype(np.float32)
 
-    def saw(self, level: int, codes: np.ndarray) -> None:
-        """Codes (F,) of one latent frame."""
-        np.add.at(self.shared[level], codes, SEEN)
-        np.add.at(self.own[level], (np.arange(len(codes)), codes), SEEN)
+    def update(self, level: int, codes: np.ndarray) -> None:
+        """Count codes (F,) of one latent frame."""
+        np.add.at(self.shared[level], codes, COUNT)
+        np.add.at(self.own[level], (np.arange(len(codes)), codes), COUNT)
 
 
 class Encoder:
-    """Windows of codes in, bytes out."""
+    """Codes windows one after the other into bytes."""
 
     def __init__(self, quantizer: Quantizer, levels: int, bands: int):
-        from constriction import stream  # submodules are attributes there, not modules
+        from constriction import stream  # its submodules are attributes, not modules
 
         self._coder, self._model = stream.queue.RangeEncoder(), stream.model.Categorical(perfect=False)
         self._counts = _Counts(quantizer, levels, bands)
@@ -94,7 +77,7 @@ class Encoder:
         for frame in np.moveaxis(codes, 1, 0):
             for level, row in enumerate(np.ascontiguousarray(frame)):
                 self._coder.encode(row, self._model, self._counts.weights(level))
-                self._counts.saw(level, row)
+                self._counts.update(level, row)
 
     def getvalue(self) -> bytes:
         return self._coder.get_compressed().astype("<u4").tobytes()
@@ -119,7 +102,7 @@ def decode(payload: bytes, quantizer: Quantizer, windows: int, shape: tuple[int,
             for frame in range(frames):
                 for level in range(levels):
                     codes[level, frame] = coder.decode(family, counts.weights(level))
-                    counts.saw(level, codes[level, frame])
+                    counts.update(level, codes[level, frame])
         except (AssertionError, ValueError) as error:
             raise UserError(f"the .ddcm file is damaged: its codes end in window {number}") from error
         if number + 1 == windows and not coder.maybe_exhausted():

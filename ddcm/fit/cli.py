@@ -1,25 +1,77 @@
-"""``python train.py fit | validate | test``: Lightning's command line around the codebook."""
+"""``ddcm fit | validate | test``, which is also ``python train.py``: Lightning's command line for the codebook."""
 
 from __future__ import annotations
 
+import functools
+import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import yaml
+from jsonargparse import ActionConfigFile, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from ddcm.ending import ending
 from ddcm.errors import UserError
-from ddcm.fit.bounded import guard_yaml
-from ddcm.fit.data import LatentData
-from ddcm.fit.export import BEST, ExportCodebook
+from ddcm.fit.callbacks import MONITOR, ExportCodebook
+from ddcm.fit.data.module import LatentData
 from ddcm.fit.module import CodebookModule
-from ddcm.quantize.checkpoint import DAMAGED
+from ddcm.quantize.pretrained import DAMAGED
+from ddcm.quantize.spec import RENAMED, rename_options
+from ddcm.runtime.exit import run_to_exit_code
+from ddcm.runtime.files import resolve_shipped
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a subcommand. A UserError is one line on stderr and exit code 2."""
+    _accept_older_yaml()
+    args = _rename_older_options(sys.argv[1:] if args is None else args)
+
+    def work() -> int:
+        FitCLI(
+            CodebookModule,
+            LatentData,  # or --data CLASS; its options follow directly below data: in files and after --data.
+            subclass_mode_data=True,
+            trainer_defaults={
+                "default_root_dir": "runs/fit",
+                "max_steps": 2000,
+                "val_check_interval": 200,
+                "check_val_every_n_epoch": None,  # count steps, not epochs
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 10,
+            },
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+            seed_everything_default=False,  # the seeds are arguments of the model and the data
+            args=args,
+        )
+        return 0
+
+    # Lightning handles SIGTERM itself.
+    if code := run_to_exit_code(lambda: "error", work, terminable=False):
+        raise SystemExit(code)
+
+
+def find_config(name: str) -> str:
+    """The configuration file ``name``: as written if it exists, else of that name among those that ddcm comes with."""
+    if not name.endswith(".yaml") or Path(name).exists():  # also YAML itself, which jsonargparse accepts
+        return name
+    path = resolve_shipped(Path("configs") / name)
+    return str(path) if path.is_file() else name
+
+
+class ConfigFile(ActionConfigFile):
+    """``--config`` with ``find_config``."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, cfg, find_config(values), option_string)
 
 
 class SaveConfig(SaveConfigCallback):
-    """Keeps the resolved configuration as ``<default_root_dir>/config.yaml``: it repeats the run."""
+    """Writes the resolved configuration, which repeats the run, to ``<default_root_dir>/config.yaml``."""
 
     def save_config(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -28,30 +80,32 @@ class SaveConfig(SaveConfigCallback):
             self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
 
 
-def _checkpoints(default_root_dir: str) -> str:
-    return str(Path(default_root_dir) / "checkpoints")
-
-
 class FitCLI(LightningCLI):
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
+        parser = LightningArgumentParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help="a configuration file; several add up")
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.backbone", "data.init_args.backbone")
-        # Two, because save_last of one follows the best: it would not be written while the error rises. Best first:
-        # what it has found so far is part of the last checkpoint.
+        # Two callbacks: save_last of one follows its monitor, and would not be written while the error rises. The best
+        # one comes first, because its state is part of the last checkpoint.
         for key, defaults in (
-            ("best", {"monitor": BEST, "filename": "best-{step}"}),
+            ("best", {"monitor": MONITOR, "filename": "best-{step}"}),
             ("last", {"filename": "last", "enable_version_counter": False}),
         ):
             parser.add_lightning_class_args(ModelCheckpoint, key)
             parser.set_defaults({f"{key}.{name}": value for name, value in defaults.items()})
-            parser.link_arguments("trainer.default_root_dir", f"{key}.dirpath", compute_fn=_checkpoints)
+            parser.link_arguments("trainer.default_root_dir", f"{key}.dirpath", compute_fn=_checkpoint_folder)
         parser.add_lightning_class_args(ExportCodebook, "export")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.set_defaults({"early_stopping.monitor": BEST, "early_stopping.patience": 20})
+        parser.set_defaults({"early_stopping.monitor": MONITOR, "early_stopping.patience": 20})
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        every = LightningCLI.subcommands()
-        return {name: every[name] for name in ("fit", "validate", "test")}
+        subcommands = LightningCLI.subcommands()
+        return {name: subcommands[name] for name in ("fit", "validate", "test")}
 
     def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
         try:
@@ -65,41 +119,28 @@ class FitCLI(LightningCLI):
         except DAMAGED as error:
             raise UserError("--ckpt_path is damaged or holds more than tensors: refused") from error
 
+    def before_instantiate_classes(self) -> None:
+        self.config[self.subcommand]["weights_only"] = True  # a checkpoint is never unpickled
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (MisconfigurationException, ValueError) as error:  # how values that fit their type are refused
-            lines = str(error).splitlines()  # of jsonargparse: what it tried, and below it why it failed
+        except (MisconfigurationException, ValueError) as error:  # a value of the right type that a class refuses
+            lines = str(error).splitlines()  # jsonargparse lists what it tried, and why each attempt failed
             raise UserError(next((x[4:] for x in lines if x.startswith("  - ")), lines[0])) from error
 
-    def before_instantiate_classes(self) -> None:
-        self.config[self.subcommand]["weights_only"] = True  # a checkpoint to resume from is never unpickled
+
+@functools.cache
+def _accept_older_yaml() -> None:
+    """From now on, rename the options of version 0.1 in YAML as it is loaded."""
+    load = get_loader("yaml")
+    set_loader("yaml", lambda text: rename_options(load(text)), (yaml.YAMLError,))
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run a subcommand; what the user can mend is one line on stderr and exit code 2."""
-    guard_yaml()
+def _rename_older_options(args: list[str]) -> list[str]:
+    older = re.compile(rf"(--model\.quantizer\b[^=]*\.)({'|'.join(RENAMED)})(?=[=.]|$)")
+    return [older.sub(lambda match: match[1] + RENAMED[match[2]], argument) for argument in args]
 
-    def work() -> int:
-        FitCLI(
-            CodebookModule,
-            LatentData,  # or --data CLASS; its options stand directly below data: in files and after --data.
-            subclass_mode_data=True,
-            trainer_defaults={
-                "default_root_dir": "runs/fit",
-                "max_steps": 2000,
-                "val_check_interval": 200,
-                "check_val_every_n_epoch": None,  # steps count, not epochs
-                "num_sanity_val_steps": 0,
-                "log_every_n_steps": 10,
-            },
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
-            seed_everything_default=False,  # every seed is an argument of what it seeds
-            args=args,
-        )
-        return 0
 
-    # Lightning has its own answer to SIGTERM.
-    if code := ending(lambda: "error", work, terminable=False):
-        raise SystemExit(code)
+def _checkpoint_folder(default_root_dir: str) -> str:
+    return str(Path(default_root_dir) / "checkpoints")

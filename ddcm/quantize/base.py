@@ -1,4 +1,4 @@
-"""The contract that every quantizer obeys."""
+"""The contract of quantizers."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from torch import nn
 
 @dataclass
 class Quantized:
-    """What a quantizer makes of latents z (B, D, *spatial)."""
+    """Result of a quantizer on latents z (B, D, *spatial)."""
 
     z: torch.Tensor
-    """(B, D, *spatial), the quantised latent; in training its gradients go to the input, past the codebook."""
+    """(B, D, *spatial), the quantised latent. In training its gradients go to the input, past the codebook."""
     codes: torch.Tensor
-    """int64, the atom of each cell: (B, *spatial), or (B, levels, *spatial) where a cell takes several."""
-    learned: torch.Tensor
-    """(B, D, *spatial), the same values; in training its gradients go to all that learns instead of to the input."""
+    """int64, the atom of each cell: (B, *spatial), or (B, num_quantizers, *spatial) where that is more than one."""
+    z_q_codebook: torch.Tensor
+    """(B, D, *spatial), the same values. In training its gradients go to the codebook, not to the input."""
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Scalars to add up, weights already in: ``codebook``, ``commitment`` and what else the quantizer asks for."""
+    """Weighted scalars to add up: ``codebook``, ``commitment`` and others of the quantizer."""
     perplexity: torch.Tensor | None = None
-    """exp(entropy of the atoms' frequencies in this batch), between 1 and K; over all ranks in training. Of several
-    levels: of their mean entropy."""
+    """exp(entropy of the atoms' frequencies in this batch), in [1, K]; of several quantizers: of their mean entropy. In
+    training over all ranks."""
     usage: torch.Tensor | None = None
-    """Share of the K atoms that this batch used at least once, in [0, 1]; over ranks and levels as perplexity."""
-    figures: dict[str, torch.Tensor] = field(default_factory=dict)
-    """More to look at during training, such as ``temperature``."""
+    """Share of the K atoms that this batch used at least once, in [0, 1]; ranks and quantizers as for perplexity."""
+    metrics: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Further values to log, such as ``temperature``."""
 
 
 class Quantizer(nn.Module):
     """Maps each cell (the D numbers at one spatial position) to the codebook.
 
-    ``encode(z) -> codes``, ``decode(codes) -> z``, ``forward(z) -> Quantized``. In eval mode
-    ``forward(z).z`` equals ``decode(encode(z))`` bit for bit (soft quantizers excepted, which give mixtures).
-    Distances are computed in float32 whatever the dtype of z; the result has the dtype of z.
+    ``encode(z) -> codes``, ``decode(codes) -> z``, ``forward(z) -> Quantized``. In eval mode ``forward(z).z`` equals
+    ``decode(encode(z))`` bit for bit, except for soft quantizers, which return mixtures. Distances are computed in
+    float32 whatever the dtype of z; the result has the dtype of z.
     """
 
     codebook_size: int
-    """K, atoms to choose from at each level."""
+    """K, atoms of each quantizer."""
     embedding_dim: int
     """D, numbers in a cell."""
-    levels: int = 1
-    """Codes a cell takes."""
+    num_quantizers: int = 1
+    """Codes of a cell: more than one for residual and product quantizers."""
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -54,9 +54,13 @@ class Quantizer(nn.Module):
         """Start the codebook from cells (N, D) of real latents, the same cells on every rank."""
         raise NotImplementedError
 
+    def atom_usage(self) -> torch.Tensor | None:
+        """Share of each atom in the codes of training, (num_quantizers, K); None where it is not tracked."""
+        return None
+
     @property
     def config(self) -> dict:
-        """Constructor arguments: ``type(q)(**q.config)`` has the same shape. JSON-able but for inner quantizers."""
+        """Constructor arguments: ``type(q)(**q.config)`` has the same shape. JSON-able except for inner quantizers."""
         raise NotImplementedError
 
 

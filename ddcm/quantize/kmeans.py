@@ -1,4 +1,4 @@
-"""Nearest atoms and k-means, with memory that does not grow with the number of cells."""
+"""Nearest atoms and k-means, in memory that does not grow with the number of cells."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Distance = Literal["euclidean", "cosine"]
 
 
 def comparable(rows: torch.Tensor, distance: Distance) -> torch.Tensor:
-    """Rows (N, D) such that their Euclidean distances order as ``distance`` does: for cosine on the unit sphere."""
+    """Rows (N, D) whose Euclidean distances have the order of ``distance``: for cosine, on the unit sphere."""
     return F.normalize(rows, dim=1) if distance == "cosine" else rows
 
 
 def half_squares(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """(|x - e|^2 - |x|^2) / 2 = |e|^2 / 2 - <x, e> for cells x (N, D) and atoms e (K, D): (N, K).
 
-    Orders atoms as distances do, since |x|^2 is the same for all of them, and no N x K x D tensor exists.
+    The order of atoms is that of their distances, since |x|^2 is the same for all. No N x K x D tensor is made.
     """
     return torch.addmm(codebook.square().sum(dim=1) / 2, cells, codebook.T, alpha=-1)
 
 
-def nearest(cells: torch.Tensor, codebook: torch.Tensor, distance: Distance = "euclidean") -> torch.Tensor:
+def find_nearest(cells: torch.Tensor, codebook: torch.Tensor, distance: Distance = "euclidean") -> torch.Tensor:
     """Index of the nearest atom of codebook (K, D) for each of cells (N, D): (N,) int64; ties to the lowest index."""
     codebook = comparable(codebook, distance)
     # One chunk size for every input: the shape of a matrix product decides how it is rounded.
@@ -33,10 +33,9 @@ def nearest(cells: torch.Tensor, codebook: torch.Tensor, distance: Distance = "e
 
 
 def sums_and_counts(cells: torch.Tensor, codes: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per atom: sum of its cells (K, D) and their number (K,)."""
+    """Sum of the cells of each atom (K, D), and their number (K,)."""
     sums = cells.new_zeros(size, cells.shape[1]).index_add_(0, codes, cells)
-    counts = torch.bincount(codes, minlength=size).to(cells.dtype)
-    return sums, counts
+    return sums, torch.bincount(codes, minlength=size).to(cells.dtype)
 
 
 def kmeans(
@@ -44,9 +43,9 @@ def kmeans(
 ) -> torch.Tensor:
     """Lloyd's algorithm on cells (N, D): centroids (size, D), float32.
 
-    Starts from cells drawn without replacement (with a little noise where there are fewer cells than
-    atoms). An atom that loses all its cells is set on a random cell, so none ends empty for want of luck.
-    With ``cosine`` cells go to the centroid of nearest direction; centroids stay means, with a length.
+    It starts from cells drawn without replacement, or with a little noise if there are fewer cells than atoms. An atom
+    that loses all its cells is set to a random cell. With ``cosine``, cells go to the centroid of nearest direction;
+    centroids are means, with a length.
     """
     generator = torch.Generator().manual_seed(seed)
     cells = cells.float()
@@ -60,9 +59,8 @@ def kmeans(
         noise = torch.randn(size - count, cells.shape[1], generator=generator) * 1e-3
         centroids = torch.cat([centroids, cells[extra.to(cells.device)] + noise.to(cells.device)])
     for _ in range(iterations):
-        sums, counts = sums_and_counts(cells, nearest(cells, centroids, distance), size)
-        empty = counts == 0
+        sums, counts = sums_and_counts(cells, find_nearest(cells, centroids, distance), size)
         centroids = sums / counts.clamp(min=1)[:, None]
         fill = torch.randint(count, (size,), generator=generator).to(cells.device)
-        centroids = torch.where(empty[:, None], cells[fill], centroids)
+        centroids = torch.where((counts == 0)[:, None], cells[fill], centroids)
     return centroids

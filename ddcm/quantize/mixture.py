@@ -1,4 +1,4 @@
-"""Soft assignment: every cell becomes a mixture of atoms, the near ones weighing most."""
+"""Soft assignment: each cell becomes a mixture of atoms, with the largest weights on the nearest."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from ddcm.quantize.base import from_cells, to_cells
-from ddcm.quantize.kmeans import Distance, comparable, half_squares, nearest
+from ddcm.quantize.kmeans import Distance, comparable, find_nearest, half_squares
 
 CHUNK = 1 << 10  # cells at a time: a few tensors of 2**10 x 1024 float32 numbers live at once
-LEAST = 1e-30  # temperatures whose reciprocal float32 would not hold count as 0
+LEAST = 1e-30  # a lower temperature counts as 0: float32 could not hold its reciprocal
 
 
 def mixture(
@@ -17,12 +17,12 @@ def mixture(
 ) -> torch.Tensor:
     """softmax(-d / temperature) over the atoms, times the atoms, for cells (N, D) and codebook (K, D): (N, D).
 
-    d is the distance itself, not its square. As the temperature falls the mixture becomes the nearest atom; under
-    1e-30 it is, ties going to the lowest index. Gradients go to cells and atoms; weights are computed again for them
-    rather than kept, so memory does not grow with N x K.
+    d is the distance, not its square. As the temperature falls, the mixture approaches the nearest atom; below 1e-30 it
+    is that atom, with ties to the lowest index. Gradients go to cells and atoms. The weights are computed again in the
+    backward pass, so memory does not grow with N x K.
     """
     if float(temperature) < LEAST:
-        return F.embedding(nearest(cells, codebook, distance), codebook)
+        return F.embedding(find_nearest(cells, codebook, distance), codebook)
     return _Mixture.apply(comparable(cells, distance), comparable(codebook, distance), codebook, float(temperature))
 
 
@@ -63,7 +63,7 @@ class _Mixture(torch.autograd.Function):
 
 
 def _weights(x: torch.Tensor, y: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """softmax(-|x - y| / temperature) and the distances themselves, both (n, K)."""
+    """softmax(-|x - y| / temperature) and the distances |x - y|, both (n, K)."""
     scores = half_squares(x, y)
     lowest = scores.amin(dim=1, keepdim=True)
     least = (2 * lowest + x.square().sum(dim=1, keepdim=True)).clamp_(min=torch.finfo(x.dtype).tiny).sqrt_()

@@ -1,29 +1,30 @@
-"""Soft quantisation: every cell becomes a mixture of atoms, softmax(-distance / temperature)."""
+"""Soft quantisation: each cell becomes a mixture of atoms, with weights softmax(-distance / temperature)."""
 
 from __future__ import annotations
 
 import torch
 
-from ddcm.quantize.gradient import straight_through
-from ddcm.quantize.kmeans import Distance
+from ddcm.quantize.hard import straight_through
 from ddcm.quantize.mixture import mixture
-from ddcm.quantize.single import SingleCodebook
+from ddcm.quantize.vector import SingleCodebook
 
 
 class SoftQuantizer(SingleCodebook):
     """Soft-to-hard vector quantisation of z (B, D, *spatial) with K atoms (arXiv 1704.00648).
 
-    Learned by gradient: means of softly assigned cells (EMA) would all drift to the mean of everything at any
-    temperature worth the name. ``codes`` are the nearest atoms, and so are usage and perplexity. Gradients pass to z
-    straight through: those of the softmax vanish as it hardens.
+    It learns by gradient: exponential means of softly assigned cells would all drift to the mean of everything.
+    Codes, usage and perplexity are those of the nearest atoms. Gradients pass to z straight through: those of the
+    softmax vanish as it hardens.
 
     Args:
-        temperature: in units of distance; z has variance near 1, so cells of eight numbers lie some 4 apart. At 0
+        codebook_size: K, number of atoms.
+        embedding_dim: D, numbers in an atom.
+        temperature: in units of distance. z has variance near 1, so two cells of eight numbers lie about 4 apart. At 0
             this is ``HardQuantizer``.
-        final_temperature: where it ends, falling geometrically over ``anneal_steps`` training steps; None stays.
-            Ending low makes codes that stand for their cells as well as a hard quantizer's do.
-
-    The others are those of ``SingleCodebook``.
+        final_temperature: the temperature falls to it geometrically; None: it stays. With a low one, codes represent
+            their cells as well as a hard quantizer's do.
+        anneal_steps: training steps until ``final_temperature``.
+        options: those of ``SingleCodebook``, except ``learn``.
     """
 
     def __init__(
@@ -33,12 +34,9 @@ class SoftQuantizer(SingleCodebook):
         temperature: float = 1.0,
         final_temperature: float | None = None,
         anneal_steps: int = 1000,
-        commitment: float = 0.25,
-        decay: float = 0.99,
-        revive_below: float = 0.05,
-        distance: Distance = "euclidean",
+        **options,
     ):
-        super().__init__(codebook_size, embedding_dim, commitment, "gradient", decay, revive_below, distance)
+        super().__init__(codebook_size, embedding_dim, learn="gradient", **options)
         if temperature < 0:
             raise ValueError(f"temperature is at least 0, not {temperature}")
         if final_temperature is not None and not (0 < final_temperature <= temperature and anneal_steps > 0):
@@ -51,24 +49,25 @@ class SoftQuantizer(SingleCodebook):
 
     @property
     def config(self) -> dict:
-        mine = ("temperature", "final_temperature", "anneal_steps")
         shared = {name: value for name, value in super().config.items() if name != "learn"}
-        return shared | {name: getattr(self, name) for name in mine}
+        return shared | dict(
+            temperature=self.temperature, final_temperature=self.final_temperature, anneal_steps=self.anneal_steps
+        )
 
     @property
     def temperature_now(self) -> torch.Tensor | float:
-        """Of this step; after the schedule, and in an exported codebook, its end."""
+        """The temperature of this training step; after training, the final one."""
         if self.final_temperature is None:
             return self.temperature
-        done = (self.steps / self.anneal_steps).clamp(max=1)
-        return self.temperature * (self.final_temperature / self.temperature) ** done
+        progress = (self.steps / self.anneal_steps).clamp(max=1)
+        return self.temperature * (self.final_temperature / self.temperature) ** progress
 
     @property
-    def figures(self) -> dict[str, torch.Tensor]:
+    def metrics(self) -> dict[str, torch.Tensor]:
         return {"temperature": torch.as_tensor(self.temperature_now)}
 
     def approximate(self, cells: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        # A copy: revival moves atoms in place before gradients are taken.
+        # A copy: atoms are revived in place before gradients are taken.
         atoms = self.codebook.float().clone()
-        learned = mixture(cells.detach(), atoms, self.temperature_now, self.distance)
-        return (straight_through(cells, learned) if self.training else learned), learned
+        mixed = mixture(cells.detach(), atoms, self.temperature_now, self.distance)
+        return straight_through(cells, mixed) if self.training else mixed, mixed

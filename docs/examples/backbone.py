@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import torch
 
+from ddcm.audio.griffin_lim import griffin_lim
+from ddcm.audio.mel import MelSpec
 from ddcm.backbone import Backbone, Condition
-from ddcm.backbone.frozen import digest_of
-from ddcm.mel import MelSpec
-from ddcm.vocode import griffin_lim
+from ddcm.backbone.parts import digest_of
 
 MEAN, KEPT = -6.0, 8  # nats: where log-mels lie; coefficients of a block of 4 x 4
 LOWEST_FIRST = sorted(range(16), key=lambda i: (i // 4 + i % 4, i))[:KEPT]
@@ -58,7 +58,7 @@ class Blocks(Backbone):
         return mel.reshape(batch, 1, 4 * length, 4 * bands) + MEAN
 
     def vocode(self, mel: torch.Tensor, dtype: str | None = None) -> torch.Tensor:
-        return torch.stack([griffin_lim(one[None], self) for one in mel])
+        return torch.stack([griffin_lim(one[None], self.mel_spec) for one in mel])
 
     def condition(self, prompt: str) -> Condition:
         return Condition(torch.zeros(1, 8, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.long))

@@ -31,7 +31,7 @@ class ProductQuantizer(Quantizer):
         super().__init__()
         if embedding_dim % parts:
             raise ValueError(f"parts {parts} does not divide embedding_dim {embedding_dim}")
-        self.codebook_size, self.embedding_dim, self.levels = codebook_size, embedding_dim, parts
+        self.codebook_size, self.embedding_dim, self.num_quantizers = codebook_size, embedding_dim, parts
         self.commitment = commitment
         self.books = nn.ModuleList(
             HardQuantizer(codebook_size, embedding_dim // parts, commitment) for _ in range(parts)
@@ -40,25 +40,25 @@ class ProductQuantizer(Quantizer):
     @property
     def config(self) -> dict:
         names = ("codebook_size", "embedding_dim", "commitment")
-        return {name: getattr(self, name) for name in names} | {"parts": self.levels}
+        return {name: getattr(self, name) for name in names} | {"parts": self.num_quantizers}
 
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
-        for number, (book, part) in enumerate(zip(self.books, cells.chunk(self.levels, dim=1), strict=True)):
+        for number, (book, part) in enumerate(zip(self.books, cells.chunk(self.num_quantizers, dim=1), strict=True)):
             book.initialise(part.contiguous(), seed + number)
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:
-        parts = zip(self.books, z.chunk(self.levels, dim=1), strict=True)
+        parts = zip(self.books, z.chunk(self.num_quantizers, dim=1), strict=True)
         return torch.stack([book.encode(part) for book, part in parts], dim=1)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         return torch.cat([book.decode(c) for book, c in zip(self.books, codes.unbind(dim=1), strict=True)], dim=1)
 
     def forward(self, z: torch.Tensor) -> Quantized:
-        found = [book(part) for book, part in zip(self.books, z.chunk(self.levels, dim=1), strict=True)]
+        found = [book(part) for book, part in zip(self.books, z.chunk(self.num_quantizers, dim=1), strict=True)]
         return Quantized(
             z=torch.cat([one.z for one in found], dim=1),
             codes=torch.stack([one.codes for one in found], dim=1),
-            learned=torch.cat([one.learned for one in found], dim=1),
+            z_q_codebook=torch.cat([one.z_q_codebook for one in found], dim=1),
             losses={name: torch.stack([one.losses[name] for one in found]).mean() for name in found[0].losses},
             perplexity=torch.stack([one.perplexity for one in found]).log().mean().exp(),
             usage=torch.stack([one.usage for one in found]).mean(),
@@ -66,6 +66,6 @@ class ProductQuantizer(Quantizer):
 
 
 if __name__ == "__main__":
-    from ddcm.cli import main
+    from ddcm.cli.main import main
 
     raise SystemExit(main())

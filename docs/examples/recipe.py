@@ -15,6 +15,6 @@ RECIPES["melted"] = Recipe(
 )  # fmt: skip
 
 if __name__ == "__main__":
-    from ddcm.cli import main
+    from ddcm.cli.main import main
 
     raise SystemExit(main())

@@ -1,0 +1,163 @@
+"""The verbs of the page, from files to files, within limits. Nothing here depends on Gradio."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddcm.app.settings import Limits
+from ddcm.audio.files import read_audio, write_audio
+from ddcm.codec.describe import describe
+from ddcm.codec.format import read, unpack
+from ddcm.errors import UserError
+from ddcm.evaluation.compare import compare, select_info
+from ddcm.evaluation.metrics import METRICS
+from ddcm.evaluation.plots import compute_mel, draw_side_by_side
+from ddcm.evaluation.report import render_report, slug
+from ddcm.pipeline import DDCMPipeline
+from ddcm.pipeline.output import Output
+from ddcm.recipes import RECIPES, RUNS, Recipe, list_settings, resolve
+from ddcm.runtime.progress import OnStep
+
+
+@dataclass(frozen=True)
+class Result:
+    """The files and numbers of one request."""
+
+    audio: Path | None
+    before: Path | None = None
+    """The input as the model got it: mono, at its sample rate."""
+    picture: Path | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The settings that were used, and facts about the run."""
+    file: Path | None = None
+    """A .ddcm file."""
+
+
+class Service:
+    """A loaded pipeline behind limits.
+
+    A verb reads the file ``source`` and writes its results into ``folder``. ``conditioning`` has prompt,
+    negative_prompt and seed; ``flags`` are settings that override the recipe.
+    """
+
+    def __init__(self, pipe: DDCMPipeline, limits: Limits):
+        self.pipe, self.limits = pipe, limits
+        self.rate = pipe.backbone.mel_spec.sample_rate
+
+    def list_recipes(self, verb: str) -> list[str]:
+        """Names of the recipes that the verb can run. Without a codebook, a reconstruction cannot quantise."""
+        names = [name for name, recipe in RECIPES.items() if recipe.verb in RUNS[verb]]
+        if self.pipe.codebook is None and verb == "reconstruct":
+            names = [name for name in names if RECIPES[name].quantizer == "none"]
+        return names
+
+    def resolve(self, verb: str, recipe: str | None) -> Recipe:
+        return resolve(verb, recipe, **self._complete({}))
+
+    def reconstruct(self, folder: Path, on_step: OnStep, source: Path, recipe: str, seed: int) -> Result:
+        audio = self._read(source)
+        out = self.pipe.reconstruct(audio, self.rate, recipe, int(seed), on_step)
+        used = _list_used(recipe, out, {"seed": int(seed)})
+        return self._save(folder, f"{source.stem}.reconstructed", out, used, audio)
+
+    def transform(
+        self, folder: Path, on_step: OnStep, source: Path, recipe: str, conditioning: dict[str, Any],
+        flags: dict[str, Any],
+    ) -> Result:  # fmt: skip
+        audio, flags = self._read(source), self._complete(flags)
+        out = self.pipe.transform(audio, self.rate, recipe=recipe, on_step=on_step, **conditioning, **flags)
+        return self._save(folder, f"{source.stem}.transformed", out, _list_used(recipe, out, conditioning), audio)
+
+    def generate(
+        self, folder: Path, on_step: OnStep, recipe: str, duration_s: float, conditioning: dict[str, Any],
+        flags: dict[str, Any],
+    ) -> Result:  # fmt: skip
+        self._check_length(duration_s)
+        flags = self._complete(flags)
+        out = self.pipe.generate(duration_s=duration_s, recipe=recipe, on_step=on_step, **conditioning, **flags)
+        return self._save(
+            folder, slug(conditioning["prompt"] or "unconditional"), out, _list_used(recipe, out, conditioning)
+        )
+
+    def compress(self, folder: Path, on_step: OnStep, source: Path, decode: bool, chosen: dict[str, Any]) -> Result:
+        """``chosen`` are settings of ``ddcm.codec``; with ``decode`` the file is decoded too."""
+        audio = self._read(source)
+        file = folder / f"{source.stem}.ddcm"
+        file.write_bytes(self.pipe.compress(audio, self.rate, on_step, **chosen))
+        if decode:
+            return self._decode(folder, on_step, file, audio)
+        before = self._write(folder, "before", audio)
+        return Result(None, before, None, _measure_size(file), describe(file), file)
+
+    def decompress(self, folder: Path, on_step: OnStep, source: Path) -> Result:
+        return self._decode(folder, on_step, source)
+
+    def compare(
+        self, folder: Path, on_step: OnStep, source: Path, conditioning: dict[str, Any]
+    ) -> tuple[str, dict[str, dict[str, float]]]:
+        """The path of the report, one page that needs no other file, and the metrics of each case by its name."""
+        audio = self._read(source)
+        entries = compare(self.pipe, audio, conditioning, lambda name, number, total: on_step(number, total))
+        facts = {"backbone": self.pipe.backbone.name, "prompt": conditioning["prompt"] or "none"}
+        report = folder / "report.html"
+        text = render_report(f"{source.name}: every recipe", entries, self.rate, facts)
+        report.write_text(text, encoding="utf-8")
+        return str(report), {entry.name: _drop_nan(entry.metrics) for entry in entries}
+
+    def _decode(self, folder: Path, on_step: OnStep, file: Path, audio: torch.Tensor | None = None) -> Result:
+        header, _ = unpack(read(file))
+        self._check_length(header.seconds)
+        out = self.pipe.decompress(file.read_bytes(), on_step=on_step)
+        return self._save(folder, f"{file.stem}.decoded", out, describe(file), audio, file)
+
+    def _save(
+        self, folder: Path, name: str, out: Output, used: dict[str, Any], audio: torch.Tensor | None = None,
+        file: Path | None = None,
+    ) -> Result:  # fmt: skip
+        """Write the audio and the spectrograms; compare with the input ``audio``, if there is one."""
+        signals = [("Result", out.audio)] if audio is None else [("Before", audio), ("After", out.audio)]
+        picture = folder / "spectrograms.png"
+        panels = [(title, compute_mel(signal, self.rate)) for title, signal in signals]
+        draw_side_by_side(picture, panels, self.pipe.backbone.mel_spec)
+        metrics = {} if audio is None else {name: metric(audio, out.audio) for name, metric in METRICS.items()}
+        if out.info.clap_score is not None:
+            metrics["clap_score"] = out.info.clap_score
+        if file is not None:
+            metrics |= _measure_size(file)
+        before = None if audio is None else self._write(folder, "before", audio)
+        return Result(self._write(folder, name, out.audio), before, picture, _drop_nan(metrics), used, file)
+
+    def _read(self, source: Path) -> torch.Tensor:
+        return read_audio(source, self.rate, self.limits.max_seconds)
+
+    def _write(self, folder: Path, name: str, audio: torch.Tensor) -> Path:
+        write_audio(folder / f"{name}.wav", audio, self.rate)
+        return folder / f"{name}.wav"
+
+    def _check_length(self, seconds: float) -> None:
+        if not 0 < seconds <= self.limits.max_seconds:
+            raise UserError(f"{seconds:g} s is outside what is done here: up to {self.limits.max_seconds:g} s")
+
+    def _complete(self, flags: dict[str, Any]) -> dict[str, Any]:
+        """Without a codebook nothing is quantised, as in ``ddcm.evaluation.compare``."""
+        return flags if self.pipe.codebook is not None else flags | {"quantizer": "none"}
+
+
+def _list_used(recipe: str, out: Output, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"recipe": recipe} | list_settings(out.info.recipe) | inputs | select_info(out)
+
+
+def _measure_size(file: Path) -> dict[str, float]:
+    (header, _), size = unpack(read(file)), file.stat().st_size
+    return {"kbps": size / 125 / header.seconds, "bytes": size}
+
+
+def _drop_nan(metrics: dict[str, float]) -> dict[str, float]:
+    """JSON has no NaN."""
+    return {name: round(value, 4) for name, value in metrics.items() if not math.isnan(value)}

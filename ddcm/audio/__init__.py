@@ -1,0 +1,1 @@
+"""Sound without a network: files, levels, mel, front ends, windows, post-processing."""

@@ -1,0 +1,106 @@
+"""What is done to the audio after the vocoder. Every function takes the estimate and the input it was made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from ddcm.audio.mel import LN_TO_DB
+
+CEILING = 0.99  # peak that ``limit`` leaves
+HIGH_HZ = 4000.0
+MOST_GAIN = 2.0  # 6 dB: what ``protect`` raises the high band at most
+HIGH, MID = 48, 16  # first mel band above 4 kHz, and of the middle bands below it
+SILENT = 1e-9  # energy below which nothing is matched
+
+
+def match_rms(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    """The reference's RMS level."""
+    have, want = float(audio.double().square().sum()), float(reference.double().square().sum())
+    return audio * (want / have) ** 0.5 if have > SILENT else audio
+
+
+def band_pass(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    """50 Hz to 7 kHz, fourth order: rumble, and the hiss next to the band's edge, go. No phase shift."""
+    return _shape(audio, sample_rate, lambda f: _high_pass(f, 50, 4) * _low_pass(f, 7000, 4))
+
+
+def gentle_band_pass(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    """20 Hz to 7.5 kHz, second order."""
+    return _shape(audio, sample_rate, lambda f: _high_pass(f, 20, 2) * _low_pass(f, 7500, 2))
+
+
+def keep_high_band(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    """A filter that keeps the high band: 50 Hz high-pass, and above 4 kHz the reference's energy where it is lower.
+
+    The band is raised by at most 6 dB and never lowered.
+    """
+    have, want = (energy_above(x, sample_rate, HIGH_HZ) for x in (audio, reference))
+    gain = min(MOST_GAIN, max(1.0, (want / have) ** 0.5)) if have > SILENT else 1.0
+    return _shape(audio, sample_rate, lambda f: _high_pass(f, 50, 4) * (1 + (gain - 1) * _high_pass(f, HIGH_HZ, 8)))
+
+
+def limit_peak(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    """Turned down as a whole where its peak is above 0.99."""
+    peak = float(audio.abs().max())
+    return audio * (CEILING / peak) if peak > CEILING else audio
+
+
+STEPS: dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]] = {
+    "volume": match_rms,
+    "filter": band_pass,
+    "gentle": gentle_band_pass,
+    "protect": keep_high_band,
+    "limit": limit_peak,
+}
+
+
+def postprocess(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int, after: str) -> torch.Tensor:
+    """Audio (S,) through every step that ``after`` names, in order; ``none`` is no step."""
+    for name in after.split(","):
+        if name != "none":
+            audio = STEPS[name](audio, reference, sample_rate)
+    return audio
+
+
+def _shape(audio: torch.Tensor, sample_rate: int, response: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Zero-phase filtering by a response over frequencies in Hz; silence is added so that the ends do not meet."""
+    size = 1 << math.ceil(math.log2(len(audio) + sample_rate))
+    frequencies = torch.fft.rfftfreq(size, 1 / sample_rate)
+    return torch.fft.irfft(torch.fft.rfft(audio, size) * response(frequencies), size)[: len(audio)]
+
+
+def _low_pass(f: torch.Tensor, edge: float, order: int) -> torch.Tensor:
+    """Butterworth's magnitude: -3 dB at the edge."""
+    return (1 + (f / edge) ** (2 * order)).rsqrt()
+
+
+def _high_pass(f: torch.Tensor, edge: float, order: int) -> torch.Tensor:
+    return (1 + (edge / f.clamp(min=1e-3)) ** (2 * order)).rsqrt()
+
+
+def energy_above(audio: torch.Tensor, sample_rate: int, edge: float) -> float:
+    """Energy of audio (S,) at frequencies from ``edge`` Hz up."""
+    spectrum = torch.fft.rfft(audio.double())
+    frequencies = torch.fft.rfftfreq(len(audio), 1 / sample_rate)
+    return float(spectrum[frequencies >= edge].abs().square().sum()) / len(audio)
+
+
+def lift_high(mel: torch.Tensor, kept: float) -> tuple[torch.Tensor, float]:
+    """The decoded log-mel (1, 1, T, M) with bands from 48 up louder, and the factor on their magnitudes.
+
+    ``kept`` is the share of the input's magnitude above 4 kHz (root of the energy) that a first pass through the
+    vocoder has left; nothing is done unless more than 0.1 was lost. The factor is 1 + min(0.5, (mean of bands 16 to
+    47 - mean of bands from 48 up) / 10), means of the decoded log-mel in decibels as in the features that the formula
+    was made for; never under 1, and not more than what was lost. It multiplies magnitudes, so it is added in the
+    logarithm: multiplying the logarithms themselves, which are negative, would make the bands quieter.
+    """
+    if 1 - kept <= 0.1:
+        return mel, 1.0
+    gap_db = float(mel[..., MID:HIGH].mean() - mel[..., HIGH:].mean()) * LN_TO_DB
+    factor = min(1 + min(0.5, max(0.0, gap_db / 10)), 1 / max(kept, 1e-3))
+    lifted = mel.clone()
+    lifted[..., HIGH:] += math.log(factor)
+    return lifted, factor

@@ -1,0 +1,256 @@
+"""A frozen latent diffusion model of AudioLDM2's kind. Its components are loaded by a ``Parts``."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ddcm.audio.mel import MelSpec
+from ddcm.backbone.base import Backbone, Condition
+from ddcm.backbone.hifigan import HifiGan2d
+from ddcm.backbone.parts import Parts, count_heads, digest_of, text_widths
+from ddcm.errors import UserError, is_utf8
+from ddcm.recipes import DTYPES
+from ddcm.runtime.files import cache_dir, write_atomically
+
+TEXT_LENGTHS = 64  # a compiled UNet pads texts to a multiple: nearly all prompts then share one shape
+
+
+class FrozenBackbone(Backbone):
+    """An AudioLDM2 with frozen weights; ``Backbone`` documents the methods.
+
+    Args:
+        parts: loads the components.
+        name: hub name or folder, as the user gave it.
+        device: where every network computes.
+        dtype: of the UNet.
+        vae_dtype: of the VAE and the vocoder.
+        heads: head layout of the UNet, part of the digest. ``hub``: the head counts of the published config (8 in
+            every block, as diffusers computes). ``original``: those of the trained network (channels / 32).
+            ``ddcm inspect BACKBONE --check_heads AUDIO`` measures which one fits the weights.
+        null: the condition of no prompt. ``trained``: zeros and T5(""), as in AudioLDM2's training. ``stock``:
+            GPT2("") and T5(""), as in diffusers' pipeline.
+        compiled: compile the UNet with static shapes, on a GPU as CUDA graphs. Each new shape takes minutes once,
+            and results differ in the last bits.
+
+    Raises:
+        UserError: an unknown option, or a device that cannot be used.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        name: str,
+        device: str | torch.device = "cpu",
+        dtype: str = "float32",
+        vae_dtype: str = "float32",
+        heads: str = "hub",
+        null: str = "trained",
+        compiled: bool = False,
+    ):
+        for flag, value, known in (
+            ("dtype", dtype, DTYPES),
+            ("vae_dtype", vae_dtype, DTYPES),
+            ("heads", heads, ("hub", "original")),
+            ("null", null, ("trained", "stock")),
+        ):
+            if value not in known:
+                raise UserError(f"{flag} {value!r} is not known; use one of: {', '.join(known)}")
+        self.name, self.heads, self.null = name, heads, null
+        self.device, self.dtype, self.vae_dtype = (
+            _resolve_device(device),
+            getattr(torch, dtype),
+            getattr(torch, vae_dtype),
+        )
+        self._parts, self._compiled = parts, compiled
+        self._all_finite: torch.Tensor | None = None  # of all results of eps so far, on the device
+        self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
+        vae, vocoder, scheduler = (parts.configs[part] for part in ("vae", "vocoder", "scheduler"))
+        self.scaling_factor: float = vae["scaling_factor"]
+        self.latent_channels: int = vae["latent_channels"]
+        hop = int(torch.tensor(vocoder["upsample_rates"]).prod())
+        self.mel_spec = MelSpec(
+            sample_rate=vocoder["sampling_rate"],
+            hop=hop,
+            n_mels=vocoder["model_in_dim"],
+            fmax=vocoder["sampling_rate"] / 2,
+        )
+        # "scaled linear": the square roots of the betas are evenly spaced. DDIM itself is in ddcm.diffusion.schedule.
+        start, end = scheduler["beta_start"] ** 0.5, scheduler["beta_end"] ** 0.5
+        steps = scheduler["num_train_timesteps"]
+        betas = torch.linspace(start, end, steps, dtype=torch.float64).square()
+        self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+
+    # Components are loaded on first use: reconstruction loads no UNet, and no prompt loads no text encoder.
+
+    def _load(self, part: str, dtype: torch.dtype) -> torch.nn.Module:
+        # Module.to, not diffusers' own version, which warns of modules to keep in fp32 and names none.
+        module = torch.nn.Module.to(self._parts.make(part), self.device, dtype).eval().requires_grad_(False)
+        # Channels last where it is faster (benchmarks.parts): half precision on a GPU, the VAE on a CPU.
+        on_cpu, half = self.device.type == "cpu", dtype != torch.float32
+        if part == "vocoder":
+            module = HifiGan2d(module) if on_cpu or half else module
+        elif (half and not on_cpu) or (part == "vae" and on_cpu):
+            module = torch.nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if on_cpu and part != "unet":  # the UNet's weights are used where they are mapped
+            _unmap(module)
+        return module
+
+    @cached_property
+    def vae(self) -> Any:  # a Module, with diffusers' encode() and decode()
+        return self._load("vae", self.vae_dtype)
+
+    @cached_property
+    def vocoder(self) -> torch.nn.Module:
+        return self._load("vocoder", self.vae_dtype)
+
+    @cached_property
+    def unet(self) -> torch.nn.Module:
+        module = self._load("unet", self.dtype)
+        if self._compiled:  # in place: the module stays a diffusers one
+            module.compile(dynamic=False, mode="reduce-overhead" if self.device.type == "cuda" else "default")
+        return module
+
+    @cached_property
+    def latent_digest(self) -> str:
+        return digest_of(self._parts.digest("vae"), self.scaling_factor, self.mel_spec.to_dict())
+
+    @cached_property
+    def digest(self) -> str:
+        return self.digest_with(self.heads)
+
+    def digest_with(self, heads: str) -> str:
+        scheduler = self._parts.configs["scheduler"]
+        schedule = [scheduler[key] for key in ("beta_start", "beta_end", "num_train_timesteps")]
+        return digest_of(self.latent_digest, self._unet_weights, heads, schedule)
+
+    @cached_property
+    def _unet_weights(self) -> str:
+        return self._parts.digest("unet")
+
+    def count_weights(self, part: str) -> int:
+        """How many weights a component has, 0 where it is missing. Nothing is loaded."""
+        return self._parts.count(part)
+
+    def count_heads(self, heads: str) -> list[int]:
+        """Attention heads of each UNet level under a head layout. AudioLDM2's first level has no attention."""
+        return count_heads(self._parts.configs["unet"], heads)
+
+    # The contract.
+
+    def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self._check_mel(mel)
+        latent = self.vae.encode(mel.to(self.device, self.vae_dtype)).latent_dist
+        return _finite(latent.mean, "VAE encoder"), latent.std.float()
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        z_raw = (z.to(self.device, torch.float32) / self.scaling_factor).to(self.vae_dtype)
+        return _finite(self.vae.decode(z_raw).sample, "VAE decoder")
+
+    def vocode(self, mel: torch.Tensor, dtype: str | None = None) -> torch.Tensor:
+        self._check_mel(mel)
+        chosen = self.vae_dtype if dtype is None else getattr(torch, dtype)
+        vocoder = self.vocoder if chosen == self.vae_dtype else self._load("vocoder", chosen)
+        audio = vocoder(mel[:, 0].to(self.device, chosen))
+        # Transposed convolutions leave a tail beyond hop * T; there is no shift in front.
+        return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
+
+    def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
+        batch, rows = len(x), len(condition.generated)
+        if isinstance(t, int):  # filled on the device: a copy from the host would synchronise
+            t = torch.full((batch,), t, device=self.device, dtype=torch.long)
+        if self._compiled and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
+        noise = self.unet(
+            x.to(self.device, self.dtype),
+            t.to(self.device).expand(batch),
+            encoder_hidden_states=condition.generated.to(self.dtype).repeat_interleave(batch // rows, 0),
+            encoder_hidden_states_1=condition.text.to(self.dtype).repeat_interleave(batch // rows, 0),
+            encoder_attention_mask_1=condition.mask.repeat_interleave(batch // rows, 0),
+            return_dict=False,
+        )[0]
+        # A CUDA graph writes its next result over this one.
+        noise = noise.to(torch.float32, copy=self._compiled)
+        finite = torch.isfinite(noise).all()
+        self._all_finite = finite if self._all_finite is None else self._all_finite & finite
+        return noise
+
+    def check(self) -> None:
+        finite, self._all_finite = self._all_finite, None
+        if finite is not None and not finite:
+            raise UserError(_not_finite("UNet", self.dtype))
+
+    def condition(self, prompt: str) -> Condition:
+        if not is_utf8(prompt):
+            raise UserError(f"prompt {prompt!r} is not text")
+        if prompt not in self._conditions:
+            self._conditions[prompt] = self._to_device(self._parts.encode(prompt, self.device))
+        return self._conditions[prompt]
+
+    def null_condition(self) -> Condition:
+        if self.null == "stock":
+            return self.condition("")
+        if None not in self._conditions:
+            text, mask = self._empty_text()
+            generated = torch.zeros(1, 8, text_widths(self._parts.configs["unet"])[0])
+            self._conditions[None] = self._to_device(Condition(generated, text, mask))
+        return self._conditions[None]
+
+    def extractor(self) -> dict[str, Any] | None:
+        return self._parts.extractor()
+
+    def clap_scores(self, audios: Sequence[torch.Tensor], prompt: str) -> list[float]:
+        return self._parts.clap_scores(audios, self.mel_spec.sample_rate, prompt)
+
+    def _empty_text(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """T5(""), cached on disk under the backbone's digest: 4 kB instead of a 1.4 GB text encoder."""
+        from safetensors.torch import load_file, save_file
+
+        path = cache_dir() / "null" / f"{self.digest}.safetensors"
+        if not path.exists():
+            text, mask = self._parts.encode_empty()
+            with write_atomically(path) as temporary:
+                save_file({"text": text.contiguous(), "mask": mask.contiguous()}, temporary)
+        tensors = load_file(path)
+        return tensors["text"], tensors["mask"]
+
+    def _to_device(self, condition: Condition) -> Condition:
+        if self._compiled:
+            condition = condition.filled(-(-condition.text.shape[1] // TEXT_LENGTHS) * TEXT_LENGTHS)
+        return Condition(*(getattr(condition, name).to(self.device) for name in ("generated", "text", "mask")))
+
+    def _check_mel(self, mel: torch.Tensor) -> None:
+        bands = self.mel_spec.n_mels
+        if mel.ndim != 4 or mel.shape[1] != 1 or mel.shape[3] != bands or mel.shape[2] % 4:
+            raise ValueError(f"mel must be (B, 1, T, {bands}) with T a multiple of 4, not {tuple(mel.shape)}")
+
+
+def _unmap(module: torch.nn.Module) -> None:
+    """Copy weights out of the mapped file: a single bias left there keeps the whole file in memory."""
+    module._apply(torch.clone)
+    gc.collect()  # loading leaves reference cycles that hold the file, too
+
+
+def _resolve_device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the second: torch without CUDA
+        raise UserError(f"device {name} cannot be used ({str(error).splitlines()[0]}); cpu always can") from error
+    return device
+
+
+def _finite(tensor: torch.Tensor, part: str) -> torch.Tensor:
+    if not torch.isfinite(tensor).all():
+        raise UserError(_not_finite(part, tensor.dtype))
+    return tensor.float()
+
+
+def _not_finite(part: str, dtype: torch.dtype) -> str:
+    return f"the {part} gave NaN or infinity in {dtype}; use --dtype float32 or bfloat16"

@@ -1,0 +1,98 @@
+"""What is this? Facts on a backbone or a codebook, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddcm.codec.describe import describe
+from ddcm.errors import UserError
+
+if TYPE_CHECKING:
+    from ddcm.backbone.latent_diffusion import FrozenBackbone
+
+TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
+PARTS = ("vae", "unet", "vocoder", *TEXT)
+NEEDS: dict[str, list[tuple[str, ...]]] = {  # what it can do -> weights in memory at once, group after group
+    "reconstruct": [("vae", "vocoder")],
+    "compress, decompress, transform": [("vae", "unet", "vocoder")],
+    "prompts, while they are encoded": [(part,) for part in TEXT],
+    "candidates by CLAP score": [("vae", "unet", "vocoder", "text_encoder")],
+}
+
+
+def inspect(name: str) -> dict[str, Any]:
+    """Facts to print, by what ``name`` is: a backbone (folder, hub name), a codebook (folder, ``.ckpt``) or a
+    ``.ddcm`` file.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    path = Path(name)
+    if path.is_file() and (path.suffix == ".ddcm" or _start(path) == b"ddcm"):
+        return describe(path)
+    if name.endswith(".ckpt") or (path / "model.safetensors").is_file():
+        return _codebook(name)
+    if path.exists() and not (path / "model_index.json").is_file():
+        raise UserError(f"{name} is neither a codebook (config.json and model.safetensors, or .ckpt) nor a backbone")
+    return _backbone(name)
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4)
+
+
+def _codebook(name: str) -> dict[str, Any]:
+    from ddcm.quantize.pretrained import load_codebook
+    from ddcm.quantize.spec import to_spec
+    from ddcm.quantize.vector import SingleCodebook
+
+    codebook = load_codebook(name)
+    quantizer = codebook.quantizer
+    facts = {"what": "codebook", "quantizer": type(quantizer).__name__, **to_spec(quantizer)["config"]}
+    for number, part in enumerate(part for part in quantizer.modules() if isinstance(part, SingleCodebook)):
+        norms = part.codebook.detach().float().norm(dim=1)
+        level = f", level {number}" if quantizer.num_quantizers > 1 else ""
+        facts[f"atom norm (min, mean, max){level}"] = f"{norms.min():.3f}, {norms.mean():.3f}, {norms.max():.3f}"
+    return facts | {"fitted on": codebook.backbone_name, "latent digest": codebook.latent_digest}
+
+
+def _backbone(name: str) -> dict[str, Any]:
+    from ddcm.backbone import load
+    from ddcm.backbone.latent_diffusion import FrozenBackbone
+
+    backbone = load(name)
+    spec = backbone.mel_spec
+    facts = {
+        "what": "backbone",
+        "name": backbone.name,
+        "latent digest": backbone.latent_digest,
+        "digest": backbone.digest,
+        "heads": backbone.heads,
+        "scaling factor": backbone.scaling_factor,
+        "latent": f"{backbone.latent_channels} channels, {spec.n_mels // 4} bands, "
+        f"{spec.sample_rate / spec.hop / 4:g} frames a second",
+        "mel": f"{spec.n_mels} bands to {spec.fmax:g} Hz, hop {spec.hop} at {spec.sample_rate} Hz",
+        "timesteps": len(backbone.alphas_cumprod),
+    }
+    return facts | (_parts(backbone) if isinstance(backbone, FrozenBackbone) else {})
+
+
+def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
+    """Weights of each component, and the memory that the verbs need for them."""
+    layouts = f"{backbone.heads}: {backbone.count_heads('hub')}; original: {backbone.count_heads('original')}"
+    counts = {part: backbone.count_weights(part) for part in PARTS}
+    facts = {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
+    for what, groups in NEEDS.items():
+        absent = [part for group in groups for part in group if not counts[part]]
+        full, half = (_most_gb(counts, groups, unet_bytes) for unet_bytes in (4, 2))
+        said = f"{full:.2f} GB" + (f", {half:.2f} GB with --dtype float16 or bfloat16" if half < full else "")
+        facts[what] = "not here: " + ", ".join(absent) if absent else said
+    return facts
+
+
+def _most_gb(counts: dict[str, int], groups: list[tuple[str, ...]], unet_bytes: int) -> float:
+    """The VAE and the vocoder, and the text encoders while they run, stay in float32 whatever --dtype says."""
+    sizes = {part: count * (unet_bytes if part == "unet" else 4) for part, count in counts.items()}
+    return max(sum(sizes[part] for part in group) for group in groups) / 1e9

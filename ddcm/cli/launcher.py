@@ -1,0 +1,136 @@
+"""One command as several processes: ``--devices N --num_nodes M``.
+
+``torch.distributed.launcher.elastic_launch``, which is what torchrun runs, starts the processes of this node and
+restarts them if one dies. Each process runs the same command with a rank in its environment; so a process that torchrun
+or srun started needs nothing from here. Ranks share a folder's files (``ddcm.cli.batch``) and never communicate.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ddcm.errors import UserError
+from ddcm.runtime.exit import INTERRUPTED, TERMINATED, Terminated
+from ddcm.runtime.ranks import read_launched_rank
+
+RESTARTS = 3
+Main = Callable[[list[str]], int]
+CHILD, FINISHED = "DDCM_CHILD", "DDCM_FINISHED"
+
+
+def is_child() -> bool:
+    """Whether ``run`` started this process."""
+    return CHILD in os.environ
+
+
+def finished_before() -> set[str] | None:
+    """Files of OUT from before this node's processes started, in a process that ``run`` started; else None."""
+    return set(os.fsdecode(Path(os.environ[FINISHED]).read_bytes()).split("\0")) if FINISHED in os.environ else None
+
+
+def processes_to_start(devices: int, num_nodes: int) -> list[int]:
+    """Ranks that this process must start. None if it is one of the ranks itself.
+
+    torchrun, or srun with a task for each device, starts devices x num_nodes processes: each is a rank. With a task
+    for each node, or by hand with NODE_RANK set, each node has one process, which starts a rank for each device.
+
+    Raises:
+        UserError: the launcher's number of processes is neither of the two.
+    """
+    if devices < 1 or num_nodes < 1:
+        raise UserError(f"--devices {devices} --num_nodes {num_nodes}: both are at least 1")
+    rank, world = read_launched_rank()
+    if world == devices * num_nodes or (devices, num_nodes) == (1, 1):
+        return []
+    if world not in (1, num_nodes):
+        raise UserError(
+            f"--devices {devices} --num_nodes {num_nodes} are {devices * num_nodes} processes, but {world} were "
+            f"launched; launch as many, or one on each node"
+        )
+    node = rank if world == num_nodes else int(os.environ.get("NODE_RANK", -1))
+    if num_nodes > 1 and not 0 <= node < num_nodes:
+        raise UserError(f"--num_nodes {num_nodes}: set NODE_RANK to 0 ... {num_nodes - 1} on the nodes, or use srun")
+    first = node * devices if num_nodes > 1 else 0
+    return list(range(first, first + devices))
+
+
+def run(main: Main, argv: Sequence[str], ranks: Sequence[int], world: int, out: str) -> int:
+    """Run ``main(argv)``, which returns an exit code, in a process for each rank; return the highest exit code.
+
+    If a process dies, all of them restart, three times at most, and continue with what is unfinished. All of them end
+    if this process ends, whatever ends it.
+
+    Raises:
+        KeyboardInterrupt, Terminated: after the processes have ended.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=len(ranks), max_restarts=RESTARTS, run_id=secrets.token_hex(4),
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
+    )  # fmt: skip
+    logging.disable(logging.CRITICAL)  # torch reports a death in twenty lines
+    try:
+        with tempfile.TemporaryDirectory(prefix="ddcm-") as folder:
+            codes = elastic_launch(config, _work)(main, list(argv), ranks[0], world, out, folder)
+    except SignalException as error:
+        raise (Terminated if error.sigval == signal.SIGTERM else KeyboardInterrupt) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        ended = f"process {ranks[0] + rank} of {world} was ended by {failure.signal_name()}"
+        print(f"ddcm: {ended} after {RESTARTS} restarts; the same command continues", file=sys.stderr)
+        return 1
+    finally:
+        logging.disable(logging.NOTSET)
+    return max(codes.values())
+
+
+def _work(main: Main, argv: list[str], first: int, world: int, out: str, folder: str) -> int:
+    """The entry point of one process; its exit code. Only a process that dies without one is restarted."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    listing = Path(folder) / os.environ["TORCHELASTIC_RESTART_COUNT"]
+    _list_files(out, listing)
+    rank = first + int(os.environ["LOCAL_RANK"])
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), CHILD: "1", FINISHED: str(listing)}
+    try:
+        code = main(argv)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    if code in (INTERRUPTED, TERMINATED):
+        sys.exit(code)  # a process that returns waits for the others
+    return code
+
+
+def _exit_with_parent() -> None:
+    """End this process when its parent is gone, even by SIGKILL: files are whole or absent at any moment."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _list_files(out: str, listing: Path) -> None:
+    """Write the names of the files under ``out`` to ``listing``, unless another process has.
+
+    All processes then read the same list and compute the same share, though the first may already write files.
+    """
+    if not listing.exists():
+        temporary = listing.with_name(f"{listing.name}.{os.getpid()}")
+        files = (str(Path(inside, name)) for inside, _, names in os.walk(out) for name in names)
+        temporary.write_bytes(os.fsencode("\0".join(files)))
+        with suppress(FileExistsError):
+            os.link(temporary, listing)

@@ -1,0 +1,104 @@
+"""Bit writer and reader, and sets as numbers. Integers only, so that a file means the same on every machine."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+
+class BitWriter:
+    """Writes numbers of any width, the most significant bit first; the last byte is padded with zeros."""
+
+    def __init__(self):
+        self._bytes = bytearray()
+        self._rest, self._width = 0, 0  # bits that do not fill a byte yet
+
+    def write(self, value: int, width: int) -> None:
+        if not 0 <= value < 1 << width:
+            raise ValueError(f"{value} does not fit into {width} bits")
+        bits, width = self._rest << width | value, self._width + width
+        self._width = width % 8
+        self._bytes += (bits >> self._width).to_bytes(width // 8, "big")
+        self._rest = bits & ((1 << self._width) - 1)
+
+    def getvalue(self) -> bytes:
+        rest = bytes([self._rest << (8 - self._width)]) if self._width else b""
+        return bytes(self._bytes) + rest
+
+
+class BitReader:
+    """Reads what ``BitWriter`` wrote, from bit ``start`` on.
+
+    Raises:
+        ValueError: reading beyond the end.
+    """
+
+    def __init__(self, data: bytes, start: int = 0):
+        self._data, self._position = data, start
+
+    def read(self, width: int) -> int:
+        stop = self._position + width
+        if stop > 8 * len(self._data):
+            raise ValueError("the payload ends too early")
+        piece = int.from_bytes(self._data[self._position // 8 : -(-stop // 8)], "big")
+        self._position = stop
+        return piece >> -stop % 8 & ((1 << width) - 1)
+
+
+@functools.lru_cache(maxsize=4096)
+def subset_bits(universe: int, size: int) -> int:
+    """Bits of the rank of one of the C(universe, size) subsets."""
+    return (math.comb(universe, size) - 1).bit_length()
+
+
+def rank_subset(members: Sequence[int]) -> int:
+    """The rank of a set {c_1 < ... < c_M} of numbers from 0 on among all M-subsets: sum of C(c_i, i).
+
+    This is the combinatorial number system; it needs no table and no bound on the universe. M calls of ``math.comb``.
+    """
+    if any(a >= b for a, b in pairwise(members)) or (members and members[0] < 0):
+        raise ValueError("members of a set must rise strictly from 0 on")
+    return sum(math.comb(member, i) for i, member in enumerate(members, 1))
+
+
+def unrank_subset(rank: int, universe: int, size: int) -> list[int]:
+    """The ``size``-subset of range(universe) at ``rank``; the inverse of ``rank_subset``.
+
+    The largest c with C(c, i) <= rank is estimated by bisection in floating point, then made exact with integers. So
+    each member costs one call of ``math.comb`` and a few multiplications, not one call for each candidate.
+
+    Raises:
+        ValueError: the rank is not that of a subset.
+    """
+    if not 0 <= rank < math.comb(universe, size):
+        raise ValueError(f"rank out of range for {size} of {universe}")
+    members, above = [], universe
+    for i in range(size, 0, -1):
+        c = _estimate(rank, i, above - 1)
+        count = math.comb(c, i)
+        while count > rank:  # C(c - 1, i) = C(c, i) (c - i) / c
+            count, c = count * (c - i) // c, c - 1
+        while c + 1 < above:  # C(c + 1, i) = C(c, i) (c + 1) / (c + 1 - i)
+            more = count * (c + 1) // (c + 1 - i) if c >= i else int(c + 1 == i)
+            if more > rank:
+                break
+            count, c = more, c + 1
+        members.append(c)
+        rank, above = rank - count, c
+    return members[::-1]
+
+
+def _estimate(rank: int, i: int, high: int) -> int:
+    """About the largest c <= high with C(c, i) <= rank. A wrong one costs time, not correctness."""
+    if rank < 1:
+        return i - 1
+    target, low = math.log(rank) + math.lgamma(i + 1), i
+    while low < high:
+        middle = (low + high + 1) // 2
+        if math.lgamma(middle + 1) - math.lgamma(middle - i + 1) <= target:
+            low = middle
+        else:
+            high = middle - 1
+    return low

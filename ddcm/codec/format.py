@@ -1,0 +1,185 @@
+"""The bytes of a ``.ddcm`` file: a self-describing header, a payload, and a checksum over both.
+
+    magic "ddcm" | version | flags, arithmetic | digest of the backbone (8) | samples | level (2 + 2)
+    | batch size, threads
+    | mel spec, if it is not AudioLDM2's | seed, if not 0 | prompt and guidance, if there is a prompt
+    | vq: digest of the codebook (8), atoms, levels
+    | else: log2 of the atoms, coefficient bits, then the schedule: parametric (8 bytes or so) or explicit
+    | payload | CRC-32 of everything before it
+
+Little-endian; "varint" is base 128, low bits first. Sizes are checked first. A change of meaning raises ``VERSION``.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ddcm.codec.header import BOOKS, MAX_PROMPT, MEL, MODES, Header, check_bounds
+from ddcm.codec.schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule, Schedule
+from ddcm.errors import UserError, describe_error
+from ddcm.recipes import DTYPES
+from ddcm.runtime.files import write_atomically
+
+MAGIC, VERSION = b"ddcm", 2
+MAX_FILE = 1 << 28  # bytes; a day at 4 kbps is 43 MB
+_LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Struct("<I")
+
+
+def read(path: Path) -> bytes:
+    """Read a file that can be a ``.ddcm`` file.
+
+    Raises:
+        UserError: missing, unreadable, or larger than any .ddcm file.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise UserError(f"{path.stat().st_size} bytes are more than a .ddcm file can have")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(describe_error(error)) from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def pack(header: Header, payload: bytes) -> bytes:
+    """The bytes of the file.
+
+    Raises:
+        UserError: a field is out of its bounds.
+    """
+    check_bounds(header)
+    flags = MODES.index(header.mode) | BOOKS.index(header.book) << 2
+    flags |= isinstance(header.schedule, ExplicitSchedule) << 3
+    flags |= (header.mel != MEL) << 4 | (header.seed != 0) << 5 | (header.prompt != "") << 6
+    out = bytearray(MAGIC) + bytes([VERSION, flags, DTYPES.index(header.dtype) | header.stock_null << 2])
+    out += bytes.fromhex(header.backbone) + varint(header.samples) + _LEVEL.pack(header.mean, header.gain)
+    out += bytes([header.batch_size, header.threads])
+    if header.mel != MEL:
+        out += _MEL.pack(*header.mel)
+    if header.seed:
+        out += varint(header.seed)
+    if header.prompt:
+        text = header.prompt.encode()
+        out += varint(len(text)) + text + varint(header.guidance)
+    if header.schedule is None:  # vq
+        out += bytes.fromhex(header.codebook) + varint(header.atoms) + varint(header.levels)
+    else:
+        out += bytes([header.log2_atoms, header.coefficient_bits]) + _pack_schedule(header.schedule)
+    out += payload
+    return bytes(out) + _CRC.pack(zlib.crc32(out))
+
+
+def unpack(data: bytes) -> tuple[Header, bytes]:
+    """The header and the payload of a file.
+
+    Raises:
+        UserError: not a .ddcm file, another version, damaged, or a field out of its bounds.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        raise UserError("not a .ddcm file")
+    if len(data) > MAX_FILE:
+        raise UserError(f"{len(data)} bytes are more than the {MAX_FILE} that a .ddcm file can have")
+    if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
+        raise UserError(f"a .ddcm file of version {data[len(MAGIC)]}; this ddcm reads version {VERSION}")
+    body, crc = data[:-4], data[-4:]
+    if len(data) < 12 or zlib.crc32(body) != _CRC.unpack(crc)[0]:
+        raise UserError("the .ddcm file is damaged or truncated: its checksum does not fit")
+    reader = _Reader(body, len(MAGIC) + 1)
+    try:
+        header = _read_header(reader)
+        check_bounds(header)
+    except (ValueError, struct.error) as error:  # a UserError of check_bounds is a ValueError
+        raise UserError(f"the .ddcm file's header is damaged: {error}") from error
+    return header, body[reader.position :]
+
+
+def _read_header(reader: _Reader) -> Header:
+    flags, arithmetic = reader.take(2)
+    if flags & 3 >= len(MODES) or flags >> 7 or arithmetic & 3 >= len(DTYPES) or arithmetic >> 3:
+        raise ValueError("unknown flags")
+    mode = MODES[flags & 3]
+    fields: dict[str, Any] = dict(backbone=reader.take(8).hex(), samples=reader.varint())
+    fields["mean"], fields["gain"] = _LEVEL.unpack(reader.take(_LEVEL.size))
+    fields["batch_size"], fields["threads"] = reader.take(2)
+    if flags >> 4 & 1:
+        fields["mel"] = _MEL.unpack(reader.take(_MEL.size))
+    if flags >> 5 & 1:
+        fields["seed"] = reader.varint()
+    if flags >> 6 & 1:
+        size = reader.varint()
+        if size > MAX_PROMPT:
+            raise ValueError(f"a prompt of {size} bytes")
+        fields |= dict(prompt=reader.take(size).decode(), guidance=reader.varint())
+    if mode == "vq":
+        fields |= dict(codebook=reader.take(8).hex(), atoms=reader.varint(), levels=reader.varint())
+    else:
+        fields["log2_atoms"], fields["coefficient_bits"] = reader.take(2)
+        fields["schedule"] = _read_explicit(reader) if flags >> 3 & 1 else _read_parametric(reader)
+    dtype, stock_null = DTYPES[arithmetic & 3], bool(arithmetic >> 2 & 1)
+    return Header(mode, dtype=dtype, stock_null=stock_null, book=BOOKS[flags >> 2 & 1], **fields)
+
+
+def varint(value: int) -> bytes:
+    """An integer >= 0 in base 128, the low seven bits first."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _pack_schedule(schedule: Schedule) -> bytes:
+    if isinstance(schedule, ParametricSchedule):
+        shape = bytes([schedule.power, schedule.growth])
+        return varint(schedule.steps) + shape + b"".join(map(varint, (schedule.total, schedule.first, schedule.last)))
+    falls = [a - b for a, b in pairwise(schedule.timesteps)]
+    return b"".join(map(varint, (len(schedule.timesteps), schedule.timesteps[0], *falls, *schedule.atoms)))
+
+
+def _read_parametric(reader: _Reader) -> ParametricSchedule:
+    steps, (power, growth) = reader.varint(), reader.take(2)
+    return ParametricSchedule(steps, power, growth, reader.varint(), reader.varint(), reader.varint())
+
+
+def _read_explicit(reader: _Reader) -> ExplicitSchedule:
+    count, timestep = reader.varint(), reader.varint()
+    if not 2 <= count <= MAX_STEPS:
+        raise ValueError(f"{count} timesteps")
+    timesteps = [timestep]
+    for _ in range(count - 1):
+        timesteps.append(timesteps[-1] - reader.varint())
+    return ExplicitSchedule(tuple(timesteps), tuple(reader.varint() for _ in range(count - 1)))
+
+
+class _Reader:
+    """Reads bytes from ``position`` on, never beyond the end."""
+
+    def __init__(self, data: bytes, position: int):
+        self._data, self.position = data, position
+
+    def take(self, count: int) -> bytes:
+        if self.position + count > len(self._data):
+            raise ValueError("it ends too early")
+        self.position += count
+        return self._data[self.position - count : self.position]
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 42, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ValueError("a number that is too long")

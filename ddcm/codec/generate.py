@@ -1,0 +1,78 @@
+"""Compressed generation: a prompt -> a ``.ddcm`` file that decodes without it (arXiv 2502.01189, section 5).
+
+Compressed classifier-free guidance: the trajectory is the unconditional one, and the prompt acts through the choice
+of noise alone. Each step draws a random part of its codebook. Of that part it takes the atoms that point most from the
+estimate without the prompt to the estimate with it. So the decoder needs neither the prompt nor a text encoder. There
+is no guidance scale: the larger the part, the stronger the guidance, and the fewer the results that a prompt can have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ddcm.audio.layout import FRAMES
+from ddcm.codec import turbo
+from ddcm.codec.bitstream import BitWriter
+from ddcm.codec.encode import add_schedule, build_header
+from ddcm.codec.format import pack
+from ddcm.codec.model import LatentDiffusion
+from ddcm.codec.noise_codebooks import START, noise_codebook
+from ddcm.codec.philox import random_words
+from ddcm.codec.settings import CodecSettings
+from ddcm.codec.trajectory import Denoiser, OnCall, denoise_windows
+from ddcm.errors import UserError
+
+LONGEST_S = 10.24  # one window: windows that are generated apart would not fit together
+
+
+def generate(
+    model: LatentDiffusion, prompt: str, duration_s: float, settings: CodecSettings, seed: int, share: float = 0.125,
+    on_call: OnCall | None = None,
+) -> bytes:  # fmt: skip
+    """The bytes of a file; decoding them gives the audio.
+
+    Args:
+        duration_s: in (0, 10.24].
+        settings: rate, steps and noise codebook, as for a recording. The file decodes without ``seed``.
+        seed: of the drawn parts of the codebooks: another seed gives another result.
+        share: of a codebook that a step draws, in (0, 1]; at least as many atoms as the step takes.
+
+    Raises:
+        UserError: no prompt, another mode than turbo, or a length or share out of range.
+    """
+    if not prompt:
+        raise UserError("compressed generation needs a prompt")
+    if settings.mode != "turbo":
+        raise UserError(f"compressed generation is for mode turbo, not {settings.mode}")
+    spec = model.mel_spec
+    longest = min(LONGEST_S, FRAMES * spec.hop / spec.sample_rate)
+    if not 0 < duration_s <= longest:
+        raise UserError(f"duration_s {duration_s} is outside (0, {longest:g}]; compressed generation is of one window")
+    if not 0 < share <= 1:
+        raise UserError(f"share {share} is outside (0, 1]; the nearest valid one is {1 if share > 1 else 0.01:g}")
+    samples = max(1, round(duration_s * spec.sample_rate))
+    header = add_schedule(build_header(replace(settings, prompt=""), model, samples, None, 1), settings)
+    codebook, writer = noise_codebook(header), BitWriter()
+    null, condition = model.null_condition(), model.condition(prompt)
+    direction = torch.empty(0)  # of the present step
+
+    def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
+        nonlocal direction
+        eps = model.eps(x, t, null)
+        # x0 with the prompt minus x0 without is this, up to a positive factor.
+        direction = (eps - model.eps(x, t, condition))[0].flatten().cpu()
+        return model.x0_from_eps(x, t, eps)
+
+    def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
+        lots = torch.from_numpy(random_words(codebook.atoms, ([0], step, START), seed)[0].astype("int64"))
+        drawn = lots.topk(max(count, round(share * codebook.atoms))).indices
+        correlations = torch.full((codebook.atoms,), 0.0)
+        correlations[drawn] = codebook.correlate(0, step, direction)[drawn]
+        choice = turbo.choose(correlations, count)
+        turbo.write(writer, choice, header.log2_atoms)
+        return [codebook.synthesize(0, step, *choice)]
+
+    denoise_windows(header, Denoiser(denoise, model.alphas_cumprod, model.device, model.check), [0], pick, on_call)
+    return pack(header, writer.getvalue())

@@ -1,0 +1,165 @@
+"""The header of a ``.ddcm`` file, and what follows from it. Encoder and decoder share it; it needs no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from ddcm.audio.layout import FRAMES, OVERLAP, Layout, even_layout
+from ddcm.codec.bitstream import subset_bits
+from ddcm.codec.schedule import MAX_ATOMS, ExplicitSchedule, Schedule, expand
+from ddcm.codec.settings import Book, Mode
+from ddcm.errors import UserError, is_utf8
+from ddcm.recipes import DTYPES
+
+MODES, BOOKS = get_args(Mode), get_args(Book)  # in the order of the flags, as DTYPES are
+MEL = (16000, 1024, 160, 64, 0.0, 8000.0, 1e-5)  # AudioLDM2's: sample_rate, n_fft, hop, n_mels, fmin, fmax, floor
+CHANNELS, BANDS = 8, MEL[3] // 4  # C and F of the latent
+MAX_SAMPLES = 1 << 31  # of a 16-bit wav: 37 h
+MAX_PROMPT, MAX_LOG2 = 2000, 20  # bytes of a prompt; log2 of the atoms of a noise codebook
+MAX_GAIN = 32 * 256  # 1/256 of octaves; float32 has no room for more
+MAX_BATCH = 64
+MIN_WINDOW_BITS = 64  # bits of a full window; fewer would let a small file claim hours of audio
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that a file records besides its payload."""
+
+    mode: Mode
+    backbone: str
+    """digest (16 hexadecimal digits) of the denoiser, or for vq of the latent space"""
+    samples: int
+    """length of the audio at the mel's sample rate"""
+    mean: float = 0.0
+    """of the recording; the file keeps a half-precision number"""
+    gain: int = 0
+    """log2 of the gain that brought the recording to AudioLDM2's level, in 1/256"""
+    batch_size: int = 1
+    """windows in a UNet call: a batch rounds differently from its rows alone"""
+    threads: int = 1
+    """CPU threads of the encoder, for the same reason"""
+    dtype: str = "float32"
+    """of the UNet"""
+    stock_null: bool = False
+    """whether no prompt means diffusers' GPT2("") and not what AudioLDM2 was trained with"""
+    mel: tuple[float, ...] = MEL
+    """fields of the ``MelSpec``"""
+    seed: int = 0
+    """of the noise codebooks, in [0, 2^32)"""
+    prompt: str = ""
+    guidance: int = 256
+    """scale of classifier-free guidance under the prompt, in 1/256"""
+    book: Book = "hadamard"
+    """the noise codebook"""
+    log2_atoms: int = 0
+    """log2 of the atoms of the noise codebook"""
+    coefficient_bits: int = 0
+    """classic: bits of the coefficient of each atom after the first of a step"""
+    schedule: Schedule | None = None
+    """turbo and classic have one"""
+    codebook: str = ""
+    """vq: digest of the fitted codebook"""
+    atoms: int = 0
+    """vq: atoms of a level"""
+    levels: int = 0
+    """vq: levels of the residual codebook that are kept"""
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.mel[0]
+
+    @property
+    def layout(self) -> Layout:
+        return even_layout(self.samples, int(self.mel[2]))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, L, F) of a window"""
+        return CHANNELS, self.layout.latent_frames, BANDS
+
+    @property
+    def latent_size(self) -> int:
+        """n, the numbers of a window's latent"""
+        return CHANNELS * BANDS * self.layout.latent_frames
+
+    @property
+    def steps(self) -> ExplicitSchedule:
+        """timesteps and atoms of a turbo or classic file"""
+        assert self.schedule is not None, "a vq file has no schedule"
+        return expand(self.schedule)
+
+    @property
+    def window_bits(self) -> int:
+        """payload bits of each window of a turbo or classic file"""
+        atoms = self.steps.atoms
+        if self.mode == "classic":
+            return sum(m * self.log2_atoms + (m - 1) * self.coefficient_bits for m in atoms if m)
+        return sum(subset_bits(1 << self.log2_atoms, m) + m for m in atoms)
+
+
+def ceil_log2(count: int) -> int:
+    """log2 of the smallest power of two that is not less than ``count``."""
+    return (count - 1).bit_length()
+
+
+def check_bounds(header: Header) -> None:
+    """Check the range of each field.
+
+    Raises:
+        UserError: names the first field that is out of bounds.
+    """
+    rate, _, hop, bands, *_ = header.mel
+    checks = [
+        ("mode", header.mode in MODES), ("book", header.book in BOOKS), ("dtype", header.dtype in DTYPES),
+        ("backbone", _is_digest(header.backbone)), ("samples", 1 <= header.samples <= MAX_SAMPLES),
+        ("mean", -65504 <= header.mean <= 65504), ("gain", -MAX_GAIN <= header.gain <= MAX_GAIN),
+        ("batch_size", 1 <= header.batch_size <= MAX_BATCH), ("threads", 1 <= header.threads <= 64),
+        ("mel", 1000 <= rate <= 192000 and 16 <= hop <= 4096 and bands == MEL[3] and len(header.mel) == len(MEL)),
+        ("seed", 0 <= header.seed < 1 << 32),
+        ("prompt", is_utf8(header.prompt) and len(header.prompt.encode()) <= MAX_PROMPT),
+        ("guidance", 0 <= header.guidance <= 100 * 256),
+    ]  # fmt: skip
+    if header.mode == "vq":
+        checks += [
+            ("codebook", _is_digest(header.codebook)), ("atoms", 2 <= header.atoms <= 1 << MAX_LOG2),
+            ("levels", 1 <= header.levels <= 64), ("schedule", header.schedule is None),
+        ]  # fmt: skip
+    else:
+        bits = header.coefficient_bits
+        checks += [
+            ("log2_atoms", 1 <= header.log2_atoms <= MAX_LOG2),
+            ("coefficient_bits", 2 <= bits <= 8 if header.mode == "classic" else bits == 0),
+            ("schedule", header.schedule is not None and header.schedule.is_valid),
+        ]  # fmt: skip
+    for name, is_valid in checks:
+        if not is_valid:
+            raise UserError(f"{name} is out of bounds")
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 16 and set(text) <= set("0123456789abcdef")
+
+
+def validate(header: Header, payload: bytes) -> None:
+    """Check that header and payload belong together, before anything is computed from them.
+
+    The payload bounds the number of windows: a claimed length alone makes no work and takes no memory.
+
+    Raises:
+        UserError: they do not belong together.
+    """
+    least_windows = max(1, -(-(-(-header.samples // int(header.mel[2])) - OVERLAP) // (FRAMES - OVERLAP)))
+    if 8 * len(payload) < least_windows:
+        raise UserError(f"the .ddcm file claims {header.samples} samples, which its payload cannot hold")
+    if header.mode == "vq":
+        return
+    if any(m > min(MAX_ATOMS, 1 << header.log2_atoms) for m in header.steps.atoms):
+        raise UserError("the .ddcm file's header is damaged: more atoms in a step than there are")
+    if header.book == "hadamard" and header.log2_atoms != ceil_log2(header.latent_size):
+        raise UserError("the .ddcm file's header is damaged: its codebook does not fit its windows")
+    bits, layout = header.window_bits, header.layout
+    if bits * FRAMES < MIN_WINDOW_BITS * layout.size:
+        raise UserError("the .ddcm file's header is damaged: next to no bits for its length")
+    if len(payload) != -(-len(layout.starts) * bits // 8):
+        raise UserError(f"the .ddcm file claims {header.samples} samples, but its payload has another length")

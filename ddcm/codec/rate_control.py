@@ -1,0 +1,136 @@
+"""A rate -> a schedule: how to spend steps and bits, from measurements, and then to the byte.
+
+``schedules.json`` has a row for each rate and number of steps: the best schedule that ``benchmarks/schedules.py``
+found. Between rates, exponents and ends are interpolated over the logarithm of the rate. The number of atoms is then
+chosen so that the file has the requested size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ddcm.codec.format import pack
+from ddcm.codec.header import Header
+from ddcm.codec.schedule import MAX_ATOMS, MAX_STEPS, ParametricSchedule, expand
+from ddcm.errors import UserError
+
+SHIPPED = Path(__file__).with_name("schedules.json")
+SHAPE = ("power", "growth", "first", "last")  # fields that rows and schedules share
+TOLERANCE, TOLERANCE_FROM_S = 0.03, 5.0  # of the size, for recordings of this length and more
+
+
+def solve_schedule(header: Header, kbps: float, steps: int | None, table: Path | None = None) -> Header:
+    """The header with the schedule whose file comes nearest to ``kbps``.
+
+    A recording so short that its header alone is more than its share gets at least an atom for each step.
+
+    Args:
+        steps: UNet calls of a window; None: the best number at the rate.
+        table: replaces the shipped one.
+
+    Raises:
+        UserError: the rate cannot be met within 3 % for a recording of 5 s and more; it names the nearest that can.
+    """
+    if not (math.isfinite(kbps) and kbps > 0):
+        raise UserError(f"kbps {kbps} is not a positive number")
+    layout, budget = header.layout, kbps * 125 * header.seconds  # bytes
+    header_bytes = len(pack(replace(header, schedule=ParametricSchedule(2, 16, 0, 200)), b""))
+    rate, _, hop, *_ = header.mel
+    payload_kbps = max(budget - header_bytes, 1) / (len(layout.starts) * layout.size * hop / rate) / 125
+    if header.mode == "classic":
+        shape = _even_shape(payload_kbps * 1000 * layout.size * hop / rate, header.log2_atoms, steps)
+    else:
+        shape = interpolate(payload_kbps, steps, read_rows(table, header.backbone))
+
+    def with_total(total: int) -> Header:
+        return replace(header, schedule=replace(shape, total=total))
+
+    most = _largest_total(shape, header.log2_atoms)
+    total = find_nearest(lambda n: file_size(with_total(n)), budget, shape.steps - 1, most)
+    reached = file_size(with_total(total)) / 125 / header.seconds
+    if abs(reached / kbps - 1) > TOLERANCE and header.seconds >= TOLERANCE_FROM_S:
+        raise UserError(
+            f"{kbps:g} kbps cannot be met for {header.seconds:.1f} s; the nearest valid rate is {reached:.3g}"
+        )
+    return with_total(total)
+
+
+def file_size(header: Header) -> int:
+    """Bytes of the file once its windows are coded."""
+    return len(pack(header, b"")) + -(-len(header.layout.starts) * header.window_bits // 8)
+
+
+def find_nearest(value: Callable[[int], float], target: float, low: int, high: int) -> int:
+    """The n in [low, high] whose value is nearest to ``target``; values grow with n."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if value(middle) <= target else (low, middle)
+    return min((low, high), key=lambda n: abs(value(n) - target))
+
+
+def read_rows(table: Path | None, backbone: str) -> list[dict]:
+    """Rows {kbps, steps, power, growth, first, last} of this backbone; of the table's first one if it has none.
+
+    Raises:
+        UserError: the file is not such a table.
+    """
+    try:
+        entries = json.loads((table or SHIPPED).read_text())
+        own = [entry for entry in entries if entry["backbone"] == backbone]
+        rows = (own or entries)[0]["rows"]
+        if not all({"kbps", "steps", *SHAPE} <= set(row) for row in rows) or not rows:
+            raise ValueError("rows are incomplete")
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(
+            f"{table or SHIPPED}: no table of schedules ({error}); benchmarks/schedules.py makes one"
+        ) from error
+    return rows
+
+
+def interpolate(kbps: float, steps: int | None, rows: list[dict]) -> ParametricSchedule:
+    """The shape for a payload rate; its ``total`` is 1.
+
+    Without ``steps``, the number that was best at the nearest rate. With it, the rows of the nearest number.
+    """
+    best: dict[float, tuple[float, dict]] = {}
+    for row in rows:
+        rate, cost = row["kbps"], row.get("loss", 0.0) if steps is None else abs(math.log(row["steps"] / steps))
+        if rate not in best or cost < best[rate][0]:
+            best[rate] = (cost, row)
+    points = sorted((math.log(rate), row) for rate, (_, row) in best.items())
+    x = min(max(math.log(kbps), points[0][0]), points[-1][0])
+    below = max((p for p in points if p[0] <= x), key=lambda p: p[0])
+    above = min((p for p in points if p[0] >= x), key=lambda p: p[0])
+    share = (x - below[0]) / (above[0] - below[0]) if above[0] > below[0] else 0.0
+
+    def between(name: str) -> int:
+        return round((1 - share) * below[1][name] + share * above[1][name])
+
+    steps = _check_steps(steps if steps is not None else (below if share < 0.5 else above)[1]["steps"])
+    first, last = between("first"), between("last")
+    first = min(max(first, last + steps - 1), MAX_STEPS - 1)  # room for all steps
+    return ParametricSchedule(steps, between("power"), between("growth"), 1, first, min(last, first - steps + 1))
+
+
+def _even_shape(bits: float, log2_atoms: int, steps: int | None) -> ParametricSchedule:
+    """Classic DDCM's even timesteps; without ``steps``, as many as the bits pay atoms for."""
+    steps = _check_steps(steps or min(max(round(bits / log2_atoms) + 1, 2), MAX_STEPS))
+    return ParametricSchedule(steps, 16, 0, 1)
+
+
+def _check_steps(steps: int) -> int:
+    if not 2 <= steps <= MAX_STEPS:
+        raise UserError(f"steps {steps} is outside [2, {MAX_STEPS}]; the nearest is {min(max(steps, 2), MAX_STEPS)}")
+    return steps
+
+
+def _largest_total(shape: ParametricSchedule, log2_atoms: int) -> int:
+    """The largest total for which no step has more atoms than the format allows, or than half of the codebook, where
+    more atoms add no bits."""
+    limit = min(MAX_ATOMS, (1 << log2_atoms) // 2)
+    peak = max(expand(replace(shape, total=1 << 20)).atoms) / (1 << 20)
+    return max(shape.steps - 1, math.floor(limit / peak) - 1)

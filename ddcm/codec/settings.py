@@ -1,0 +1,87 @@
+"""Settings of the codec: the flags of ``ddcm compress`` and the keywords of ``DDCMPipeline.compress``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from ddcm.codec.schedule import ExplicitSchedule, ParametricSchedule
+from ddcm.errors import UserError
+
+Mode = Literal["turbo", "classic", "vq"]
+Book = Literal["hadamard", "gaussian"]
+Quality = Literal["low", "medium", "high", "best"]
+QUALITIES: dict[Quality, float] = {"low": 0.5, "medium": 1.0, "high": 2.0, "best": 4.0}  # kbps
+
+
+@dataclass(frozen=True)
+class CodecSettings:
+    """How a recording is compressed. A rate counts all bytes of the file, the header too.
+
+    Raises:
+        UserError: an unknown choice, a number out of range, or settings that exclude each other.
+    """
+
+    kbps: float | None = None
+    """bytes on disk x 8 / seconds / 1000; default 1. Not for vq, whose rate follows from the codebook"""
+    quality: Quality | None = None
+    """a named rate instead: low 0.5, medium 1, high 2, best 4 kbps"""
+    mode: Mode = "turbo"
+    """turbo: the best atoms with signs; classic: one atom a step (with steps, several by matching pursuit); vq: the
+    codes of a fitted codebook"""
+    book: Book = "hadamard"
+    """the noise codebook"""
+    steps: int | None = None
+    """UNet calls for each window of 10.24 s, and as many to decode it; default: what is best at the rate"""
+    noise_atoms: int = 16384
+    """atoms of a gaussian noise codebook, a power of two; a hadamard one has as many as the window's latent has
+    numbers"""
+    coefficient_bits: int = 3
+    """classic: bits of the coefficient of each atom after the first of a step, in [2, 8]"""
+    levels: int | None = None
+    """vq: how many levels of a residual codebook are kept, from the first on; default all"""
+    seed: int = 0
+    """of the noise codebooks, in [0, 2^32)"""
+    prompt: str = ""
+    """what the recording is: side information, kept in the file; the decoder then needs the text encoders too"""
+    guidance_scale: float = 1.0
+    """of classifier-free guidance under the prompt, in [0, 100]; 1 is one UNet call a step, anything else two"""
+    schedule: ParametricSchedule | ExplicitSchedule | None = None
+    """replaces the schedule that is solved from the rate"""
+    schedules: Path | None = None
+    """a table of benchmarks/schedules.py for this backbone, instead of the shipped one"""
+    verify: bool = False
+    """decode the finished file and compare its latents with the encoder's, bit for bit"""
+
+    def __post_init__(self):
+        for name, value, known in (
+            ("mode", self.mode, get_args(Mode)),
+            ("book", self.book, get_args(Book)),
+            ("quality", self.quality, (None, *QUALITIES)),
+        ):
+            if value not in known:
+                raise UserError(f"{name} {value!r} is not known; use one of: {', '.join(filter(None, known))}")
+        if self.kbps is not None and self.quality is not None:
+            raise UserError("kbps and quality are two names for the same choice; give one")
+        if self.kbps is not None and not (math.isfinite(self.kbps) and self.kbps > 0):
+            raise UserError(f"kbps {self.kbps} is not a positive number; the shipped table is for 0.25 to 4")
+        if self.mode == "vq" and (self.kbps is not None or self.quality is not None):
+            raise UserError("the rate of vq is its codebook's; leave out kbps and quality")
+        if self.levels is not None and self.mode != "vq":
+            raise UserError(f"levels are a codebook's, for mode vq; mode {self.mode} has kbps")
+        if self.noise_atoms < 2 or self.noise_atoms & (self.noise_atoms - 1) or self.noise_atoms > 1 << 20:
+            raise UserError(f"noise_atoms {self.noise_atoms} is not a power of two up to {1 << 20}")
+        if not 2 <= self.coefficient_bits <= 8:
+            raise UserError(
+                f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"
+            )
+        if not 0 <= self.seed < 1 << 32:
+            raise UserError(f"seed {self.seed} is outside [0, {(1 << 32) - 1}]")
+        if not 0 <= self.guidance_scale <= 100:
+            raise UserError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
+
+    @property
+    def rate_kbps(self) -> float:
+        return self.kbps or QUALITIES[self.quality or "medium"]

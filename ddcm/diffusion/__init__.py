@@ -1,0 +1,1 @@
+"""Schedules, solvers, seeded noise and the denoising loop: functions of tensors."""

@@ -1,0 +1,72 @@
+"""The one loop: sampling, transforming and coding differ in where it starts and in what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+
+from ddcm.diffusion.schedule import ddim_step, dpmpp_step
+from ddcm.diffusion.solvers import Past, unipc_step
+
+Denoise = Callable[[torch.Tensor, int], torch.Tensor]
+"""``denoise(x, t) -> x0``, guidance inside."""
+PickNoise = Callable[[int, torch.Tensor], torch.Tensor | None]
+"""``pick_noise(i, x0) -> noise``, unit variance, for the step after the i-th estimate; None: a step without noise."""
+Project = Callable[[int, torch.Tensor], torch.Tensor]
+"""``project(i, x0) -> x0``: where a codebook acts on the i-th estimate."""
+
+
+def identity(i: int, x0: torch.Tensor) -> torch.Tensor:
+    return x0
+
+
+@torch.no_grad()
+def denoise_loop(
+    denoise: Denoise,
+    x: torch.Tensor,
+    timesteps: Sequence[int],
+    alphas_cumprod: torch.Tensor,
+    *,
+    pick_noise: PickNoise | None = None,
+    project: Project = identity,
+    solver: Literal["ddim", "dpm++", "unipc"] = "ddim",
+    on_step: Callable[[int, torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """Denoise x (B, C, L, F), which is at ``timesteps[0]``, down the list; returns the last estimate x0.
+
+    Args:
+        denoise: the model.
+        x: the start: unit noise, or a noised input.
+        timesteps: strictly falling, of any spacing. An empty list returns x: there is nothing to remove.
+        alphas_cumprod: (1000,) of the backbone's schedule.
+        pick_noise: eta is 1 with it and 0 without, or where it gives None.
+        project: changes an estimate before it is used.
+        solver: ``ddim``, or ``dpm++`` or ``unipc`` (deterministic: they refuse ``pick_noise``).
+        on_step: called with (i, x0) after each estimate, for progress and traces.
+    """
+    if solver not in ("ddim", "dpm++", "unipc"):
+        raise ValueError(f"solver is 'ddim', 'dpm++' or 'unipc', not {solver!r}")
+    if solver != "ddim" and pick_noise is not None:
+        raise ValueError(f"{solver} is deterministic; noise is picked with ddim")
+    if any(a <= b for a, b in pairwise(timesteps)):
+        raise ValueError(f"timesteps must fall strictly: {list(timesteps)}")
+    previous: tuple[torch.Tensor, float] | None = None  # of dpm++
+    past: Past | None = None  # of unipc
+    for i, t in enumerate(timesteps):
+        x0 = project(i, denoise(x, t))
+        if on_step is not None:
+            on_step(i, x0)
+        if i + 1 == len(timesteps):
+            return x0
+        abar, abar_next = float(alphas_cumprod[t]), float(alphas_cumprod[timesteps[i + 1]])
+        if solver == "dpm++":
+            x, previous = dpmpp_step(x, x0, abar, abar_next, previous), (x0, abar)
+        elif solver == "unipc":
+            x, past = unipc_step(x, x0, abar, abar_next, past)
+        else:
+            noise = None if pick_noise is None else pick_noise(i, x0)
+            x = ddim_step(x, x0, abar, abar_next, 0.0 if noise is None else 1.0, noise)
+    return x

@@ -1,0 +1,1 @@
+"""Metrics, comparison, plots and the report."""

@@ -1,0 +1,97 @@
+"""Run every recipe on one recording and measure the results against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ddcm.evaluation.folder import measure
+from ddcm.evaluation.report import Entry
+from ddcm.pipeline import DDCMPipeline
+from ddcm.pipeline.output import Output
+from ddcm.recipes import RECIPES, list_settings, resolve
+from ddcm.runtime.memory import measure_cost
+
+STRENGTHS = (0.3, 0.6, 0.9)
+REPORTED = ("features", "vocoder", "vocoder_failed", "high_lift", "usage", "perplexity", "clap_score", "unet_steps")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the comparison."""
+
+    name: str
+    verb: str
+    recipe: str
+    flags: dict[str, Any] = field(default_factory=dict)
+
+
+def list_cases(quantised: bool = True, strengths: tuple[float, ...] = STRENGTHS) -> list[Case]:
+    """Every reconstruction recipe; those with other features again without the conversion; then ``transform``.
+
+    The first case, ``matched``, is the upper bound of every recipe with the plain vocoder. The second case is the
+    upper bound of ``transform``, which refines the vocoder's audio. Without a codebook (``quantised`` False) the
+    recipes that need one are left out, and ``transform`` does not quantise.
+    """
+    recipes = {name: recipe for name, recipe in RECIPES.items() if recipe.verb == "reconstruct"}
+    cases = [
+        Case("matched", "reconstruct", "matched"),
+        Case("matched, refined", "reconstruct", "matched", {"vocoder": "refined"}),
+    ]
+    for name, recipe in recipes.items():
+        if name != "matched" and (quantised or recipe.quantizer == "none"):
+            cases.append(Case(name, "reconstruct", name))
+    for name, recipe in recipes.items():
+        if recipe.features != "matched":
+            cases.append(Case(f"{name}, raw features", "reconstruct", name, {"raw_features": True}))
+    unquantised = {} if quantised else {"quantizer": "none"}
+    for strength in strengths:
+        flags = {"strength": strength} | unquantised
+        cases.append(Case(f"transform {strength:g}", "transform", "input-based", flags))
+    return cases
+
+
+def run_case(
+    case: Case, pipe: DDCMPipeline, audio: torch.Tensor, sample_rate: int, conditioning: dict[str, Any]
+) -> Output:
+    """``conditioning`` has prompt, negative_prompt and seed; a reconstruction uses the seed alone."""
+    if case.verb == "reconstruct":
+        return pipe.reconstruct(audio, sample_rate, case.recipe, seed=conditioning.get("seed", 0), **case.flags)
+    return pipe.transform(audio, sample_rate, recipe=case.recipe, **conditioning, **case.flags)
+
+
+def compare(
+    pipe: DDCMPipeline, audio: torch.Tensor, conditioning: dict[str, Any] | None = None,
+    on_case: Callable[[str, int, int], None] | None = None,
+) -> list[Entry]:  # fmt: skip
+    """Run every case on audio (S,) at the backbone's sample rate. The first entry is the input itself.
+
+    A short run before the first case loads the weights, so that times are those of computing alone.
+
+    Args:
+        conditioning: see ``run_case``.
+        on_case: called before each case with its name, its number from 0, and the number of cases.
+    """
+    conditioning, rate = conditioning or {}, pipe.backbone.mel_spec.sample_rate
+    cases = list_cases(quantised=pipe.codebook is not None)
+    warm_up = Case("", "transform", "input-based", cases[-1].flags | {"steps": 2})
+    run_case(warm_up, pipe, audio[: 2 * rate], rate, conditioning)
+    entries = [Entry("input", {}, audio, measure(audio, audio), math.nan, math.nan, {})]
+    for number, case in enumerate(cases):
+        if on_case is not None:
+            on_case(case.name, number, len(cases))
+        with measure_cost(pipe.backbone.device) as spent:
+            out = run_case(case, pipe, audio, rate, conditioning)
+        used = {"recipe": case.recipe} | list_settings(resolve(case.verb, case.recipe, **case.flags))
+        metrics = measure(audio, out.audio)
+        entries.append(Entry(case.name, used, out.audio, metrics, spent.seconds, spent.peak_mib, select_info(out)))
+    return entries
+
+
+def select_info(out: Output) -> dict[str, Any]:
+    """The facts of a run that a report shows: what was really used, and what the codebook did."""
+    return {name: value for name, value in out.info.list_used().items() if name in REPORTED}

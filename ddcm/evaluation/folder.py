@@ -1,0 +1,115 @@
+"""Metrics of a folder of estimates against a folder of references."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ddcm.audio.files import find_audio, read_audio
+from ddcm.errors import UserError, to_one_line
+from ddcm.evaluation.metrics import METRICS, SAMPLE_RATE, badness
+from ddcm.evaluation.perceptual import installed
+from ddcm.runtime.files import write_atomically
+
+Row = dict[str, str | float]
+MAX_LENGTH_DIFFERENCE = 640
+"""Samples at 16 kHz: one latent frame. Resampling and codecs change lengths a little."""
+
+
+def measure(reference: torch.Tensor, estimate: torch.Tensor) -> dict[str, float]:
+    """Every metric of two 16 kHz signals (S,), those of installed packages too; NaN where a metric is undefined."""
+    return {name: metric(reference, estimate) for name, metric in (METRICS | installed()).items()}
+
+
+def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str, Path, Path]]:
+    """(name, reference, estimate) by relative name without suffix; two files are a pair whatever their names.
+
+    An estimate may keep the suffix of its reference before its own, as ``a.mp3.wav`` of ``a.mp3``.
+
+    Raises:
+        UserError: a missing folder, a file against a folder, or an estimate with no reference or with several.
+    """
+    references, estimates = Path(references), Path(estimates)
+    for path in (references, estimates):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+    if references.is_dir() != estimates.is_dir():
+        raise UserError(f"{references} and {estimates}: give two folders or two files")
+    if not references.is_dir():
+        return [(estimates.name, references, estimates)]
+    known: dict[Path, list[Path]] = {}
+    for path, name in find_audio([references]):
+        for key in (name.with_suffix(""), name):
+            known.setdefault(key, []).append(path)
+    pairs, unmatched = [], []
+    for path, name in find_audio([estimates]):
+        matches = known.get(name) or known.get(name.with_suffix(""), [])
+        if len(matches) > 1:
+            raise UserError(f"{path}: several references could be meant: {', '.join(map(str, matches))}")
+        if matches:
+            pairs.append((str(name), matches[0], path))
+        else:
+            unmatched.append(str(name))
+    if unmatched:
+        raise UserError(f"{estimates}: no reference in {references} for {', '.join(unmatched[:5])}: names must agree")
+    return pairs
+
+
+def measure_files(reference: Path, estimate: Path) -> dict[str, float]:
+    """Metrics of two files, read at 16 kHz. The longer one is cut to the length of the other.
+
+    Raises:
+        UserError: a file cannot be read, or the lengths differ by more than one latent frame.
+    """
+    a, b = read_audio(reference, SAMPLE_RATE), read_audio(estimate, SAMPLE_RATE)
+    if abs(len(a) - len(b)) > MAX_LENGTH_DIFFERENCE:
+        raise UserError(f"{estimate}: {len(b)} samples at 16 kHz, but {reference} has {len(a)}: not the same length")
+    size = min(len(a), len(b))
+    return measure(a[:size], b[:size])
+
+
+def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list[str]]:
+    """A row for each pair, and an error message for each pair that cannot be measured."""
+    rows, failures = [], []
+    for name, reference, estimate in tqdm(pairs, unit="file", disable=None):
+        try:
+            rows.append({"file": name} | measure_files(reference, estimate))
+        except UserError as error:
+            failures.append(str(error))
+    return rows, failures
+
+
+def summarize(rows: list[Row]) -> list[tuple[str, float, float, str]]:
+    """(metric, mean, median, worst file) over the rows where the metric is not NaN."""
+    lines = []
+    for name in [key for key in rows[0] if key != "file"] if rows else []:
+        values = [(float(row[name]), str(row["file"])) for row in rows]
+        values = [(value, file) for value, file in values if not math.isnan(value)]
+        if values:
+            numbers = [value for value, _ in values]
+            worst = max(values, key=lambda pair: badness(name, pair[0]))[1]
+            lines.append((name, statistics.mean(numbers), statistics.median(numbers), to_one_line(worst)))
+    return lines
+
+
+def write_csv(path: Path, rows: list[Row]) -> None:
+    """Write rows that all have the same keys. Numbers have six digits; NaN is an empty cell."""
+    with (
+        write_atomically(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["file"])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _cell(value) for key, value in row.items()})
+
+
+def _cell(value):
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return value

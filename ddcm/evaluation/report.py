@@ -1,0 +1,111 @@
+"""Write a comparison as files: .wav files, a table, a sheet of spectrograms, and a page with players."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader
+
+from ddcm.audio.files import encode_wav, write_audio
+from ddcm.errors import UserError
+from ddcm.evaluation.folder import write_csv
+from ddcm.evaluation.metrics import badness
+from ddcm.evaluation.plots import compute_mel, draw_sheet, encode_thumbnail
+from ddcm.runtime.files import write_atomically
+
+PAGE_SECONDS = 30
+"""Audio of each entry on the page; the .wav files are complete."""
+TEMPLATES = Environment(loader=PackageLoader("ddcm.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a comparison."""
+
+    name: str
+    settings: dict[str, Any]
+    audio: torch.Tensor
+    """(S,)"""
+    metrics: dict[str, float]
+    seconds: float
+    """Time to compute it, with the weights already loaded."""
+    peak_mib: float
+    """Peak memory during that time."""
+    info: dict[str, Any]
+    """Facts about the run that are not settings, such as codebook usage."""
+
+
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that is not empty, before anything is computed.
+
+    Raises:
+        UserError: ``folder`` is a file, or it has entries and ``overwrite`` is False.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; -o is the folder of the report")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise UserError(f"{folder} is not empty; --overwrite replaces what an earlier report left there")
+
+
+def write_report(folder: Path, title: str, entries: list[Entry], sample_rate: int, facts: dict[str, str]) -> None:
+    """Write ``NAME.wav`` of every entry, ``metrics.csv``, ``spectrograms.png``, and last ``report.html``.
+
+    ``facts`` stand above the table: backbone, codebook, machine.
+    """
+    for entry in entries:
+        write_audio(folder / f"{slug(entry.name)}.wav", entry.audio, sample_rate)
+    write_csv(folder / "metrics.csv", [_table_row(entry) for entry in entries])
+    draw_sheet(folder / "spectrograms.png", [(entry.name, compute_mel(entry.audio, sample_rate)) for entry in entries])
+    text = render_report(title, entries, sample_rate, facts)
+    with write_atomically(folder / "report.html") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def render_report(title: str, entries: list[Entry], sample_rate: int, facts: dict[str, str]) -> str:
+    """The report as one HTML page. Audio, pictures, style and script are embedded; the page fetches nothing."""
+    names = [name for name in entries[0].metrics if any(not math.isnan(e.metrics[name]) for e in entries[1:])]
+    values = [[e.metrics.get(name, math.nan) for name in names] + [e.seconds, e.peak_mib] for e in entries]
+    columns = [*names, "seconds", "peak_mib"]
+    # The input itself, which is the first row, is not ranked.
+    best = [_find_best(column, [row[i] for row in values[1:]]) for i, column in enumerate(columns)]
+    rows = []
+    for entry, row in zip(entries, values, strict=True):
+        audio = entry.audio[: PAGE_SECONDS * sample_rate]
+        details = entry.settings | {f"used {key}": value for key, value in entry.info.items()}
+        rows.append({
+            "name": entry.name,
+            "audio": _data_url("audio/wav", encode_wav(audio, sample_rate)),
+            "picture": _data_url("image/png", encode_thumbnail(compute_mel(audio, sample_rate))),
+            "details": json.dumps(details, indent=1, default=str) if details else "",
+            "cells": [(value, value == top) for value, top in zip(row, best, strict=True)],
+        })  # fmt: skip
+    truncated = max(len(entry.audio) for entry in entries) > PAGE_SECONDS * sample_rate
+    return TEMPLATES.get_template("report.html").render(
+        title=title, facts=facts, columns=["recipe", *columns], rows=rows, truncated_s=truncated and PAGE_SECONDS
+    )  # fmt: skip
+
+
+def slug(text: str, longest: int = 60) -> str:
+    """A file name from any text: letters, digits, underscores and dots; the rest becomes dashes."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.").lower()[:longest] or "sound"
+
+
+def _find_best(column: str, values: list[float]) -> float:
+    """NaN if every value is NaN."""
+    return min((x for x in values if not math.isnan(x)), key=lambda x: badness(column, x), default=math.nan)
+
+
+def _table_row(entry: Entry) -> dict[str, Any]:
+    costs = {"seconds": entry.seconds, "peak_mib": entry.peak_mib}
+    return {"recipe": entry.name} | entry.metrics | costs | {"settings": json.dumps(entry.settings)}
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,67 @@
+"""At the end of a fit: the export of the best codebook, and a table of its metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ddcm.fit.module import CodebookModule
+from ddcm.quantize.pretrained import Codebook, load_codebook
+
+MONITOR = "val/quantisation_error"
+METRICS = ("quantisation_error", "denoising_error", "usage", "perplexity", "bits_per_cell", "kbps")
+
+
+class ExportCodebook(L.Callback):
+    """Exports the best checkpoint to ``<default_root_dir>/codebook``: the one with the smallest ``--best.monitor``, by
+    default ``val/quantisation_error``."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[int, dict[str, float]] = {}  # by step
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        logged = {name: trainer.callback_metrics.get(f"val/{name}") for name in METRICS}
+        self._metrics[trainer.global_step] = {k: float(v) for k, v in logged.items() if v is not None}
+
+    def state_dict(self) -> dict:
+        return {"measured": self._metrics}  # the best step of a resumed fit may lie before it
+
+    def load_state_dict(self, state: dict) -> None:
+        self._metrics = dict(state["measured"])
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, CodebookModule)
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
+            return
+        best, step = _load_best(trainer, module)
+        start, end = module.start_metrics, self._metrics.get(step, {})
+        fit = {"step": step, **{f"{name}_start": value for name, value in start.items()}, **end}
+        folder = Path(trainer.default_root_dir) / "codebook"
+        Codebook(best.quantizer, best.backbone_name, best.latent_digest, {**best.config, "fit": fit}).save_pretrained(
+            folder
+        )
+        print(_format_table(start, end, step))
+        print(f"codebook: {folder}")
+
+
+def _load_best(trainer: L.Trainer, module: CodebookModule) -> tuple[Codebook, int]:
+    """The best checkpoint's codebook and step; without a validation, the current ones."""
+    for callback in trainer.checkpoint_callbacks:
+        if not isinstance(callback, ModelCheckpoint) or not callback.monitor:
+            continue
+        path = callback.best_model_path
+        if Path(path).is_file():
+            return load_codebook(path), torch.load(path, map_location="cpu", weights_only=True)["global_step"]
+    config = {**module.description, "fit": {}}
+    return Codebook(module.quantizer, config["backbone"], config["latent_digest"], config), trainer.global_step
+
+
+def _format_table(start: dict[str, float], end: dict[str, float], step: int) -> str:
+    rows = [f"{'validation':20} {'k-means start':>14} {f'step {step}':>14}"]
+    for name in (name for name in METRICS if name in start or name in end):
+        cells = [f"{metrics[name]:14.5g}" if name in metrics else f"{'-':>14}" for metrics in (start, end)]
+        rows.append(f"{name:20} {cells[0]} {cells[1]}")
+    return "\n".join(rows)

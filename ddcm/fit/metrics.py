@@ -1,0 +1,90 @@
+"""Metrics of a quantizer over a whole set of latents: error, usage, perplexity, bit rate, denoising error.
+
+They are ``torchmetrics``: sums over batches, added over ranks in ``compute``. So they describe the whole set, and are
+not means of the batches' metrics.
+"""
+
+from __future__ import annotations
+
+import torch
+from torchmetrics import Metric
+
+from ddcm.backbone import Backbone
+from ddcm.fit.denoising import fixed_errors
+from ddcm.quantize import Quantized, Quantizer
+from ddcm.runtime.distributed import rank, world_size
+
+
+class CodebookMetrics(Metric):
+    """Quantisation error, usage, perplexity and bit rate.
+
+    Args:
+        quantizer: gives the number of atoms, and of codes in a cell.
+        cells_per_s: cells in a second of audio.
+    """
+
+    full_state_update = False
+    counts: torch.Tensor
+    error: torch.Tensor
+
+    def __init__(self, quantizer: Quantizer, cells_per_s: float):
+        super().__init__()
+        self.cells_per_s = cells_per_s
+        zeros = torch.zeros(quantizer.num_quantizers, quantizer.codebook_size, dtype=torch.float64)
+        self.add_state("counts", zeros, dist_reduce_fx="sum")  # of each atom
+        self.add_state("error", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")  # squared error, numbers
+
+    def update(self, z: torch.Tensor, quantized: Quantized) -> None:
+        """Add latents z (B, C, L, F) and their quantisation."""
+        squared = (quantized.z.double() - z.double()).square().sum()
+        self.error = self.error + torch.stack([squared, squared.new_tensor(z.numel())])
+        codes = quantized.codes.reshape(len(z), len(self.counts), -1)  # [B, levels, cells]
+        levels = [codes[:, level].flatten() for level in range(len(self.counts))]
+        self.counts = self.counts + torch.stack([c.bincount(minlength=self.counts.shape[1]) for c in levels])
+
+    def compute(self) -> dict[str, float]:
+        """The metrics of all ranks. Every rank must call it.
+
+        Returns:
+            ``quantisation_error``: mean squared error of a latent's number. ``usage``: share of the atoms used at least
+            once. ``perplexity``: exp(entropy) of the atoms' frequencies; with several codes a cell, of their mean
+            entropy. ``bits_per_cell``: entropy of all codes of a cell, which is what an ideal entropy coder needs.
+            ``kbps``: bits_per_cell times cells_per_s / 1000.
+        """
+        frequency = self.counts / self.counts.sum(dim=1, keepdim=True).clamp(min=1)
+        entropy = torch.special.entr(frequency).sum(dim=1)  # in nats, one for each level
+        bits = float(entropy.sum() / torch.log(torch.tensor(2.0)))
+        return {
+            "quantisation_error": float(self.error[0] / self.error[1].clamp(min=1)),
+            "usage": float((self.counts > 0).double().mean()),
+            "perplexity": float(entropy.mean().exp()),
+            "bits_per_cell": bits,
+            "kbps": bits * self.cells_per_s / 1000,
+        }
+
+
+class DenoisingError(Metric):
+    """Mean of ``fixed_errors``: how hard quantised latents are for the frozen UNet to denoise.
+
+    Args:
+        windows: number of windows of each batch to denoise. The UNet takes longer than the rest of a validation.
+    """
+
+    full_state_update = False
+    sums: torch.Tensor
+
+    def __init__(self, backbone: Backbone, windows: int):
+        super().__init__()
+        self.backbone, self.windows = backbone, windows
+        self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")  # of errors, of windows
+
+    def update(self, z: torch.Tensor, batch_index: int) -> None:
+        """Add quantised latents z (B, C, L, F), batch number ``batch_index`` of this rank."""
+        z = z[: self.windows]
+        first = batch_index * self.windows
+        errors = fixed_errors(self.backbone, z, [(first + i) * world_size() + rank() for i in range(len(z))])
+        self.sums = self.sums + torch.stack([errors.double().sum(), self.sums.new_tensor(len(z))])
+
+    def compute(self) -> dict[str, float]:
+        """``denoising_error`` of all ranks. Every rank must call it."""
+        return {"denoising_error": float(self.sums[0] / self.sums[1].clamp(min=1))}

@@ -1,0 +1,83 @@
+"""Reconstruct and transform recordings of any length in constant memory, window by window.
+
+The audio is what ``DDCMPipeline`` makes of the whole (tests/pipeline/test_streaming.py). Recipes that need the whole
+recording before its first sample (limits, high-band lift, postprocessing, several candidates) cannot be streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from ddcm.audio.layout import Layout, fixed_layout
+from ddcm.audio.recording import SpooledAudio
+from ddcm.audio.windows import cross_fade_stream, window_mel
+from ddcm.backbone.vocoding import vocode_stream
+from ddcm.diffusion.noise import NoiseTimeline
+from ddcm.pipeline.denoise import list_timesteps, sample
+from ddcm.pipeline.output import Info
+from ddcm.pipeline.quantise import add_usage, count_codes, quantise
+from ddcm.pipeline.stages import Conditioning, Setup
+from ddcm.recipes import Recipe
+from ddcm.runtime.progress import OnStep, Progress
+
+
+def can_stream(recipe: Recipe) -> bool:
+    """Whether every stage of the recipe needs a window and its neighbours alone."""
+    local = (recipe.features, recipe.mode_share, recipe.limiter, recipe.after) == ("matched", 1.0, "none", "none")
+    return local and not recipe.high_lift and recipe.n == 1 and recipe.vocoder in ("backbone", "refined")
+
+
+def stream(
+    setup: Setup, recording: SpooledAudio, write: Callable[[torch.Tensor], None],
+    conditioning: Conditioning | None = None, seed: int = 0, on_step: OnStep | None = None,
+) -> Info:  # fmt: skip
+    """``write`` audio (S,) piece by piece, as long as the recording in all and at its level.
+
+    With a ``conditioning`` the recording is transformed, without one it is reconstructed.
+    """
+    backbone, recipe = setup.backbone, setup.recipe
+    layout = fixed_layout(-(-len(recording) // (4 * backbone.mel_spec.hop)) * 4)
+    latents = _make_latents(setup, recording, layout, conditioning, seed, on_step)
+    counts: torch.Tensor | None = None
+    left = len(recording)
+
+    def decode() -> Iterator[torch.Tensor]:
+        nonlocal counts
+        for z, codes in latents:
+            if codes is not None:
+                counts = codes if counts is None else counts + codes
+            yield from backbone.decode(z).cpu().split(1)
+
+    for audio in vocode_stream(cross_fade_stream(decode(), layout.starts), recipe.vocoder, backbone):
+        write(recording.level.undo(audio[:left]))
+        left -= len(audio[:left])
+    steps = None if conditioning is None else len(list_timesteps(recipe))
+    info = Info(backbone.name, vocoder=recipe.vocoder, windows=len(layout.starts), unet_steps=steps)
+    return info if counts is None else add_usage(info, counts)
+
+
+def _make_latents(
+    setup: Setup, recording: SpooledAudio, layout: Layout, conditioning: Conditioning | None, seed: int,
+    on_step: OnStep | None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:  # fmt: skip
+    """Clean latents (W, C, L, F) of ``batch_size`` windows at a time, and how often each atom is in them (K,)."""
+    backbone, recipe, quantizer, level = setup.backbone, setup.recipe, setup.quantizer, recording.level
+    timeline = NoiseTimeline(seed, backbone.latent_channels, backbone.mel_spec.n_mels // 4)
+    timesteps = list_timesteps(recipe)
+    groups = torch.arange(len(layout.starts)).split(setup.batch_size)
+    progress = Progress(on_step, len(groups) * (1 if conditioning is None else len(timesteps)))
+    for group in groups:
+        mels = [window_mel(recording, level, layout, int(i), backbone.mel_spec) for i in group]
+        quantised = z = backbone.encode(torch.cat(mels))
+        if quantizer is not None and recipe.acts_on == "input":
+            quantised = z = quantise(z, recipe, quantizer)
+        if conditioning is None:
+            progress.step()
+        else:
+            starts = [layout.starts[i] // 4 for i in group]
+            noise = torch.stack([timeline.read(start, start + layout.latent_frames) for start in starts])
+            z, _ = sample(setup, conditioning, timesteps, noise.to(z.device), z, progress)
+        counted = quantised if recipe.acts_on == "input" else z
+        yield z, count_codes(counted, quantizer) if quantizer is not None and recipe.quantizer == "hard" else None

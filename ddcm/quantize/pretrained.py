@@ -1,0 +1,205 @@
+"""Fitted codebooks on disk: an exported folder, or a Lightning checkpoint.
+
+An exported folder has ``config.json`` (the quantizer and its latent space), ``model.safetensors`` and a short model
+card. Only tensors and plain containers are unpickled from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddcm.errors import UserError, describe_error
+from ddcm.quantize.base import Quantizer
+from ddcm.quantize.spec import from_spec, to_spec
+from ddcm.runtime.files import download, is_hub_name, resolve_shipped, write_atomically
+
+FORMAT = 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+PREFIX = "quantizer."  # of the weights' names in a Lightning checkpoint
+MOST = 1 << 20  # bytes of config.json that are read
+DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError,
+           ArithmeticError, AssertionError, OSError, MemoryError, struct.error)  # fmt: skip
+"""Errors that readers of a damaged or hostile file raise."""
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A fitted quantizer in eval mode, and its latent space."""
+
+    quantizer: Quantizer
+    backbone_name: str
+    """Name of the backbone in the fit: for messages, not for comparison."""
+    latent_digest: str
+    """``Backbone.latent_digest`` of the latents it was fitted on."""
+    config: dict[str, Any]
+    """All of config.json."""
+
+    def check(self, backbone) -> None:
+        """Refuse a backbone with another latent space, which would decode the codes to noise.
+
+        Args:
+            backbone: a ``ddcm.backbone.Backbone``.
+
+        Raises:
+            UserError: another latent digest or another number of latent channels.
+        """
+        dim, channels = self.quantizer.embedding_dim, backbone.latent_channels
+        if dim != channels:
+            raise UserError(f"the codebook's atoms have {dim} numbers, {backbone.name}'s latents {channels}")
+        if self.latent_digest != backbone.latent_digest:
+            raise UserError(
+                f"the codebook was fitted on {self.backbone_name} (latents {self.latent_digest}), this is "
+                f"{backbone.name} (latents {backbone.latent_digest}): fit one with "
+                f"python train.py fit -c configs/fit.yaml --model.backbone {backbone.name} --data.root AUDIO_DIR"
+            )
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Codebook:
+        return load_codebook(name)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json, model.safetensors and README.md; the folder appears whole or not at all."""
+        folder = Path(folder)
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file()):
+            raise UserError(f"{folder} is there and is not a codebook: choose another name")
+        with write_atomically(folder) as temporary:
+            self._write(temporary)
+
+    def push_to_hub(self, repo_id: str, **options) -> str:
+        """Upload as the model ``repo_id``; ``options`` go to ``HfApi.create_repo`` (private, token, ...)."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=options.pop("token", None))
+        api.create_repo(repo_id, repo_type="model", exist_ok=True, **options)
+        with tempfile.TemporaryDirectory() as folder:
+            self._write(Path(folder))
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.quantizer.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n")
+        (folder / CARD).write_text(_card(self))
+
+
+def describe(quantizer: Quantizer, backbone_name: str, latent_digest: str, mel_spec: dict) -> dict[str, Any]:
+    """The entries of config.json, also kept in Lightning checkpoints: JSON-able, nothing to unpickle."""
+    return {
+        "format": FORMAT,
+        "quantizer": to_spec(quantizer),
+        "backbone": backbone_name,
+        "latent_digest": latent_digest,
+        "mel_spec": mel_spec,
+    }
+
+
+def save_codebook(
+    folder: str | Path, quantizer: Quantizer, backbone_name: str, latent_digest: str, mel_spec: dict, extra: dict
+) -> None:
+    """Export a quantizer. ``extra``, such as metrics of the fit, is kept under ``fit`` in config.json."""
+    config = {**describe(quantizer, backbone_name, latent_digest, mel_spec), "fit": extra}
+    Codebook(quantizer, backbone_name, latent_digest, config).save_pretrained(folder)
+
+
+def load_codebook(name: str | Path) -> Codebook:
+    """A codebook by exported folder, hub name or Lightning ``.ckpt``; frozen, in eval mode, on the CPU.
+
+    Raises:
+        UserError: not found, damaged, of an unknown class, or a pickle.
+    """
+    path = resolve_shipped(str(name))
+    if path.is_dir():
+        return _from_folder(path)
+    if path.suffix in PICKLES:
+        raise UserError(f"{name}: pickles are not read, they can run code; give an exported folder or a .ckpt")
+    if path.is_file():
+        return _from_lightning(path) if path.suffix == ".ckpt" else _from_folder(path.parent)
+    if not is_hub_name(str(name)) or path.suffix == ".ckpt":
+        raise UserError(f"codebook {name} is neither a folder, nor a .ckpt file, nor a hub name")
+    return _from_folder(download("codebook", str(name), [CONFIG, WEIGHTS]))
+
+
+def _from_folder(folder: Path) -> Codebook:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for part in (CONFIG, WEIGHTS):
+        if not (folder / part).is_file():
+            raise UserError(f"{folder} is not a codebook: {part} is missing")
+    try:
+        with open(folder / CONFIG, "rb") as file:
+            config = json.loads(file.read(MOST))
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise UserError(f"{folder / WEIGHTS} is not a safetensors file (a pickle, or damaged): refused") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{folder / CONFIG} is not JSON") from error
+    except OSError as error:
+        raise UserError(f"{folder}: {describe_error(error)}") from error
+    return _build(folder, config, tensors)
+
+
+def _from_lightning(path: Path) -> Codebook:
+    refused = f"{path} is damaged, holds more than tensors, or is no checkpoint of python train.py fit: refused"
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\3\4":  # torch reads other files as plain pickles
+                raise UserError(refused)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        config = checkpoint["ddcm"]
+        state = checkpoint["state_dict"]
+        tensors = {key.removeprefix(PREFIX): state[key] for key in state if key.startswith(PREFIX)}
+    except DAMAGED as error:  # a UserError is a ValueError, too
+        raise UserError(refused) from error
+    return _build(path, config, tensors)
+
+
+def _build(source: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Codebook:
+    try:
+        quantizer = from_spec(config["quantizer"], sum(tensor.numel() for tensor in tensors.values()))
+        quantizer.load_state_dict(tensors)
+        backbone, digest = config["backbone"], config["latent_digest"]
+        finite = all(tensor.isfinite().all() for tensor in quantizer.state_dict().values())
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    except DAMAGED as error:
+        raise UserError(f"{source}: config and weights of the codebook do not fit together") from error
+    if not finite:
+        raise UserError(f"{source}: NaN or infinite numbers in the codebook")
+    return Codebook(quantizer.eval().requires_grad_(False), backbone, digest, config)
+
+
+def _card(codebook: Codebook) -> str:
+    quantizer, metrics = codebook.config["quantizer"], codebook.config.get("fit", {})
+    rows = "\n".join(f"| {key} | {value:.6g} |" for key, value in metrics.items() if isinstance(value, int | float))
+    return f"""---
+library_name: ddcm
+tags: [audio, vector-quantization, audioldm2]
+---
+# Codebook for {codebook.backbone_name}
+
+{quantizer["class"]} with `{json.dumps(quantizer["config"])}`, fitted on latents `{codebook.latent_digest}`.
+
+```python
+from ddcm.quantize.pretrained import load_codebook
+
+codebook = load_codebook("THIS_FOLDER_OR_REPOSITORY")
+codes = codebook.quantizer.encode(z)  # z (B, 8, L, 16) -> codes (B, L, 16)
+```
+
+| measured on validation audio | |
+|---|---|
+{rows}
+"""

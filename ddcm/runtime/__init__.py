@@ -1,0 +1,1 @@
+"""Files that appear whole, ranks, memory, exit codes: nothing about sound."""

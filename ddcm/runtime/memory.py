@@ -1,0 +1,94 @@
+"""Memory of this process: what a piece of work needs, and what the C library keeps of it; the machine's name."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SAMPLE_EVERY_S = 0.005
+STATM = Path("/proc/self/statm")
+
+
+@dataclass
+class Cost:
+    seconds: float = 0.0
+    peak_mib: float = float("nan")
+    """Peak of the process's resident memory, or of the GPU's where the work ran there; NaN where unknown."""
+
+
+@contextmanager
+def measure_cost(device: torch.device) -> Iterator[Cost]:
+    """Fill the ``Cost`` that it yields when the block ends. Resident memory is sampled every 5 ms."""
+    result, done, samples = Cost(), threading.Event(), []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def watch() -> None:
+        while not done.wait(SAMPLE_EVERY_S):
+            samples.append(_read_resident())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    if STATM.exists():
+        samples.append(_read_resident())
+        watcher.start()
+    start = time.perf_counter()
+    try:
+        yield result
+    finally:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        result.seconds = time.perf_counter() - start
+        done.set()
+        if watcher.is_alive():
+            watcher.join()
+        if device.type == "cuda":
+            result.peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
+        elif samples:
+            result.peak_mib = max(samples) / 2**20
+
+
+def _read_resident() -> int:
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def trim_heap() -> None:
+    """Return freed heap memory to the OS (``malloc_trim``).
+
+    After a stage with many large arrays glibc keeps up to a gigabyte, and the next stage's memory comes on top of it.
+    Does nothing on other systems than Linux.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim():
+    if sys.platform != "linux":
+        return None
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except AttributeError:  # a C library other than glibc
+        return None
+
+
+def describe_machine(device: str = "cpu") -> str:
+    """Name of the GPU, or of the processor with the number of threads in use."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
+    return f"{cpu}, {torch.get_num_threads()} threads"

@@ -1,0 +1,108 @@
+"""Noise codebooks, what is chosen from them, and the entropy coder of a fitted codebook's codes."""
+
+import hashlib
+
+import pytest
+import torch
+
+from ddcm.codec import classic, noise_codebooks, turbo
+from ddcm.codec.noise_codebooks import (
+    NOISE_CODEBOOKS,
+    Gaussian,
+    Hadamard,
+    normalise,
+    normalise_on_device,
+    start_noise,
+    walsh_hadamard,
+)
+from ddcm.codec.vq import Encoder, decode
+from ddcm.quantize import Quantizer
+
+
+@pytest.mark.parametrize("kind", NOISE_CODEBOOKS)
+def test_correlations_and_sums_are_those_of_the_atoms(kind):
+    codebook = NOISE_CODEBOOKS[kind](5, 100, 7)
+    atoms = torch.stack([codebook.synthesize(1, 2, [k], [1]) for k in range(codebook.atoms)])
+    assert torch.allclose(atoms.square().mean(dim=1), torch.ones(codebook.atoms))
+    residual = torch.randn(100)
+    correlations = codebook.correlate(1, 2, residual)
+    raw = atoms @ residual if kind == "hadamard" else correlations.abs() * (atoms @ residual).sign()
+    assert torch.allclose(correlations, raw, atol=1e-3)
+    pair = codebook.synthesize(1, 2, [3, 8], [1, -1])
+    assert abs(float(pair.square().mean()) - 1) < 1e-5 and float(pair @ (atoms[3] - atoms[8])) > 0
+    other = [codebook.synthesize(*place, [3], [1]) for place in ((1, 3), (2, 2))]
+    assert all(abs(float(atoms[3] @ x)) < 60 for x in other), "atoms differ from step to step and window to window"
+
+
+@pytest.mark.parametrize("kind", NOISE_CODEBOOKS)
+def test_atoms_are_the_same_for_any_block_batch_and_dtype(kind, monkeypatch):
+    codebook, residuals = NOISE_CODEBOOKS[kind](5, 100, 7), torch.randn(3, 100)
+    noise, together = codebook.synthesize(1, 2, [3, 90, 8], [1, -1, 1]), codebook.correlate(1, 2, residuals)
+    assert together.shape == (3, 128)
+    for block, dtype in ((1, torch.float64), (3, torch.float32), (1000, torch.float64)):
+        monkeypatch.setattr(noise_codebooks, "BLOCK", block)
+        torch.set_default_dtype(dtype)
+        try:
+            alone = [codebook.correlate(1, 2, row) for row in residuals]
+            assert torch.equal(codebook.synthesize(1, 2, [3, 90, 8], [1, -1, 1]), noise)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert torch.allclose(torch.stack(alone).float(), together, atol=1e-4)
+
+
+def test_noise_never_drifts():
+    for codebook, golden in ((Hadamard(5, 1000, 10), "8d66496956d6b3ae"), (Gaussian(5, 1000, 10), "f2098c4916ccb486")):
+        noise = torch.cat([codebook.synthesize(3, 4, [1, 500, 7], [1, -1, 1]), start_noise(5, 3, 1000)])
+        assert hashlib.sha256(noise.numpy().tobytes()).hexdigest()[:16] == golden
+
+
+def test_unit_power_is_the_same_on_a_device():
+    generator = torch.Generator().manual_seed(0)
+    totals = [torch.randint(-300, 300, (1000,), generator=generator) for _ in range(50)]
+    for total in [*totals, torch.zeros(64, dtype=torch.int64)]:
+        assert torch.equal(normalise_on_device(total), normalise(total))
+
+
+def test_the_codebook_works_on_any_device_without_asking_it():
+    """On a device that has no numbers: what asks for one fails there."""
+    codebook, residual = Hadamard(1, 1000, 10), torch.empty(1000, device="meta")
+    atoms, weights = turbo.choose(codebook.correlate(0, 0, residual), 4)
+    assert atoms.device.type == "meta" and codebook.synthesize(0, 0, atoms, weights).shape == (1000,)
+
+
+def test_the_hadamard_choice_is_the_best_there_is():
+    codebook, residual = Hadamard(1, 64, 6), torch.randn(64)
+    atoms, weights = turbo.choose(codebook.correlate(0, 0, residual), 2)
+    ours = float(codebook.synthesize(0, 0, atoms, weights) @ residual)
+    every = [
+        float(codebook.synthesize(0, 0, [a, b], [s, t]) @ residual)
+        for a in range(64) for b in range(a) for s in (1, -1) for t in (1, -1)
+    ]  # fmt: skip
+    assert ours == pytest.approx(max(every), rel=1e-5)
+    assert torch.equal(walsh_hadamard(walsh_hadamard(residual.round())), 64 * residual.round())
+
+
+def test_pursuit_gets_nearer_with_every_atom():
+    codebook, residual = Hadamard(1, 500, 9), torch.randn(500)
+    along = []
+    for count in (1, 3, 6):
+        stages = classic.choose(codebook, 0, 0, residual, count, 3)
+        along.append(float(codebook.synthesize(0, 0, *classic.weights(stages, 3)) @ residual))
+    assert along == sorted(along) and along[0] < along[-1]
+
+
+def test_codes_are_coded_below_their_entropy_without_a_model():
+    class Untracked(Quantizer):
+        codebook_size = 64
+
+    quantizer = Untracked()
+    generator = torch.Generator().manual_seed(0)
+    windows = [
+        (torch.rand(3, 32, 16, generator=generator).pow(4) * 64).int().numpy() for _ in range(3)
+    ]  # far from uniform
+    coder = Encoder(quantizer, 3, 16)
+    for codes in windows:
+        coder.write(codes)
+    data = coder.getvalue()
+    assert all((a == b).all() for a, b in zip(decode(data, quantizer, 3, (3, 32, 16)), windows, strict=True))
+    assert len(data) * 8 < 0.9 * 6 * 3 * windows[0].size

@@ -1,0 +1,110 @@
+"""The package installed from its wheel works in an empty folder, without the checkout and without a network."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from tests.conftest import EXAMPLES, ROOT
+
+pytest.importorskip("setuptools", minversion="77")
+SOURCES = (
+    "pyproject.toml",
+    "setup.py",
+    "README.md",
+    "LICENSE",
+    "LICENSES.md",
+    "ddcm",
+    "checkpoints",
+    "configs",
+    "examples",
+)
+NO_NETWORK = """
+import socket
+
+def refuse(self, address):
+    raise AssertionError(f"connects to {address}")
+
+socket.socket.connect = socket.socket.connect_ex = refuse
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The folder that holds the installed wheel, and ``bin/ddcm``. The dependencies are those of this environment."""
+    source, wheels, target = (tmp_path_factory.mktemp(name) for name in ("source", "wheels", "target"))
+    for name in SOURCES:
+        path = ROOT / name
+        if path.is_dir():
+            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, source)
+    pip("wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source)
+    (wheel,) = wheels.iterdir()
+    pip("install", "--no-deps", "--no-index", "--target", target, wheel)
+    (target / "sitecustomize.py").write_text(NO_NETWORK)
+    return target
+
+
+@pytest.fixture
+def folder(tmp_path, installed) -> Path:
+    """A working folder with one recording of half a second."""
+    samples, rate = soundfile.read(EXAMPLES / "bird.flac", stop=8000)
+    soundfile.write(tmp_path / "x.flac", samples, rate)
+    return tmp_path
+
+
+def pip(*words) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "-q", *map(str, words)], check=True, capture_output=True)
+
+
+def run(installed: Path, folder: Path, *words: str) -> str:
+    """What ``words`` print in the folder, with the installed package."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "DDCM_", "PYTHON"))}
+    environment = kept | {
+        "PYTHONPATH": str(installed),
+        "DDCM_CACHE": str(folder / "cache"),
+        "HF_HOME": str(folder / "hf"),
+    }
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_package_is_the_installed_one(installed, folder):
+    code = "import ddcm, sitecustomize; print(ddcm.__file__, sitecustomize.__file__, sep='\\n')"
+    printed = run(installed, folder, sys.executable, "-c", code).splitlines()
+    assert all(Path(line).is_relative_to(installed) for line in printed), printed
+
+
+def test_recipes(installed, folder):
+    assert "matched: reconstruct (default)" in run(installed, folder, f"{installed}/bin/ddcm", "recipes")
+
+
+def test_the_embedded_backbone_and_codebook(installed, folder):
+    """``quantised`` needs both."""
+    command = (f"{installed}/bin/ddcm", "reconstruct", "x.flac")
+    run(installed, folder, *command, "-o", "y.wav")
+    run(installed, folder, *command, "-o", "quantised.wav", "--recipe", "quantised")
+    assert soundfile.info(folder / "y.wav").frames == soundfile.info(folder / "quantised.wav").frames == 8000
+
+
+def test_a_fit_finds_the_shipped_configuration(installed, folder):
+    pytest.importorskip("lightning")
+    code = "import sys; from ddcm.fit.cli import main; main(sys.argv[1:])"
+    options = ("--data.root=.", "--model.quantizer.codebook_size=16", "--trainer.max_steps=2", "--trainer.logger=false",
+               "--trainer.val_check_interval=1", "--trainer.accelerator=cpu", "--data.batch_size=2",
+               "--model.listen_every=0")  # fmt: skip
+    run(installed, folder, sys.executable, "-c", code, "fit", "-c", "fit.yaml", *options)
+    assert (folder / "runs" / "fit" / "codebook" / "config.json").is_file()
+
+
+def test_the_wheel_holds_no_tests_and_all_of_the_checkpoints(installed):
+    folders = ("checkpoints", "configs", "examples")
+    for name in (path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()):
+        assert (installed / "ddcm" / "data" / name).read_bytes() == (ROOT / name).read_bytes()
+    assert not {"tests", "pocket", "benchmarks", "docs", "scripts"} & {path.name for path in installed.iterdir()}
