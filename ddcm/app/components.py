@@ -11,7 +11,7 @@ import gradio as gr
 
 from ddcm.app.jobs import ONE_AT_A_TIME, refuse_urls
 from ddcm.app.service import Result, Service
-from ddcm.app.theme import LABELS, render
+from ddcm.app.theme import render
 from ddcm.recipes import DEFAULTS, RECIPES
 
 NO_WORK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -112,7 +112,7 @@ def results(before: bool = True) -> Results:
             label="Spectrograms", show_label=False, type="filepath", interactive=False, elem_classes="picture",
             buttons=["download", "fullscreen"],
         )  # fmt: skip
-        metrics = gr.HTML(value={}, html_template=render("tiles.html", labels=LABELS))
+        metrics = gr.HTML(value={}, html_template=render("tiles.html"))
         with gr.Accordion("Settings used", open=False):
             settings = gr.JSON(show_label=False)
     fields = ["audio", "picture", "metrics", "settings", *(["before"] if before else [])]

@@ -16,7 +16,7 @@ from ddcm.codec.format import read, unpack
 from ddcm.errors import UserError
 from ddcm.evaluation.compare import compare, select_info
 from ddcm.evaluation.metrics import METRICS
-from ddcm.evaluation.plots import compute_mel, draw_side_by_side
+from ddcm.evaluation.plots import compute_mel, draw_sheet
 from ddcm.evaluation.report import render_report, slug
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
@@ -124,7 +124,7 @@ class Service:
         signals = [("Result", out.audio)] if audio is None else [("Before", audio), ("After", out.audio)]
         picture = folder / "spectrograms.png"
         panels = [(title, compute_mel(signal, self.rate)) for title, signal in signals]
-        draw_side_by_side(picture, panels, self.pipe.backbone.mel_spec)
+        draw_sheet(picture, panels, 2, (10 / len(panels), 2.8), 160, self.pipe.backbone.mel_spec)
         metrics = {} if audio is None else {name: metric(audio, out.audio) for name, metric in METRICS.items()}
         if out.info.clap_score is not None:
             metrics["clap_score"] = out.info.clap_score

@@ -16,10 +16,8 @@ Metric = Callable[[torch.Tensor, torch.Tensor], float]
 """Reference (S,), estimate (S,), both at 16 kHz -> value."""
 
 
-def align_levels(
-    reference: torch.Tensor, estimate: torch.Tensor, sample_rate: int = SAMPLE_RATE
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Level two signals (S,) of one length; pad them to one frame at least.
+def align_levels(reference: torch.Tensor, estimate: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Level two 16 kHz signals (S,) of one length; pad them to one frame at least.
 
     The reference gets zero mean and peak 0.5. The estimate gets the one gain that makes the median of the log-mel
     difference zero, over the cells where both are above the floor. A gain is a constant in the logarithm, and the
@@ -30,7 +28,7 @@ def align_levels(
         ValueError: the shapes differ, or are not (S,).
     """
     _check_shapes(reference, estimate)
-    spec = MelSpec(sample_rate=sample_rate)
+    spec = MelSpec()
     short = max(0, spec.hop - len(reference))
     reference, estimate = (
         torch.nn.functional.pad(normalise_level(x.float())[0], (0, short)) for x in (reference, estimate)
@@ -43,12 +41,9 @@ def align_levels(
     return reference, estimate
 
 
-def aligned_log_mels(
-    reference: torch.Tensor, estimate: torch.Tensor, sample_rate: int = SAMPLE_RATE
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-mels (1, 1, T, 64) of two signals (S,) of one length, after ``align_levels``."""
-    pair = torch.stack(align_levels(reference, estimate, sample_rate))
-    return log_mel(pair, MelSpec(sample_rate=sample_rate)).split(1)
+def aligned_log_mels(reference: torch.Tensor, estimate: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mels (1, 1, T, 64) of two 16 kHz signals (S,) of one length, after ``align_levels``."""
+    return log_mel(torch.stack(align_levels(reference, estimate)), MelSpec()).split(1)
 
 
 def log_mel_mae_db(reference: torch.Tensor, estimate: torch.Tensor) -> float:

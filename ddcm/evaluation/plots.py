@@ -16,6 +16,7 @@ from ddcm.runtime.files import write_atomically
 
 SCALE: dict[str, Any] = {"origin": "lower", "cmap": "magma", "vmin": -11.0, "vmax": 1.0}
 """Colours of a log-mel in nats: from the floor to a loud band at peak 0.5."""
+TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
 Panels = list[tuple[str, torch.Tensor]]
 """(title, log-mel (T, M))"""
 
@@ -37,56 +38,38 @@ def encode_thumbnail(mel: torch.Tensor, width: int = 600) -> bytes:
     return buffer.getvalue()
 
 
-def draw_sheet(path: Path, panels: Panels, columns: int = 4, seconds: float | None = None) -> None:
-    """Write panels in rows to one PNG. ``seconds`` is the length of a panel; by default 10 ms a frame."""
-    columns = min(columns, len(panels))
+def draw_sheet(
+    path: Path, panels: Panels, columns: int = 4, panel_size: tuple[float, float] = (3.4, 1.9), dpi: int = 100,
+    spec: MelSpec | None = None,
+) -> None:  # fmt: skip
+    """Write panels in rows to one PNG, with axes in seconds and kHz. ``panel_size`` is in inches."""
+    figures, _ = _import_matplotlib()
+    spec, columns = spec or MelSpec(), min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure, axes = _subplots(rows, columns, figsize=(3.4 * columns, 1.9 * rows + 0.3), dpi=100)
+    width, height = panel_size
+    figure = figures.Figure(figsize=(width * columns, height * rows + 0.3), layout="constrained", dpi=dpi)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, (title, mel) in zip(axes.flat, panels, strict=False):
-        axis.imshow(mel.T, aspect="auto", extent=(0, seconds or len(mel) / 100, 0, mel.shape[1]), **SCALE)
-        axis.set_title(title, fontsize=9)
+        extent = (0, len(mel) * spec.hop / spec.sample_rate, 0, mel.shape[1])
+        image = axis.imshow(mel.T, aspect="auto", extent=extent, **SCALE)
+        axis.set_title(title, fontsize=9, loc="left")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    bands, ticks = torch.tensor(band_centres(spec)), [khz for khz in TICKS_KHZ if khz * 1000 <= spec.fmax]
+    axes[0, 0].set_yticks([float(torch.searchsorted(bands, khz * 1000)) for khz in ticks], [f"{k:g}" for k in ticks])
     for axis in axes[:, 0]:
-        axis.set_ylabel("mel band", fontsize=8)
+        axis.set_ylabel("kHz", fontsize=8)
     for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:  # the lowest panel of each column
         axis.set_xlabel("seconds", fontsize=8)
         axis.tick_params(labelbottom=True)
-    _save(figure, path)
-
-
-def draw_side_by_side(path: Path, panels: Panels, spec: MelSpec) -> None:
-    """Write one or two panels beside each other to one wide PNG, with axes in seconds and kHz."""
-    figure, grid = _subplots(1, len(panels), figsize=(10, 3.1), dpi=160)
-    axes = grid[0]
-    for axis, (title, mel) in zip(axes, panels, strict=True):
-        extent = (0, len(mel) * spec.hop / spec.sample_rate, 0, mel.shape[1])
-        image = axis.imshow(mel.T, aspect="auto", extent=extent, **SCALE)
-        axis.set_title(title, fontsize=10, loc="left")
-        axis.set_xlabel("seconds", fontsize=9)
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    bands = torch.tensor(band_centres(spec))
-    ticks = [khz for khz in (0.25, 0.5, 1, 2, 4, 8) if khz * 1000 <= spec.fmax]
-    axes[0].set_yticks([float(torch.searchsorted(bands, khz * 1000)) for khz in ticks], [f"{khz:g}" for khz in ticks])
-    axes[0].set_ylabel("kHz", fontsize=9)
-    bar = figure.colorbar(image, ax=list(axes), pad=0.01, aspect=30)
-    bar.set_label("dB", fontsize=9)
+    bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=30)
     marks = (0, -30, -60, -90)
     bar.set_ticks([SCALE["vmax"] + mark / LN_TO_DB for mark in marks], labels=marks)
+    bar.set_label("dB", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-    _save(figure, path)
-
-
-def _subplots(rows: int, columns: int, **options):
-    """A figure and its axes (rows, columns), all on one scale."""
-    figures, _ = _import_matplotlib()
-    figure = figures.Figure(layout="constrained", **options)
-    return figure, figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-
-
-def _save(figure, path: Path) -> None:
     with write_atomically(Path(path)) as temporary:
         figure.savefig(temporary, format="png")
 
