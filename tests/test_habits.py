@@ -24,7 +24,7 @@ def test_the_image_copies_existing_files():
     copied = [name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]]
     allowed = (ROOT / ".dockerignore").read_text().split()
     assert copied and all((ROOT / name).exists() and f"!{name}" in allowed for name in copied)
-    assert {"ddcm", "infer.py", "checkpoints", "requirements.lock"} <= set(copied)
+    assert {"ddcm", "setup.py", "checkpoints", "requirements.lock"} <= set(copied)
     install = next(line for line in lines if "pip install" in line)
     assert "-c requirements.lock" in install and all(
         name in PROJECT["project"]["optional-dependencies"] for name in install.split("[")[1].split("]")[0].split(",")
