@@ -78,9 +78,9 @@ class DenoisingError(Metric):
         self.backbone, self.windows = backbone, windows
         self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")  # of errors, of windows
 
-    def update(self, z: torch.Tensor, batch_index: int) -> None:
-        """Add quantised latents z (B, C, L, F), batch number ``batch_index`` of this rank."""
-        z = z[: self.windows]
+    def update(self, quantized: Quantized, batch_index: int) -> None:
+        """Add quantised latents (B, C, L, F), batch number ``batch_index`` of this rank."""
+        z = quantized.z[: self.windows]
         first = batch_index * self.windows
         errors = fixed_errors(self.backbone, z, [(first + i) * world_size() + rank() for i in range(len(z))])
         self.sums = self.sums + torch.stack([errors.double().sum(), self.sums.new_tensor(len(z))])

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import nn
+from torchmetrics import Metric, MetricCollection
 
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError
@@ -16,7 +17,7 @@ from ddcm.fit.backbone import load_frozen_backbone
 from ddcm.fit.denoising import diffusion_loss
 from ddcm.fit.metrics import CodebookMetrics, DenoisingError
 from ddcm.fit.tensorboard import mel_difference_db, show_codebook, show_mels
-from ddcm.quantize import HardQuantizer, Quantized, Quantizer
+from ddcm.quantize import HardQuantizer, Quantizer
 from ddcm.quantize.base import to_cells
 from ddcm.quantize.pretrained import Codebook, describe, load_codebook
 from ddcm.quantize.spec import rename_options, to_spec
@@ -95,8 +96,10 @@ class CodebookModule(L.LightningModule):
         dim, channels, spec = self.quantizer.embedding_dim, backbone.latent_channels, backbone.mel_spec
         if dim != channels:
             raise UserError(f"embedding_dim is {dim}, but latents of {self.backbone_name} have {channels} channels")
-        self.codebook_metrics = CodebookMetrics(self.quantizer, spec.sample_rate / spec.hop / 4 * (spec.n_mels // 4))
-        self.denoising = DenoisingError(backbone, self.diffusion_windows) if self.diffusion_weight > 0 else None
+        metrics: list[Metric] = [CodebookMetrics(self.quantizer, spec.sample_rate / spec.hop / 4 * (spec.n_mels // 4))]
+        if self.diffusion_weight > 0:
+            metrics.append(DenoisingError(backbone, self.diffusion_windows))
+        self.metrics = MetricCollection(metrics, compute_groups=False)
 
     def configure_optimizers(self):
         if self.unused is not None:
@@ -159,30 +162,13 @@ class CodebookModule(L.LightningModule):
     @torch.no_grad()
     def _measure(self, batches) -> dict[str, float]:
         """The metrics of the current codebook."""
-        self._reset_metrics()
+        self.metrics.reset()
         self.quantizer.eval()
         for number, batch in enumerate(batches):
             z = batch["z"].to(self.device)
-            self._update_metrics(z, self.quantizer(z), number)
+            self.metrics.update(z=z, quantized=self.quantizer(z), batch_index=number)
         self.quantizer.train()
-        return self._compute_metrics()
-
-    # Metrics.
-
-    def _reset_metrics(self) -> None:
-        self.codebook_metrics.reset()
-        if self.denoising is not None:
-            self.denoising.reset()
-
-    def _update_metrics(self, z: torch.Tensor, quantized: Quantized, batch_index: int) -> None:
-        self.codebook_metrics.update(z, quantized)
-        if self.denoising is not None:
-            self.denoising.update(quantized.z, batch_index)
-
-    def _compute_metrics(self) -> dict[str, float]:
-        """The metrics of all ranks."""
-        metrics = self.codebook_metrics.compute()
-        return metrics if self.denoising is None else metrics | self.denoising.compute()
+        return self.metrics.compute()
 
     def _log_now(self, metrics: dict[str, float], step: int) -> None:
         for logger in self.loggers:
@@ -210,11 +196,11 @@ class CodebookModule(L.LightningModule):
         self._clock = now
 
     def on_validation_epoch_start(self) -> None:
-        self._reset_metrics()
+        self.metrics.reset()
 
     def validation_step(self, batch: dict, batch_index: int) -> None:
         quantized = self.quantizer(batch["z"])
-        self._update_metrics(batch["z"], quantized, batch_index)
+        self.metrics.update(z=batch["z"], quantized=quantized, batch_index=batch_index)
         if batch_index == 0 and self.trainer.is_global_zero:
             self._decode(batch["z"][:DECODED_WINDOWS], quantized.z[:DECODED_WINDOWS])
 
@@ -237,7 +223,7 @@ class CodebookModule(L.LightningModule):
                 show_codebook(board, self.quantizer, before, self.global_step)
 
     def _log_metrics(self, stage: str) -> None:
-        metrics = self._compute_metrics()
+        metrics = self.metrics.compute()
         if self.trainer.is_global_zero:
             self.log(f"{stage}/log_mel_mae_db", self._mae_db, rank_zero_only=True)
         for name, value in metrics.items():  # equal on every rank; sync_dist only silences Lightning's warning

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +104,45 @@ def test_killed_and_rerun_is_the_same_set(tmp_path):
     assert contents(out) == contents(tmp_path / "one")
     assert all((out / name).stat().st_mtime_ns == times[name] for name in times)  # finished work was not done again
     assert not [path for path in out.rglob(".*") if ".part" in path.name] and len(rows_of(out)) == 41
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    """The processes that ``--devices`` started."""
+    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+@pytest.mark.skipif(not shutil.which("pgrep"), reason="no pgrep")
+def test_a_dead_process_is_started_again(tmp_path):
+    source, out = folder_of(tmp_path / "in", 24, seconds=2.0), tmp_path / "out"
+    process = start(*command(source, out, "--devices", "2"))
+    while len(contents(out)) < 3:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    times = {name: (out / name).stat().st_mtime_ns for name in contents(out)}
+    os.kill(workers_of(process)[-1], signal.SIGKILL)
+    said = process.communicate()[1]
+    assert process.returncode == 2 and "1 of 25 files failed, 24 written" in said, said  # the broken one
+    assert len(contents(out)) == 24 and len(rows_of(out)) == 25
+    assert all((out / name).stat().st_mtime_ns == times[name] for name in times)  # finished work was not done again
+
+
+@pytest.mark.skipif(not shutil.which("pgrep"), reason="no pgrep")
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_an_interrupt_ends_every_process_at_once(tmp_path, number, code):
+    source, out = folder_of(tmp_path / "in", 24, seconds=2.0), tmp_path / "out"
+    process = start(*command(source, out, "--devices", "2"))
+    while not contents(out):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    workers = workers_of(process)
+    process.send_signal(number)
+    said = process.communicate(timeout=25)[1]  # torch kills what has not ended after 30 s
+    assert process.returncode == code and "interrupted; finished files stay" in said and "Traceback" not in said
+    assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not [path for path in out.rglob(".*") if ".part" in path.name]
 
 
 def test_compress_and_decompress_are_recorded_too(tmp_path):

@@ -8,11 +8,16 @@ pytest.importorskip("lightning")
 from ddcm.fit import denoising, metrics
 from ddcm.fit.denoising import count_clear_timesteps, denoising_error, diffusion_loss, fixed_errors
 from ddcm.fit.metrics import DenoisingError
+from ddcm.quantize import Quantized
 
 
 @pytest.fixture(scope="module")
 def z():
     return torch.randn(4, 8, 4, 16, generator=torch.Generator().manual_seed(0))
+
+
+def as_quantized(z: torch.Tensor) -> Quantized:
+    return Quantized(z=z, codes=torch.zeros(0, dtype=torch.long), z_q_codebook=z)
 
 
 def test_timesteps_end_where_noise_outweighs_the_signal(tiny):
@@ -41,7 +46,7 @@ def test_two_ranks_are_one_with_twice_the_windows(tiny, z, monkeypatch):
     whole = diffusion_loss(tiny, z, seed=3)
     together = DenoisingError(tiny, windows=2)
     for number in range(2):
-        together.update(z[2 * number : 2 * number + 2], number)
+        together.update(as_quantized(z[2 * number : 2 * number + 2]), number)
     for module in (denoising, metrics):
         monkeypatch.setattr(module, "world_size", lambda: 2)
     parts, sums = [], 0
@@ -51,7 +56,7 @@ def test_two_ranks_are_one_with_twice_the_windows(tiny, z, monkeypatch):
         parts.append(float(diffusion_loss(tiny, z[rank::2], seed=3)))
         share = DenoisingError(tiny, windows=1)
         for number in range(2):
-            share.update(z[rank::2][number : number + 1], number)
+            share.update(as_quantized(z[rank::2][number : number + 1]), number)
         sums = sums + share.sums
     assert sum(parts) / 2 == pytest.approx(float(whole), rel=1e-4)
     assert torch.allclose(sums, together.sums, rtol=1e-4)

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.backbone.tiny import tiny_backbone
-from ddcm.fit.cli import main
+from ddcm.fit.cli import find_config, main
 from ddcm.fit.module import CodebookModule
 from ddcm.quantize.pretrained import load_codebook
 from tests.conftest import Killed
@@ -205,6 +205,24 @@ def test_validate_and_test_give_figures(fit, latents, capsys):
              "--trainer.logger=false"]
         )  # fmt: skip
         assert "quantisation_error" in capsys.readouterr().out
+
+
+def test_shipped_configurations_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("fit.yaml", "ema.yaml"):
+        assert Path(find_config(name)).samefile(ROOT / "configs" / name)
+    Path("ema.yaml").write_text("model: {seed: 7}")
+    assert find_config("ema.yaml") == "ema.yaml"  # the path as written comes first
+    assert find_config("absent.yaml") == "absent.yaml" and find_config("model: {seed: 7}") == "model: {seed: 7}"
+    forked(lambda: main(["fit", "-c", "tiny.yaml", f"--data.root={EXAMPLES}", "--trainer.max_steps=1",
+                         "--trainer.logger=false", "--model.listen_every=0"]))  # fmt: skip
+    assert (tmp_path / "runs" / "tiny" / "codebook" / "config.json").is_file()
+
+
+def test_a_configuration_that_is_nowhere_is_one_line_and_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", "nowhere.yaml"])
+    assert stop.value.code == 2 and "nowhere.yaml" in capsys.readouterr().err
 
 
 def test_bad_roots_are_one_line_and_exit_code_2(fit, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Latents on disk: encoded once, in shards or packed, and dealt out to ranks."""
+"""Latents on disk: encoded once, in shards or packed, and shared out to ranks."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A recording through the frozen VAE's encoder."""
+"""The latents of an audio file, by the frozen VAE's encoder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BATCH = 4  # windows encoded at once
 
 @torch.no_grad()
 def encode_file(path: Path, backbone: Backbone) -> torch.Tensor:
-    """A recording -> z (frames, C, F) float16, 25 frames a second: every frame that holds any of its samples.
+    """Encode an audio file to z (frames, C, F) float16, 25 frames a second.
 
-    Levelled as a whole, then windows of 10.24 s one after another; the last one is padded with silence in
-    the waveform to whole latent frames, because 0 in the log-mel is not silence.
+    The level of the whole file is normalised. Windows of 10.24 s are encoded apart. The waveform of the last one is
+    padded with silence to whole latent frames, because 0 in the log-mel is not silence.
 
     Raises:
-        UserError: not readable as audio, or its latents are NaN, infinite or beyond float16.
+        UserError: the file is not readable as audio, or its latents are NaN, infinite or beyond float16.
     """
     spec = backbone.mel_spec
     audio, _ = normalise_level(read_audio(path, spec.sample_rate))

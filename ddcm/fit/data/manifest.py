@@ -1,4 +1,4 @@
-"""Which files to fit on, and which of them are held back for validation."""
+"""The files of a collection, and their split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ddcm.audio.files import find_audio
 from ddcm.errors import UserError, describe_error
 
 SPLITS = ("train", "val", "test")
-LINE = 1 << 20  # characters; a hostile one has no end
-HELD_BACK = 10  # one file in ten is for validation where nobody said which
+MAX_LINE = 1 << 20  # characters of a line in a CSV
+VALIDATION_SHARE = 10  # one file in ten, if the manifest has no splits
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,17 @@ class Entry:
     name: str
     """Relative to the root, with forward slashes: the same on every machine."""
     split: str = ""
-    """One of SPLITS, or empty: to be decided by ``split_entries``."""
+    """One of SPLITS, or empty: ``split_entries`` chooses one."""
 
 
 def read_manifest(root: str | Path) -> list[Entry]:
-    """Entries of a folder of audio, or of a CSV with a column ``path`` and perhaps ``split``, sorted by name.
+    """Read a folder of audio, or a CSV with a column ``path`` and perhaps ``split``; return entries sorted by name.
 
-    Relative paths in a CSV are relative to the CSV.
+    Relative paths in a CSV start at the CSV's folder.
 
     Raises:
-        UserError: nothing there, no column ``path``, a row without a path, with an unknown split or a second time.
+        UserError: no such file or folder, no column ``path``, or a row without a path, with an unknown split, or with
+            the path of an earlier row.
     """
     root = Path(root)
     if root.suffix.lower() == ".csv" and not root.is_dir():
@@ -56,7 +57,7 @@ def _read_csv(path: Path) -> list[Entry]:
             raise UserError(f"{path}, line {line}: no path")
         if split not in ("", *SPLITS):
             raise UserError(f"{path}, line {line}: split {split!r} is none of {', '.join(SPLITS)}")
-        if name in seen:  # once in train and once in val would make validation a lie
+        if name in seen:  # once in train and once in val would train on validation data
             raise UserError(f"{path}, line {line}: {name} is also on line {seen[name]}")
         seen[name] = line
         entries.append(Entry(path.parent / name, name, split))
@@ -66,7 +67,7 @@ def _read_csv(path: Path) -> list[Entry]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a CSV with a column ``path``, each with the line that it ends on."""
+    """Rows of a CSV with a column ``path``, each with the number of its last line."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
             rows = csv.DictReader(_lines(file))
@@ -85,30 +86,33 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    while line := file.readline(LINE):
-        if len(line) == LINE:
-            raise csv.Error(f"a line of more than {LINE} characters")
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise csv.Error(f"a line of more than {MAX_LINE} characters")
         yield line
 
 
 def split_entries(entries: Sequence[Entry]) -> dict[str, list[int]]:
     """Indices of the readable entries by split.
 
-    An entry without a split goes by a hash of its name, so that it never moves when others come or go: one
-    in ten to validation. Both of train and val get at least one file; a single file has to be both.
+    The split of an entry without one follows from a hash of its name, so it does not depend on the other entries: one
+    in ten goes to validation. Both train and val get at least one file; a single file is in both.
+
+    Raises:
+        UserError: every entry has a split, and none is train or none is val.
     """
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    undecided = []
+    unassigned = []
     for index, entry in enumerate(entries):
         if entry.split:
             splits[entry.split].append(index)
         else:
-            undecided.append((int(hashlib.sha256(os.fsencode(entry.name)).hexdigest(), 16), index))
-    for digest, index in undecided:
-        splits["val" if digest % HELD_BACK == 0 else "train"].append(index)
+            unassigned.append((int(hashlib.sha256(os.fsencode(entry.name)).hexdigest(), 16), index))
+    for digest, index in unassigned:
+        splits["val" if digest % VALIDATION_SHARE == 0 else "train"].append(index)
     for empty, other in (("val", "train"), ("train", "val")):
-        if not splits[empty] and undecided:
-            _, index = min(undecided)
+        if not splits[empty] and unassigned:
+            _, index = min(unassigned)
             splits[empty] = [index]
             if len(splits[other]) > 1:
                 splits[other].remove(index)
