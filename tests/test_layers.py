@@ -54,7 +54,7 @@ LIBRARIES = {  # library -> the only places that may import it
     "soundfile": {"audio/files.py"},
     "webdataset": {"fit/data/streaming.py", "fit/data/pack.py"},
     "argparse": set(),
-    "jsonargparse": {"cli/main.py", "fit"},
+    "jsonargparse": {"cli", "fit"},
     "constriction": {"codec/vq.py"},
     "gradio": {"app"},
     "starlette": {"app"},

@@ -37,7 +37,7 @@ def test_the_first_command_installs_and_transforms():
 @pytest.mark.parametrize("line", [*VERBS, "ddcm transform examples -o out"])
 def test_verbs_parse(line):
     """The parser accepts every line, and its inputs exist or are outputs of other lines."""
-    arguments = cli._parser().parse_args(shlex.split(line)[1:])
+    arguments = cli.make_parser().parse_args(shlex.split(line)[1:])
     inputs_of = arguments[arguments.verb]
     for path in inputs_of.get("inputs", []):
         assert path.startswith("out/") or (ROOT / path).exists()

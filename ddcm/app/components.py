@@ -12,7 +12,7 @@ import gradio as gr
 from ddcm.app.jobs import ONE_AT_A_TIME, refuse_urls
 from ddcm.app.service import Result, Service
 from ddcm.app.theme import render
-from ddcm.recipes import DEFAULTS, RECIPES
+from ddcm.recipes import DEFAULTS, RECIPES, Verb
 
 NO_WORK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Options of events that only change the page's own controls."""
@@ -55,7 +55,7 @@ def recording(service: Service, examples: Sequence[Path]) -> gr.Audio:
     return audio
 
 
-def recipe_dropdown(service: Service, verb: str) -> gr.Dropdown:
+def recipe_dropdown(service: Service, verb: Verb) -> gr.Dropdown:
     """The recipes of a verb, with a line below that says what the chosen one does."""
 
     def describe(name: str) -> str:
@@ -68,7 +68,7 @@ def recipe_dropdown(service: Service, verb: str) -> gr.Dropdown:
     return dropdown
 
 
-def link_to_recipe(service: Service, verb: str, dropdown: gr.Dropdown, controls: dict[str, Any]) -> None:
+def link_to_recipe(service: Service, verb: Verb, dropdown: gr.Dropdown, controls: dict[str, Any]) -> None:
     """``controls`` by name of their setting: they take the values of a recipe when it is chosen."""
 
     def read_settings(recipe: str) -> list[Any]:

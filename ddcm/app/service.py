@@ -20,7 +20,7 @@ from ddcm.evaluation.plots import compute_mel, draw_sheet
 from ddcm.evaluation.report import render_report, slug
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
-from ddcm.recipes import RECIPES, RUNS, Recipe, list_settings, resolve
+from ddcm.recipes import RECIPES, RUNS, Recipe, Verb, list_settings, resolve
 from ddcm.runtime.progress import OnStep
 
 
@@ -50,14 +50,14 @@ class Service:
         self.pipe, self.limits = pipe, limits
         self.rate = pipe.backbone.mel_spec.sample_rate
 
-    def list_recipes(self, verb: str) -> list[str]:
+    def list_recipes(self, verb: Verb) -> list[str]:
         """Names of the recipes that the verb can run. Without a codebook, a reconstruction cannot quantise."""
         names = [name for name, recipe in RECIPES.items() if recipe.verb in RUNS[verb]]
         if self.pipe.codebook is None and verb == "reconstruct":
             names = [name for name in names if RECIPES[name].quantizer == "none"]
         return names
 
-    def resolve(self, verb: str, recipe: str | None) -> Recipe:
+    def resolve(self, verb: Verb, recipe: str | None) -> Recipe:
         return resolve(verb, recipe, **self._complete({}))
 
     def reconstruct(self, folder: Path, on_step: OnStep, source: Path, recipe: str, seed: int) -> Result:
@@ -150,7 +150,8 @@ class Service:
 
 
 def _list_used(recipe: str, out: Output, inputs: dict[str, Any]) -> dict[str, Any]:
-    return {"recipe": recipe} | list_settings(out.info.recipe) | inputs | select_info(out)
+    settings = {} if out.info.recipe is None else list_settings(out.info.recipe)
+    return {"recipe": recipe} | settings | inputs | select_info(out)
 
 
 def _measure_size(file: Path) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""A verb over many files: what is done is skipped, what fails is listed, the rest goes on."""
+"""A verb over many files: finished files are skipped, failures are listed, and the rest goes on."""
 
 from __future__ import annotations
 
 import errno
-import sys
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ddcm.audio.files import audio_writer, duration_s, find_audio, read_audio, write_audio
 from ddcm.audio.recording import SpooledAudio, spool_audio
 from ddcm.cli import launcher
-from ddcm.cli.run_log import Record, merge, rows
+from ddcm.cli.run_log import RunLog, read_rows, write_table
 from ddcm.errors import UserError, to_one_line
 from ddcm.pipeline.output import Info, Output
 from ddcm.runtime import distributed
@@ -24,75 +24,81 @@ from ddcm.runtime.exit import MORE_MEMORY, describe_os_error, is_out_of_memory
 from ddcm.runtime.files import remove_leftovers
 from ddcm.runtime.progress import OnStep
 
-NO_USE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the next file would fare no better
+log = logging.getLogger(__name__)
+
+FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # every further file would fail too
 NOT_TRIED = "the rest was not tried"
+LONG_S = 61.44  # seconds: above this, six windows, a recording is streamed
 Work = Callable[[torch.Tensor, OnStep], Output]
 """(audio (S,), on_step) -> Output"""
 Stream = Callable[[SpooledAudio, Callable[[torch.Tensor], None], OnStep], Info]
 """(recording, write, on_step) -> Info; ``write`` is called with pieces of audio (S,)"""
-LONG_S = 61.44  # seconds: above this, six windows, a recording is streamed
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
     source: Path
     target: Path
-    done: bool = False
-    """An earlier run finished it."""
+    done: bool
+    """Finished by an earlier run."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Done:
-    """What a job tells of itself."""
+    """A finished job, for the run log."""
 
     seconds: float | None = None
     """of audio"""
-    notes: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
 
 
-def plan(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=(".wav", ".flac")) -> list[Job]:
-    """Inputs paired with what will be written: OUT itself for one file if it has one of ``suffixes``, else a
-    file under the folder OUT with the input's relative name and the first of ``suffixes``.
+def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=(".wav", ".flac")) -> list[Job]:
+    """Pair inputs with outputs: OUT itself for one file if it has one of ``suffixes``, else a file under the folder
+    OUT with the input's relative name and the first of ``suffixes``.
 
-    An output that exists is work that an earlier run finished: ``done`` in a folder run, refused by name when the
-    file was asked for by name. Two inputs with one output are refused.
+    An output that exists was finished by an earlier run: its job is ``done`` in a folder.
+
+    Raises:
+        UserError: no inputs, two inputs with one output, an output that is its input, or an output that exists where
+            one file is the only input.
     """
-    found = find(inputs)
+    sources = find(inputs)
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
     if Path(out).suffix.lower() in suffixes:
         if not single:
             raise UserError(f"-o {out} is one file, but there are several inputs; give a folder")
-        jobs = [Job(found[0][0], Path(out))]
+        pairs = [(sources[0][0], Path(out))]
     else:
-        jobs = [Job(path, _target(Path(out), name, found, suffixes[0])) for path, name in found]
-    clash = next((job for job in jobs if job.source.exists() and job.target.exists()
-                  and job.source.resolve() == job.target.resolve()), None)  # fmt: skip
-    if clash:
-        raise UserError(f"{clash.target}: input and output are the same file; choose another -o")
-    there = launcher.finished_before()
-    for job in jobs:
-        job.done = not overwrite and (job.target.exists() if there is None else str(job.target) in there)
+        pairs = [(path, _name_target(Path(out), name, sources, suffixes[0])) for path, name in sources]
+    for source, target in pairs:
+        if source.exists() and target.exists() and source.resolve() == target.resolve():
+            raise UserError(f"{target}: input and output are the same file; choose another -o")
+    finished = launcher.finished_before()
+    jobs = []
+    for source, target in pairs:
+        exists = target.exists() if finished is None else str(target) in finished
+        jobs.append(Job(source, target, exists and not overwrite))
     if single and jobs[0].done:
         raise UserError(f"{jobs[0].target} exists; --overwrite replaces it")
     return jobs
 
 
-def _target(out: Path, name: Path, found: list[tuple[Path, Path]], suffix: str) -> Path:
+def _name_target(out: Path, name: Path, sources: list[tuple[Path, Path]], suffix: str) -> Path:
     """``a.mp3`` becomes ``a.wav``, unless another input would too: then ``a.mp3.wav``."""
-    twins = sum(other.with_suffix("") == name.with_suffix("") for _, other in found)
-    if sum(other == name for _, other in found) > 1:
+    twins = sum(other.with_suffix("") == name.with_suffix("") for _, other in sources)
+    if sum(other == name for _, other in sources) > 1:
         raise UserError(f"two inputs are named {name}; run them with separate -o")
     return out / (name.with_suffix(suffix) if twins == 1 else name.with_name(name.name + suffix))
 
 
-def run(
-    jobs: list[Job], work: Work, sample_rate: int, record: Record | None = None,
-    also: Callable[[Job, Output], None] | None = None, stream: Stream | None = None,
+def process_audio(
+    jobs: list[Job], work: Work, sample_rate: int, run_log: RunLog | None = None,
+    write_extras: Callable[[Path, Output], None] | None = None, stream: Stream | None = None,
 ) -> list[str]:  # fmt: skip
-    """Do this process's share of the jobs; returns a line for each file that could not be worked on.
+    """Process this rank's share of the jobs; returns a line for each file that failed.
 
-    ``also`` is called before a job's audio is written: what it writes beside it is there once the audio is. Long
-    recordings go through ``stream``, where there is one, and are written as they come.
+    ``write_extras(target, output)`` is called before a job's audio is written: whoever finds the audio finds them too.
+    Long recordings go through ``stream``, if there is one, and are written piece by piece.
     """
 
     def do(job: Job, on_step: OnStep) -> Done:
@@ -101,38 +107,28 @@ def run(
                 info = stream(recording, write, on_step)
                 return Done(len(recording) / sample_rate, info.list_used())
         out = work(read_audio(job.source, sample_rate), on_step)
-        if also is not None:
-            also(job, out)
+        if write_extras is not None:
+            write_extras(job.target, out)
         write_audio(job.target, out.audio, out.sample_rate)
         return Done(len(out.audio) / out.sample_rate, out.info.list_used())
 
-    return each(jobs, do, record)
+    return process_jobs(jobs, do, run_log)
 
 
-def recorder(verb: str, arguments: Any) -> Record | None:
-    """Where the files of this run are recorded: in OUT, if that is a folder."""
-    out = Path(arguments.out)
-    if out.suffix.lower() in (".wav", ".flac", ".ddcm"):
-        return None
-    left_out = ("inputs", "out", "overwrite")
-    settings = {key: value for key, value in vars(arguments).items() if value is not None and key not in left_out}
-    return Record(out, distributed.rank(), verb, settings)
-
-
-def each(jobs: list[Job], do: Callable[[Job, OnStep], Done], record: Record | None = None) -> list[str]:
-    """``do(job, on_step)`` for this process's share of the jobs, which writes the target; failures as ``run``."""
-    mine, of = _mine(jobs), sum(not job.done for job in jobs)
+def process_jobs(jobs: list[Job], do: Callable[[Job, OnStep], Done], run_log: RunLog | None = None) -> list[str]:
+    """``do(job, on_step)``, which writes the target, for this rank's share of the jobs; a line for each failure."""
+    total = sum(not job.done for job in jobs)
     failures: list[str] = []
     quiet = True if distributed.rank() else None  # rank 0 shows the progress of all
-    with tqdm(mine, total=of, unit="file", disable=quiet) as bar:
+    with tqdm(_choose_share(jobs), total=total, unit="file", disable=quiet) as bar:
         for job in bar:
             name = to_one_line(str(job.source))
             bar.set_description(to_one_line(job.source.name))
 
-            def on_step(done: int, total: int, bar=bar) -> None:
-                bar.set_postfix_str(f"step {done}/{total}")
+            def on_step(done: int, steps: int, bar=bar) -> None:
+                bar.set_postfix_str(f"step {done}/{steps}")
 
-            done, status, no_use, begin = Done(), "written", False, time.perf_counter()
+            done, status, fatal, begin = Done(), "written", False, time.perf_counter()
             try:
                 remove_leftovers(job.target)
                 done = do(job, on_step)
@@ -140,45 +136,44 @@ def each(jobs: list[Job], do: Callable[[Job, OnStep], Done], record: Record | No
                 status = str(error)
                 status = status if name in status else f"{name}: {status}"
             except OSError as error:
-                status, no_use = to_one_line(describe_os_error(error)), error.errno in NO_USE
+                status, fatal = to_one_line(describe_os_error(error)), error.errno in FATAL
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 status = f"{name}: {MORE_MEMORY}"
             if status != "written":
                 failures.append(status)
-            if no_use:
+            if fatal:
                 failures.append(f"{to_one_line(str(job.target.parent))}: nothing can be written there; {NOT_TRIED}")
                 return failures
-            if record is not None:
-                record.add(job.source, job.target, status, done.seconds, time.perf_counter() - begin, done.notes, of)
+            if run_log is not None:
+                run_log.add(job.source, job.target, status, done.seconds, time.perf_counter() - begin, done.info, total)
                 if distributed.world_size() > 1 and not bar.disable:
-                    bar.n = len(rows(record.folder, record.since)) - 1  # the loop itself adds one
-    if record is not None:
-        merge(record.folder)
+                    bar.n = len(read_rows(run_log.folder, run_log.since)) - 1  # the loop itself adds one
+    if run_log is not None:
+        write_table(run_log.folder)
     return failures
 
 
-def _mine(jobs: list[Job]) -> list[Job]:
-    """This process's jobs that are not done, by duration so that all processes end together.
+def _choose_share(jobs: list[Job]) -> list[Job]:
+    """This rank's jobs that are not done, shared out by duration so that all ranks end together.
 
-    Processes that were started apart see other files done, so that only the inputs may decide; those that one command
-    started have been told what was done, and share out the rest.
+    Ranks that were started apart may see different finished files, so the inputs alone decide. Ranks that one command
+    started have the same list of finished files, so they share out the rest.
     """
     world = distributed.world_size()
     if world == 1:
         return [job for job in jobs if not job.done]
     costs = [0.0 if job.done and launcher.is_child() else duration_s(job.source) for job in jobs]
-    return [
-        jobs[place] for place in distributed.split_by_cost(costs, distributed.rank(), world) if not jobs[place].done
-    ]
+    share = (jobs[index] for index in distributed.split_by_cost(costs, distributed.rank(), world))
+    return [job for job in share if not job.done]
 
 
-def report(verb: str, jobs: list[Job], failures: list[str]) -> int:
-    """A line for each failure, and their number where no other process adds them up; the exit code."""
+def report_failures(verb: str, jobs: list[Job], failures: list[str]) -> int:
+    """Log a line for each failure, and their number where no other process adds them up; the exit code."""
     for line in failures:
-        print(f"ddcm {verb}: {line}", file=sys.stderr)
-    of = sum(not job.done for job in jobs)
+        log.error("ddcm %s: %s", verb, line)
+    total = sum(not job.done for job in jobs)
     if failures and not failures[-1].endswith(NOT_TRIED) and not launcher.is_child():
-        print(f"{len(failures)} of {of} files failed, {of - len(failures)} written", file=sys.stderr)
+        log.error("%d of %d files failed, %d written", len(failures), total, total - len(failures))
     return 2 if failures else 0

@@ -1,10 +1,13 @@
-"""What is this? Facts on a backbone or a codebook, without running it."""
+"""``inspect`` on the command line: facts on a backbone, a codebook or a ``.ddcm`` file, without running it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jsonargparse import ArgumentParser, Namespace
+
+from ddcm.cli.options import print_table
 from ddcm.codec.describe import describe
 from ddcm.errors import UserError
 
@@ -21,7 +24,7 @@ NEEDS: dict[str, list[tuple[str, ...]]] = {  # what it can do -> weights in memo
 }
 
 
-def inspect(name: str) -> dict[str, Any]:
+def collect_facts(name: str) -> dict[str, Any]:
     """Facts to print, by what ``name`` is: a backbone (folder, hub name), a codebook (folder, ``.ckpt``) or a
     ``.ddcm`` file.
 
@@ -96,3 +99,23 @@ def _most_gb(counts: dict[str, int], groups: list[tuple[str, ...]], unet_bytes: 
     """The VAE and the vocoder, and the text encoders while they run, stay in float32 whatever --dtype says."""
     sizes = {part: count * (unet_bytes if part == "unet" else 4) for part, count in counts.items()}
     return max(sum(sizes[part] for part in group) for group in groups) / 1e9
+
+
+def inspect(arguments: Namespace) -> int:
+    facts = collect_facts(arguments.name)
+    if arguments.check_heads:
+        from ddcm.backbone.head_layout import check_heads
+
+        facts |= check_heads(arguments.name, arguments.check_heads)
+    print_table([*facts.items()])
+    return 0
+
+
+def _add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("name", help="folder, hub name, .ckpt or .ddcm")
+    parser.add_argument("--check_heads", type=str, help="an audio file: measure which head layout fits the weights")
+
+
+VERBS: dict[str, tuple[str, Any, Any]] = {
+    "inspect": ("what a backbone, codebook or .ddcm file is, without running it", _add_flags, inspect),
+}

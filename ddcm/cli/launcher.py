@@ -15,18 +15,44 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from jsonargparse import Namespace
+
+from ddcm.cli.run_log import read_rows
 from ddcm.errors import UserError
 from ddcm.runtime.exit import INTERRUPTED, TERMINATED, Terminated
-from ddcm.runtime.ranks import read_launched_rank
+from ddcm.runtime.ranks import read_launched_rank, read_local_rank
 
+log = logging.getLogger(__name__)
 RESTARTS = 3
 Main = Callable[[list[str]], int]
 CHILD, FINISHED = "DDCM_CHILD", "DDCM_FINISHED"
+
+
+def run_as_processes(main: Main, arguments: Namespace, argv: Sequence[str]) -> int | None:
+    """Run ``main`` in the processes that ``--devices`` asks for; the exit code, or None if this process is one."""
+    if "devices" not in arguments:
+        return None
+    ranks = processes_to_start(arguments.devices, arguments.num_nodes)
+    if not ranks:
+        return None
+    since = time.time()
+    code = run(main, argv, ranks, arguments.devices * arguments.num_nodes, arguments.out)
+    rows = read_rows(Path(arguments.out), since)
+    failed = sum(row["status"] != "written" for row in rows)
+    if failed:
+        log.error("%d of %d files failed, %d written", failed, len(rows), len(rows) - failed)
+    return code
+
+
+def is_first_process() -> bool:
+    """Whether this process logs what all of them would log: the first of those that one command started."""
+    return not is_child() or read_local_rank()[0] == 0
 
 
 def is_child() -> bool:
@@ -86,16 +112,16 @@ def run(main: Main, argv: Sequence[str], ranks: Sequence[int], world: int, out: 
     try:
         with tempfile.TemporaryDirectory(prefix="ddcm-") as folder:
             codes = elastic_launch(config, _work)(main, list(argv), ranks[0], world, out, folder)
+        return max(codes.values())
     except SignalException as error:
         raise (Terminated if error.sigval == signal.SIGTERM else KeyboardInterrupt) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        ended = f"process {ranks[0] + rank} of {world} was ended by {failure.signal_name()}"
-        print(f"ddcm: {ended} after {RESTARTS} restarts; the same command continues", file=sys.stderr)
-        return 1
+        death = f"process {ranks[0] + rank} of {world} was ended by {failure.signal_name()}"
     finally:
         logging.disable(logging.NOTSET)
-    return max(codes.values())
+    log.error("ddcm: %s after %d restarts; the same command continues", death, RESTARTS)
+    return 1
 
 
 def _work(main: Main, argv: list[str], first: int, world: int, out: str, folder: str) -> int:

@@ -1,75 +1,127 @@
-"""How a command is computed: number types, compilation, threads, and several processes over a folder."""
+"""Flags from dataclasses, and the settings that most verbs share.
+
+jsonargparse evaluates the imports of a dataclass's module, those for type checkers too: none here loads torch.
+"""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NoReturn, TypeVar
 
-from ddcm.cli import launcher, run_log
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
 from ddcm.errors import UserError
-from ddcm.recipes import DTYPES
-from ddcm.runtime.ranks import read_local_rank
+from ddcm.recipes import Dtype
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+POCKET = "checkpoints/pocket"
+Settings = TypeVar("Settings")
 
 
-def compute_options(parser: Any) -> None:
-    parser.add_argument("--device", type=str, help="default: cuda where there is one, else cpu")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of the UNet")
-    parser.add_argument("--vae_dtype", default="float32", choices=DTYPES, help="of the VAE and the vocoder")
-    parser.add_argument("--compile", action="store_true", help="the UNet by torch.compile: slow once, then faster")
-    parser.add_argument("--threads", type=int, help="of the CPU, for each process; default: torch's own choice")
+@dataclass(frozen=True)
+class ModelSettings:
+    """The model, and how it is computed."""
+
+    backbone: str = POCKET
+    """hub name or folder of an AudioLDM2"""
+    codebook: str | None = None
+    """hub name, exported folder or .ckpt; the pocket has one"""
+    device: str | None = None
+    """default: cuda where there is one, else cpu"""
+    dtype: Dtype = "float32"
+    """of the UNet"""
+    vae_dtype: Dtype = "float32"
+    """of the VAE and the vocoder"""
+    compile: bool = False
+    """the UNet by torch.compile: slow once, then faster"""
+    threads: int | None = None
+    """of the CPU, for each process; default: torch's own choice"""
+    heads: Literal["hub", "original"] = "hub"
+    """head layout of the UNet"""
+    null: Literal["trained", "stock"] = "trained"
+    """the condition that stands for no prompt"""
+    batch_size: int = 4
+    """windows of 10.24 s at a time"""
 
 
-def devices_options(parser: Any) -> None:
-    parser.add_argument("--devices", type=int, default=1, help="processes on a node that share the files out")
-    parser.add_argument("--num_nodes", type=int, default=1, help="nodes that run this same command")
+@dataclass(frozen=True)
+class ProcessSettings:
+    """Several processes over the files of a folder."""
+
+    devices: int = 1
+    """processes on a node that share the files out"""
+    num_nodes: int = 1
+    """nodes that run this same command"""
 
 
-def device_of(asked: str | None) -> str:
-    """The device of this process: under a launcher, each process has a GPU of its own.
+@dataclass(frozen=True)
+class PromptSettings:
+    """What the result is to be."""
+
+    prompt: str = ""
+    """what it shall be; empty: no text encoder is loaded"""
+    negative_prompt: str = ""
+    """what to guide away from"""
+    seed: int = 0
+    """of the noise; the same for every file"""
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        name = re.search(r'key "(?:\w+\.)*(\w+)":', message)
+        value = re.search(r"(?:Got|Given) value: (.*)", message)
+        expected = re.search(r"Expected a (?:<class '(\w+)'>|typing.Literal\[(.+?)\])", message)
+        if name and value and expected:
+            kind, choices = expected.groups()
+            advice = f"use one of: {choices}".replace("'", "") if choices else f"it must be of type {kind}"
+            raise UserError(f"{name[1]} {value[1]!r} is not {'known' if choices else 'valid'}; {advice}")
+        raise UserError(" ".join(line.strip() for line in message.splitlines()))
+
+
+def add_settings(
+    parser: ArgumentParser, settings: type, names: Collection[str] | None = None, defaults: bool = True
+) -> None:
+    """A flag for each field of a dataclass, or for those in ``names``: type, choices and help are the field's.
+
+    A field that is False by default is a switch. Without ``defaults`` each flag is None where it is left out, and a
+    boolean takes true or false.
+    """
+    from docstring_parser import parse_from_object
+
+    own = {entry.name: entry.default for entry in fields(settings) if names is None or entry.name in names}
+    switches = [name for name, default in own.items() if default is False and defaults]
+    about = {param.arg_name: param.description for param in parse_from_object(settings).params}
+    left_out = {entry.name for entry in fields(settings)} - own.keys()
+    parser.add_class_arguments(settings, skip=left_out.union(switches), as_group=False)
+    for name in switches:
+        parser.add_argument(f"--{name}", action="store_true", help=about[name])
+    if not defaults:
+        parser.set_defaults(dict.fromkeys(own))
+
+
+def read_settings(arguments: Namespace, settings: type[Settings]) -> Settings:
+    """The dataclass from its flags.
 
     Raises:
-        UserError: there are fewer GPUs than processes.
+        UserError: a value that the dataclass refuses.
     """
-    import torch
-
-    if asked not in (None, "cuda") or not torch.cuda.is_available():
-        return asked or "cpu"
-    local, of = read_local_rank()
-    if of > torch.cuda.device_count():
-        raise UserError(f"{of} processes on this node, but {torch.cuda.device_count()} GPUs: give a smaller --devices")
-    return f"cuda:{local}"
+    names = settings.__dataclass_fields__  # type: ignore[attr-defined]
+    return settings(**{name: arguments[name] for name in names if name in arguments})
 
 
-def set_threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        if threads < 1:
-            raise UserError(f"--threads {threads} is below 1")
-        torch.set_num_threads(threads)
+def accept_hyphens(argv: Sequence[str]) -> list[str]:
+    """The words with ``--a-b`` as ``--a_b``, up to ``--``."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    names = [re.sub(r"^--[^=]*", lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in argv[:end]]
+    return [*names, *argv[end:]]
 
 
-def as_processes(main: launcher.Main, arguments: Any, argv: Sequence[str] | None) -> int | None:
-    """Run ``main`` in the processes that ``--devices`` asks for; the exit code, or None if this process is one."""
-    if "devices" not in arguments:
-        return None
-    devices, num_nodes = arguments.devices, arguments.num_nodes
-    ranks = launcher.processes_to_start(devices, num_nodes)
-    if not ranks:
-        return None
-    since, world = time.time(), devices * num_nodes
-    command = list(sys.argv[1:] if argv is None else argv)
-    code = launcher.run(main, command, ranks, world, arguments.out)
-    done = run_log.rows(Path(arguments.out), since)
-    failed = sum(row["status"] != "written" for row in done)
-    if failed:
-        print(f"{failed} of {len(done)} files failed, {len(done) - failed} written", file=sys.stderr)
-    return code
-
-
-def speaks() -> bool:
-    """Whether this process says what all processes would: of those that one command started, the first does."""
-    return not launcher.is_child() or read_local_rank()[0] == 0
+def print_table(rows: Sequence[tuple[str, Any]]) -> None:
+    width = max(len(key) for key, _ in rows)
+    for key, value in rows:
+        print(f"{key:<{width}}  {value}")

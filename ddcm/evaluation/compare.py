@@ -13,7 +13,7 @@ from ddcm.evaluation.folder import measure
 from ddcm.evaluation.report import Entry
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
-from ddcm.recipes import RECIPES, list_settings, resolve
+from ddcm.recipes import RECIPES, Verb, list_settings, resolve
 from ddcm.runtime.memory import measure_cost
 
 STRENGTHS = (0.3, 0.6, 0.9)
@@ -25,7 +25,7 @@ class Case:
     """One row of the comparison."""
 
     name: str
-    verb: str
+    verb: Verb
     recipe: str
     flags: dict[str, Any] = field(default_factory=dict)
 

@@ -107,9 +107,9 @@ class DDCMPipeline:
         Raises:
             UserError: unknown recipe or setting out of range, a length outside (0, 3600] s, no codebook.
         """
-        setup = self.set_up("generate", recipe, **settings)
         if not 0 < duration_s <= LONGEST_S:
             raise UserError(f"duration_s {duration_s} is outside (0, {LONGEST_S}]; AudioLDM2 was trained on 10.24")
+        setup = self.set_up("generate", recipe, **settings)
         latents = prepare_empty(setup, duration_s)
         return self._diffuse(setup, latents, Conditioning(prompt, negative_prompt), seed, on_step, trace)
 

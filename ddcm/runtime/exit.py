@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -11,8 +12,27 @@ from contextlib import contextmanager, nullcontext
 
 from ddcm.errors import UserError, describe_error, to_one_line
 
+log = logging.getLogger(__name__)
+
 MENDABLE, INTERRUPTED, PIPE_CLOSED, TERMINATED = 2, 130, 141, 143
 MORE_MEMORY = "out of memory; use a smaller --batch_size or --dtype float16"
+
+
+class _StderrHandler(logging.Handler):
+    """Writes each message as a line to what is stderr at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+_HANDLER = _StderrHandler()
+
+
+def log_to_stderr() -> None:
+    """Show the package's warnings and errors on stderr, as plain lines. For programs: a library leaves it to them."""
+    package = logging.getLogger("ddcm")
+    package.addHandler(_HANDLER)  # once, however often it is called
+    package.propagate = False
 
 
 class Terminated(BaseException):
@@ -33,8 +53,10 @@ def run_to_exit_code(
 
     def fail(line: str, code: int = MENDABLE) -> int:
         if speaks():
-            print(f"{name()}: {to_one_line(line)}", file=sys.stderr)
+            log.error("%s: %s", name(), to_one_line(line))
         return code
+
+    log_to_stderr()
 
     try:
         with _raise_on_sigterm() if terminable else nullcontext():

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from ddcm.cli import launcher, run_log
-from ddcm.cli.main import _parser, main
+from ddcm.cli.main import main, make_parser
 from ddcm.runtime import distributed
 from ddcm.runtime.files import remove_leftovers
 from ddcm.runtime.ranks import read_launched_rank
@@ -200,12 +200,12 @@ def test_bad_numbers_are_refused(tmp_path, monkeypatch, capsys, environment, mor
 
 
 def test_what_a_kill_tears_is_left_out(tmp_path):
-    first = run_log.Record(tmp_path, 0, "transform", {})
+    first = run_log.RunLog(tmp_path, 0, "transform", {})
     first.add(tmp_path / "a", tmp_path / "a.wav", "written", 1.0, 0.1, {}, 2)
     part = tmp_path / ".run" / "rank-0000.jsonl"
     part.write_bytes(part.read_bytes() + b'{"file": "b", "outp')
-    run_log.Record(tmp_path, 0, "transform", {}).add(tmp_path / "b", tmp_path / "b.wav", "written", 1.0, 0.1, {}, 2)
-    run_log.merge(tmp_path)
+    run_log.RunLog(tmp_path, 0, "transform", {}).add(tmp_path / "b", tmp_path / "b.wav", "written", 1.0, 0.1, {}, 2)
+    run_log.write_table(tmp_path)
     assert [row["output"] for row in rows_of(tmp_path)] == ["a.wav", "b.wav"]
 
 
@@ -224,7 +224,7 @@ LINES = re.findall(r"^(?:srun .*?|torchrun .*?)?(?:ddcm|infer\.py) (.+)$", GUIDE
 @pytest.mark.parametrize("line", LINES)
 def test_the_guides_commands_are_understood(line):
     words = shlex.split(line)
-    assert _parser().parse_args(words).verb == words[0]
+    assert make_parser().parse_args(words).verb == words[0]
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash")

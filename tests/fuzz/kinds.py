@@ -97,7 +97,7 @@ def codec():
 
 
 def _ddcm() -> Read:
-    from ddcm.cli.info import inspect
+    from ddcm.cli.info import collect_facts
     from ddcm.codec.decode import decode, open_stream
 
     backbone, codebook = codec()
@@ -106,7 +106,7 @@ def _ddcm() -> Read:
         data = _only(folder).read_bytes()
         header, _ = open_stream(data, backbone, codebook)
         require(zlib.crc32(data[:-4]).to_bytes(4, "little") == data[-4:], "a wrong checksum was taken")
-        inspect(str(_only(folder)))
+        collect_facts(str(_only(folder)))
         windows, atoms, calls = len(header.layout.starts), 0, 0
         if header.schedule is not None:
             atoms, calls = sum(header.steps.atoms), len(header.steps.timesteps) * header.batch_size

@@ -14,6 +14,7 @@ import jsonargparse
 import pytest
 import torch
 
+from ddcm.cli import fit
 from ddcm.cli import main as cli
 from tests.conftest import ROOT
 
@@ -43,14 +44,17 @@ def check_command(words: list[str], scratch: Path) -> None:
     """Check that the program's own parser accepts the words.
 
     Raises:
-        SystemExit: the parser refuses them.
+        UserError: the parser refuses them; SystemExit that of another program.
         KeyError: ``KNOWN`` lacks the program.
     """
     KNOWN[words[0].rpartition("/")[2]](words[1:], scratch)
 
 
 def _ddcm(words: list[str], scratch: Path) -> None:
-    cli._parser().parse_args(words)
+    if words[0] in fit.VERBS:
+        _fit(words, scratch)
+    else:
+        cli.make_parser().parse_args(words)
 
 
 def _python(words: list[str], scratch: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddcm.backbone.tiny import tiny_backbone
-from ddcm.cli.info import inspect
+from ddcm.cli.info import collect_facts
 from ddcm.errors import UserError
 from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer
 from ddcm.quantize.pretrained import Codebook, describe, load_codebook, save_codebook
@@ -65,7 +65,7 @@ def test_round_trip(folder, quantizer, tmp_path):
 def test_inspect_knows_every_quantizer(quantizer, books, tmp_path):
     backbone = tiny_backbone()
     save_codebook(tmp_path / "c", quantizer, backbone.name, backbone.latent_digest, MEL, {})
-    facts = inspect(str(tmp_path / "c"))
+    facts = collect_facts(str(tmp_path / "c"))
     assert facts["quantizer"] == type(quantizer).__name__ and facts["latent digest"] == backbone.latent_digest
     assert sum(name.startswith("atom norm") for name in facts) == books
     assert not any("\n" in str(fact) for fact in facts.values())

@@ -1,0 +1,179 @@
+"""``reconstruct``, ``transform`` and ``generate`` on the command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ddcm.cli.loading import load_pipeline
+from ddcm.cli.options import ModelSettings, ProcessSettings, PromptSettings, add_settings
+from ddcm.errors import UserError
+from ddcm.recipes import Recipe, Verb, list_flags, resolve
+
+if TYPE_CHECKING:
+    from ddcm.pipeline.output import Output
+
+log = logging.getLogger(__name__)
+
+
+def reconstruct(arguments: Namespace) -> int:
+    recipe = _read_recipe("reconstruct", arguments)
+    pipeline = load_pipeline(arguments, recipe.quantizer != "none")
+    rate = pipeline.backbone.mel_spec.sample_rate
+
+    def work(audio, on_step):
+        return pipeline.reconstruct(audio, rate, recipe, arguments.seed, on_step)
+
+    return _process_files("reconstruct", arguments, pipeline, work, recipe)
+
+
+def transform(arguments: Namespace) -> int:
+    recipe = _read_recipe("transform", arguments)
+    pipeline = load_pipeline(arguments, recipe.quantizer != "none")
+    rate = pipeline.backbone.mel_spec.sample_rate
+    prompts = arguments.prompt, arguments.negative_prompt
+
+    def work(audio, on_step):
+        return pipeline.transform(audio, rate, *prompts, recipe, arguments.seed, on_step, arguments.trace)
+
+    return _process_files("transform", arguments, pipeline, work, recipe, prompts, arguments.trace)
+
+
+def _process_files(
+    verb: Verb, arguments: Namespace, pipeline, work, recipe: Recipe, prompts: tuple[str, str] | None = None,
+    whole: bool = False,
+) -> int:  # fmt: skip
+    """Long recordings are streamed, if the recipe allows it and the verb does not need the ``whole``."""
+    from ddcm.cli.batch import plan_jobs, process_audio, report_failures
+    from ddcm.cli.run_log import open_run_log
+    from ddcm.pipeline.stages import Conditioning
+    from ddcm.pipeline.streaming import can_stream, stream
+
+    def work_in_pieces(recording, write, on_step):
+        conditioning = None if prompts is None else Conditioning(*prompts)
+        return stream(pipeline.set_up(verb, recipe), recording, write, conditioning, arguments.seed, on_step)
+
+    jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite)
+    failures = process_audio(
+        jobs, work, pipeline.backbone.mel_spec.sample_rate, open_run_log(verb, arguments), write_extras,
+        work_in_pieces if can_stream(recipe) and not whole else None,
+    )  # fmt: skip
+    return report_failures(verb, jobs, failures)
+
+
+def generate(arguments: Namespace) -> int:
+    """Every candidate as a file, best first; for several of them their scores as a table and ``NAME.json``."""
+    if arguments.compressed:
+        from ddcm.cli.codec import generate_compressed
+
+        return generate_compressed(arguments)
+    for name in ("kbps", "quality"):
+        if arguments[name] is not None:
+            raise UserError(f"--{name} is for generate --compressed")
+    from ddcm.audio.files import write_audio
+    from ddcm.evaluation.report import slug
+    from ddcm.runtime.files import write_atomically
+    from ddcm.runtime.progress import progress_bar
+
+    recipe, prompt = _read_recipe("generate", arguments), arguments.prompt
+    targets = name_candidates(Path(arguments.out), slug(prompt or "unconditional"), recipe.n)
+    scores = targets[0].with_suffix(".json")
+    existing = [path for path in [*targets, *([scores] if recipe.n > 1 else [])] if path.exists()]
+    if existing and not arguments.overwrite:
+        raise UserError(f"{existing[0]} exists; --overwrite replaces it")
+    pipeline = load_pipeline(arguments, recipe.quantizer != "none")
+    with progress_bar("step") as on_step:
+        best = pipeline.generate(
+            prompt, arguments.duration_s, arguments.negative_prompt, recipe, arguments.seed, on_step, arguments.trace
+        )
+    rows = []
+    for target, candidate in zip(targets, [best, *best.others], strict=True):
+        write_extras(target, candidate)
+        write_audio(target, candidate.audio, candidate.sample_rate)
+        rows.append({"file": target.name, "seed": candidate.info.seed, "clap_score": candidate.info.clap_score})
+    if recipe.n > 1:
+        with write_atomically(scores) as temporary:
+            temporary.write_text(json.dumps({"prompt": prompt, "candidates": rows}, indent=2) + "\n")
+        for row in rows:
+            score = "not scored: no prompt" if row["clap_score"] is None else f"CLAP score {row['clap_score']:.4f}"
+            print(f"{row['file']}  seed {row['seed']}  {score}")
+    return 0
+
+
+def name_candidates(out: Path, name: str, n: int) -> list[Path]:
+    """Files for n candidates: OUT itself, or NAME.wav in the folder OUT; then NAME-2, NAME-3, ..."""
+    first = out if out.suffix.lower() in (".wav", ".flac") else out / f"{name}.wav"
+    return [first, *(first.with_name(f"{first.stem}-{i}{first.suffix}") for i in range(2, n + 1))]
+
+
+def write_extras(target: Path, out: Output) -> None:
+    """Write ``NAME.trace.png`` of a trace, and log which vocoders failed."""
+    if out.trace:
+        from ddcm.evaluation.plots import draw_sheet
+
+        # Early estimates are of noise: they are drawn as they are, up to the length of the audio.
+        frames = -(-len(out.audio) * 100 // out.sample_rate)
+        draw_sheet(target.with_suffix(".trace.png"), [(f"timestep {t}", mel[0, 0, :frames]) for t, mel in out.trace])
+    for reason in out.info.vocoder_failed:
+        log.warning("%s: vocoder %s was used; %s", target.name, out.info.vocoder, reason)
+
+
+def _read_recipe(verb: Verb, arguments: Namespace) -> Recipe:
+    """The recipe with the flags in their places."""
+    return resolve(verb, arguments.recipe, **{name: arguments[name] for name in list_flags(verb)})
+
+
+def _add_recipe(parser: ArgumentParser, verb: Verb) -> None:
+    parser.add_argument("--recipe", type=str, help="a row of: ddcm recipes; flags that are left out are the recipe's")
+    add_settings(parser, Recipe, list_flags(verb), defaults=False)
+
+
+def _add_files(parser: ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", help="audio files or folders")
+    parser.add_argument("-o", "--out", required=True, help="a folder, or a .wav or .flac for one input")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    add_settings(parser, ProcessSettings)
+
+
+def _add_reconstruct(parser: ArgumentParser) -> None:
+    _add_files(parser)
+    _add_recipe(parser, "reconstruct")
+    parser.add_argument("--seed", type=int, default=0, help="of the latent's sample, where the recipe draws one")
+    add_settings(parser, ModelSettings)
+
+
+def _add_transform(parser: ArgumentParser) -> None:
+    _add_files(parser)
+    _add_recipe(parser, "transform")
+    _add_diffusion(parser)
+
+
+def _add_generate(parser: ArgumentParser) -> None:
+    from ddcm.codec.settings import CodecSettings
+
+    parser.add_argument("-o", "--out", required=True, help="a .wav or .flac, or a folder; more of --n are numbered")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    parser.add_argument("--duration_s", type=float, default=10.24, help="seconds of audio")
+    _add_recipe(parser, "generate")
+    parser.add_argument("--compressed", action="store_true", help="also NAME.ddcm, which decodes without the prompt")
+    add_settings(parser, CodecSettings, ("kbps", "quality"))
+    _add_diffusion(parser)
+
+
+def _add_diffusion(parser: ArgumentParser) -> None:
+    add_settings(parser, PromptSettings)
+    parser.add_argument("--trace", action="store_true", help="also NAME.trace.png: the estimates on the way")
+    add_settings(parser, ModelSettings)
+
+
+VERBS: dict[str, tuple[str, Any, Any]] = {
+    "reconstruct": ("audio -> mel -> VAE -> mel -> vocoder -> audio", _add_reconstruct, reconstruct),
+    "transform": (
+        "noise the input's quantised latent to STRENGTH and denoise it under a prompt", _add_transform, transform
+    ),
+    "generate": ("a prompt -> audio, with the codebook acting where the recipe says", _add_generate, generate),
+}  # fmt: skip
