@@ -1,8 +1,8 @@
-"""Front ends: audio -> what the VAE is given.
+"""Front ends: audio -> the VAE's input.
 
-``matched`` is the log-mel that the VAE was trained on (``ddcm.audio.mel``). The others are analyses made for other
-models: 48 kHz, other band edges, powers in decibels. Each has two halves: the analysis, as it was used, and a
-conversion into the VAE's domain (``convert``), which can be left out to hear what the lack of it does.
+``matched`` is the log-mel that the VAE was trained on (``ddcm.audio.mel``). The others are analyses for other models:
+48 kHz, other band edges, powers in decibels. Each is an analysis and a conversion into the VAE's domain (``convert``),
+which can be left out.
 """
 
 from __future__ import annotations
@@ -16,26 +16,21 @@ import numpy as np
 import torch
 
 from ddcm.audio.files import resample
-from ddcm.audio.mel import MelSpec, log_mel
+from ddcm.audio.mel import MelBands, MelSpec, band_centres, filterbank, log_mel
 
 POWER_FLOOR = 1e-10
 NP_TO_DB = 10 / np.log(10)  # nepers of power to decibels
 
 
-@dataclass(frozen=True)
-class FrontEnd:
+@dataclass(frozen=True, kw_only=True)
+class FrontEnd(MelBands):
     """A mel spectrogram of powers in decibels: 10 log10(max(power, 1e-10)), centred frames, Slaney's bands."""
 
-    n_fft: int
-    hop: int
-    fmin: float
-    fmax: float
-    top_db: float | None
-    """What lies further than this under the loudest value is raised to it; None: nothing is."""
     sample_rate: int = 48000
-    n_mels: int = 64
+    top_db: float | None
+    """Dynamic range: lower values are clamped to the maximum minus ``top_db``; None: no clamping."""
     pad_mode: str = "constant"
-    """How centred frames see beyond the ends: librosa pads with silence, CLAP's extractor reflects."""
+    """Padding of centred frames at the ends: librosa pads with silence, CLAP's extractor reflects."""
 
 
 FRONT_ENDS: dict[str, FrontEnd] = {
@@ -48,7 +43,7 @@ FRONT_ENDS: dict[str, FrontEnd] = {
 def clap_front_end(extractor: Mapping[str, Any]) -> FrontEnd:
     """The analysis of a ``ClapFeatureExtractor``, from its preprocessor_config.json.
 
-    Its decibels are computed here, for any length: the extractor itself cuts at random to ten seconds.
+    The extractor itself crops ten seconds at random; here any length is analysed.
     """
     return FrontEnd(
         n_fft=extractor["fft_window_size"],
@@ -67,9 +62,10 @@ def extract(
 ) -> tuple[torch.Tensor, str]:
     """Audio (S,) at ``spec.sample_rate``, S whole frames -> features (1, 1, S // hop, M), and the front end used.
 
-    ``clap`` needs the settings of the backbone's extractor; a backbone without one gets ``librosa``, and its name is
-    returned. ``raw`` leaves out the conversion: decibels and bands as they are, only the frames are brought to the
-    spec's hop.
+    Args:
+        name: ``matched``, ``clap`` or one of ``FRONT_ENDS``.
+        extractor: settings of the backbone's CLAP extractor; without them, ``clap`` becomes ``librosa``.
+        raw: leave out the conversion: decibels and bands stay, and only frames are resampled to the spec's hop.
     """
     if name == "matched":
         return log_mel(audio[None], spec), name
@@ -91,7 +87,7 @@ def analyse(audio: torch.Tensor, sample_rate: int, front: FrontEnd) -> torch.Ten
     mode = front.pad_mode if len(samples) > front.n_fft // 2 else "constant"
     window = torch.hann_window(front.n_fft)
     spectrum = torch.stft(samples, front.n_fft, front.hop, window=window, pad_mode=mode, return_complex=True)
-    power = _bank(front).to(torch.float32) @ spectrum.abs().square()
+    power = filterbank(front) @ spectrum.abs().square()
     decibels = 10 * power.clamp(min=POWER_FLOOR).log10().T
     return decibels if front.top_db is None else decibels.clamp(min=float(decibels.max()) - front.top_db)
 
@@ -99,12 +95,12 @@ def analyse(audio: torch.Tensor, sample_rate: int, front: FrontEnd) -> torch.Ten
 def convert(decibels: torch.Tensor, frames: int, front: FrontEnd, spec: MelSpec) -> torch.Tensor:
     """Decibels (frames', n_mels) -> the VAE's domain (1, 1, frames, M): natural log magnitudes.
 
-    1. Time: the VAE's window is longer (64 ms) and its frames lie elsewhere. Powers are averaged under that window's
-       square, around the middle of each of its frames.
-    2. Bands: decibels are read as powers per bin at the bands' centres and interpolated, in the logarithm, at the
-       centres of the VAE's bands (0 to 8 kHz). Beyond the analysis's edges the nearest band stands in.
-    3. Level and unit: half of the power's natural logarithm, plus what white noise of unit variance shows to be
-       missing in each band (``_offsets``), not below the VAE's floor.
+    1. Time: the VAE's window is longer (64 ms). Powers are averaged under the square of that window, around the centre
+       of each of the VAE's frames.
+    2. Bands: log powers are interpolated from the analysis's band centres to the VAE's (0 to 8 kHz). Beyond the
+       analysis's edges, the nearest band is used.
+    3. Level: half of the natural log power, plus an offset of each band measured on white noise (``_offsets``), not
+       below the VAE's floor.
     """
     converted = _convert_shape(decibels, frames, front, spec) + _offsets(front, spec)
     return converted.clamp(min=float(np.log(spec.floor)))[None, None]
@@ -113,7 +109,7 @@ def convert(decibels: torch.Tensor, frames: int, front: FrontEnd, spec: MelSpec)
 def _convert_shape(decibels: torch.Tensor, frames: int, front: FrontEnd, spec: MelSpec) -> torch.Tensor:
     places = _frame_places(frames, front, spec)
     power = (decibels / NP_TO_DB).exp()
-    # The square of the long window, as wide as it is longer than the short one.
+    # The square of the VAE's window, as wide as its excess over the analysis's window.
     half = (spec.n_fft / spec.sample_rate - front.n_fft / front.sample_rate) / 2 * front.sample_rate / front.hop
     steps = torch.linspace(-half, half, 2 * max(1, round(half)) + 1)
     weights = torch.cos(steps / (half + 1) * torch.pi / 2) ** 4
@@ -122,13 +118,13 @@ def _convert_shape(decibels: torch.Tensor, frames: int, front: FrontEnd, spec: M
 
 
 def _frame_places(frames: int, front: FrontEnd, spec: MelSpec) -> torch.Tensor:
-    """Where the middles of the spec's frames lie, in frames of the front end: (frames,)."""
+    """Centres of the spec's frames, in frames of the front end: (frames,)."""
     seconds = (torch.arange(frames) + 0.5) * spec.hop / spec.sample_rate
     return seconds * front.sample_rate / front.hop
 
 
 def _at(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """rows (N, M) at fractional places (T,), linearly; the first and last row go on beyond the ends."""
+    """Linear interpolation of rows (N, M) at fractional places (T,); beyond the ends, the first or last row."""
     places = places.clamp(0, len(rows) - 1)
     below = places.floor().long().clamp(max=max(0, len(rows) - 2))
     share = (places - below)[:, None]
@@ -136,34 +132,17 @@ def _at(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _bank(front: FrontEnd) -> torch.Tensor:
-    from librosa.filters import mel
-
-    bank = mel(sr=front.sample_rate, n_fft=front.n_fft, n_mels=front.n_mels, fmin=front.fmin, fmax=front.fmax)
-    return torch.from_numpy(bank)
-
-
-def _centres(fmin: float, fmax: float, n_mels: int) -> np.ndarray:
-    import librosa
-
-    return librosa.mel_frequencies(n_mels=n_mels + 2, fmin=fmin, fmax=fmax)[1:-1]
-
-
-@functools.lru_cache(maxsize=8)
 def _band_map(front: FrontEnd, spec: MelSpec) -> torch.Tensor:
     """(M of the spec, n_mels of the front end): linear interpolation between band centres in Hz."""
-    here = _centres(front.fmin, front.fmax, front.n_mels)
-    there = _centres(spec.fmin, spec.fmax, spec.n_mels)
-    columns = [np.interp(there, here, row) for row in np.eye(front.n_mels)]
+    columns = [np.interp(band_centres(spec), band_centres(front), row) for row in np.eye(front.n_mels)]
     return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
 
 
 @functools.lru_cache(maxsize=8)
 def _offsets(front: FrontEnd, spec: MelSpec) -> torch.Tensor:
-    """(M,): what the conversion lacks on four seconds of white noise, band by band (window, bin width, mean of logs).
+    """(M,): matched log-mel minus converted log-mel, the mean of each band over four seconds of white noise.
 
-    The analysis itself is without ``top_db`` here, and the noise is made at the spec's rate: what a resampler keeps
-    under its edge counts as part of the front end.
+    The noise has the spec's rate, so that the resampler is part of what is measured.
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(4 * spec.sample_rate // spec.hop * spec.hop, generator=generator) * 0.1

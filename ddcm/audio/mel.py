@@ -11,13 +11,8 @@ LN_TO_DB = 8.685889638065035  # 20 / ln(10): a difference of natural-log magnitu
 
 
 @dataclass(frozen=True)
-class MelSpec:
-    """A mel front end as data. The defaults are those of AudioLDM's training code.
-
-    The spectrogram is of magnitudes (power 1), bands are Slaney's in scale and norm, and the logarithm is
-    natural. Frames are not centred on padded edges as ``torch.stft(center=True)`` does it: the waveform is
-    reflected by (n_fft - hop) / 2 on each side, so S samples give exactly S // hop frames.
-    """
+class MelBands:
+    """Frames and bands of a mel spectrogram, with Slaney's scale and norm. The defaults are AudioLDM's."""
 
     sample_rate: int = 16000
     n_fft: int = 1024
@@ -25,6 +20,16 @@ class MelSpec:
     n_mels: int = 64
     fmin: float = 0.0
     fmax: float = 8000.0
+
+
+@dataclass(frozen=True)
+class MelSpec(MelBands):
+    """Settings of a log-mel spectrogram. The defaults are those of AudioLDM's training code.
+
+    It has magnitudes (power 1) and natural logarithms. The waveform is reflected by (n_fft - hop) / 2 on each side, not
+    by n_fft / 2 as in ``torch.stft(center=True)``, so S samples give exactly S // hop frames.
+    """
+
     floor: float = 1e-5  # magnitudes are clamped here before the logarithm
 
     def to_dict(self) -> dict:
@@ -32,28 +37,20 @@ class MelSpec:
 
 
 @functools.lru_cache(maxsize=8)
-def filterbank(spec: MelSpec) -> torch.Tensor:
-    """(n_mels, n_fft // 2 + 1), librosa's: torchaudio's own differs by 5e-8, which shows near the floor."""
+def filterbank(bands: MelBands) -> torch.Tensor:
+    """Librosa's filters (n_mels, n_fft // 2 + 1). Torchaudio's differ by 5e-8, which matters near the floor."""
     from librosa.filters import mel
 
-    bank = mel(
-        sr=spec.sample_rate,
-        n_fft=spec.n_fft,
-        n_mels=spec.n_mels,
-        fmin=spec.fmin,
-        fmax=spec.fmax,
-        htk=False,
-        norm="slaney",
+    return torch.from_numpy(
+        mel(sr=bands.sample_rate, n_fft=bands.n_fft, n_mels=bands.n_mels, fmin=bands.fmin, fmax=bands.fmax)
     )
-    return torch.from_numpy(bank)
 
 
-def band_centres(spec: MelSpec) -> list[float]:
-    """The middle of each band in Hz, rising, n_mels of them."""
+def band_centres(bands: MelBands) -> list[float]:
+    """Centre of each band in Hz, ascending, n_mels of them."""
     import librosa
 
-    edges = librosa.mel_frequencies(spec.n_mels + 2, fmin=spec.fmin, fmax=spec.fmax, htk=False)
-    return edges[1:-1].tolist()
+    return librosa.mel_frequencies(bands.n_mels + 2, fmin=bands.fmin, fmax=bands.fmax)[1:-1].tolist()
 
 
 @functools.lru_cache(maxsize=8)
@@ -66,8 +63,7 @@ def _on_device(spec: MelSpec, device: str) -> tuple[torch.Tensor, torch.Tensor]:
 def log_mel(audio: torch.Tensor, spec: MelSpec = MelSpec()) -> torch.Tensor:
     """Audio (B, S) at ``spec.sample_rate`` -> log-mel (B, 1, S // hop, n_mels), fp32, natural logarithm.
 
-    Differentiable and batched on the audio's own device. Audio shorter than the reflection is padded with
-    silence first, because a reflection cannot be longer than what it reflects.
+    Differentiable, on the audio's device. Audio shorter than the reflection is padded with silence first.
 
     Source: ``audioldm_train/utilities/data/dataset.py`` of AudioLDM-training-finetuning.
     """

@@ -1,4 +1,4 @@
-"""What is done to the audio after the vocoder. Every function takes the estimate and the input it was made of."""
+"""Steps after the vocoder. Each takes the audio (S,), the reference (S,) that it was made from, and the rate in Hz."""
 
 from __future__ import annotations
 
@@ -9,41 +9,38 @@ import torch
 
 from ddcm.audio.mel import LN_TO_DB
 
-CEILING = 0.99  # peak that ``limit`` leaves
+CEILING = 0.99  # highest peak after ``limit``
 HIGH_HZ = 4000.0
-MOST_GAIN = 2.0  # 6 dB: what ``protect`` raises the high band at most
+MOST_GAIN = 2.0  # 6 dB: limit of the gain of ``protect``
 HIGH, MID = 48, 16  # first mel band above 4 kHz, and of the middle bands below it
-SILENT = 1e-9  # energy below which nothing is matched
+SILENT = 1e-9  # an energy below this is not matched
 
 
 def match_rms(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """The reference's RMS level."""
+    """Scale the audio to the reference's RMS level."""
     have, want = float(audio.double().square().sum()), float(reference.double().square().sum())
     return audio * (want / have) ** 0.5 if have > SILENT else audio
 
 
 def band_pass(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """50 Hz to 7 kHz, fourth order: rumble, and the hiss next to the band's edge, go. No phase shift."""
+    """Keep 50 Hz to 7 kHz, fourth order, zero phase: removes rumble, and hiss near the band's edge."""
     return _shape(audio, sample_rate, lambda f: _high_pass(f, 50, 4) * _low_pass(f, 7000, 4))
 
 
 def gentle_band_pass(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """20 Hz to 7.5 kHz, second order."""
+    """Keep 20 Hz to 7.5 kHz, second order, zero phase."""
     return _shape(audio, sample_rate, lambda f: _high_pass(f, 20, 2) * _low_pass(f, 7500, 2))
 
 
 def keep_high_band(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """A filter that keeps the high band: 50 Hz high-pass, and above 4 kHz the reference's energy where it is lower.
-
-    The band is raised by at most 6 dB and never lowered.
-    """
+    """High-pass at 50 Hz, and raise the band above 4 kHz to the reference's energy, by 0 to 6 dB."""
     have, want = (energy_above(x, sample_rate, HIGH_HZ) for x in (audio, reference))
     gain = min(MOST_GAIN, max(1.0, (want / have) ** 0.5)) if have > SILENT else 1.0
     return _shape(audio, sample_rate, lambda f: _high_pass(f, 50, 4) * (1 + (gain - 1) * _high_pass(f, HIGH_HZ, 8)))
 
 
 def limit_peak(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """Turned down as a whole where its peak is above 0.99."""
+    """Scale the audio down if its peak is above 0.99."""
     peak = float(audio.abs().max())
     return audio * (CEILING / peak) if peak > CEILING else audio
 
@@ -58,7 +55,7 @@ STEPS: dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]] = {
 
 
 def postprocess(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int, after: str) -> torch.Tensor:
-    """Audio (S,) through every step that ``after`` names, in order; ``none`` is no step."""
+    """Apply the steps that ``after`` names, separated by commas, in order; ``none`` is no step."""
     for name in after.split(","):
         if name != "none":
             audio = STEPS[name](audio, reference, sample_rate)
@@ -66,14 +63,14 @@ def postprocess(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int, 
 
 
 def _shape(audio: torch.Tensor, sample_rate: int, response: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """Zero-phase filtering by a response over frequencies in Hz; silence is added so that the ends do not meet."""
+    """Zero-phase filter by a response over frequencies in Hz; padding keeps the ends from wrapping around."""
     size = 1 << math.ceil(math.log2(len(audio) + sample_rate))
     frequencies = torch.fft.rfftfreq(size, 1 / sample_rate)
     return torch.fft.irfft(torch.fft.rfft(audio, size) * response(frequencies), size)[: len(audio)]
 
 
 def _low_pass(f: torch.Tensor, edge: float, order: int) -> torch.Tensor:
-    """Butterworth's magnitude: -3 dB at the edge."""
+    """Butterworth magnitude response: -3 dB at the edge."""
     return (1 + (f / edge) ** (2 * order)).rsqrt()
 
 
@@ -89,13 +86,14 @@ def energy_above(audio: torch.Tensor, sample_rate: int, edge: float) -> float:
 
 
 def lift_high(mel: torch.Tensor, kept: float) -> tuple[torch.Tensor, float]:
-    """The decoded log-mel (1, 1, T, M) with bands from 48 up louder, and the factor on their magnitudes.
+    """Raise the bands from 48 up of a decoded log-mel (1, 1, T, M): (log-mel, factor on their magnitudes).
 
-    ``kept`` is the share of the input's magnitude above 4 kHz (root of the energy) that a first pass through the
-    vocoder has left; nothing is done unless more than 0.1 was lost. The factor is 1 + min(0.5, (mean of bands 16 to
-    47 - mean of bands from 48 up) / 10), means of the decoded log-mel in decibels as in the features that the formula
-    was made for; never under 1, and not more than what was lost. It multiplies magnitudes, so it is added in the
-    logarithm: multiplying the logarithms themselves, which are negative, would make the bands quieter.
+    The factor is 1 + min(0.5, (mean of bands 16 to 47 - mean of bands from 48 up) / 10), with means in decibels; at
+    least 1 and at most 1 / ``kept``.
+
+    Args:
+        kept: share of the input's magnitude above 4 kHz (root of the energy) that is left after the vocoder. From 0.9
+            on, nothing is raised.
     """
     if 1 - kept <= 0.1:
         return mel, 1.0

@@ -1,4 +1,4 @@
-"""What the rest of the package may ask of a backbone."""
+"""The contract of backbones: all that the rest of the package uses of one."""
 
 from __future__ import annotations
 
@@ -15,44 +15,43 @@ from ddcm.audio.mel import MelSpec
 
 @dataclass(frozen=True)
 class Condition:
-    """What the UNet is told besides the noisy latent. Each row is repeated until the latent's batch has its own."""
+    """Inputs of the UNet besides the noisy latent. Rows are repeated to the latent's batch."""
 
     generated: torch.Tensor
-    """(1, 8, 768): GPT-2's continuation of the prompt, AudioLDM2's stand-in for AudioMAE features."""
+    """(1, 8, 768): GPT-2's continuation of the prompt, in place of AudioMAE features."""
     text: torch.Tensor
     """(1, length, 1024): T5's hidden states."""
     mask: torch.Tensor
-    """(1, length) int64: 1 where ``text`` is real."""
+    """(1, length) int64: 1 where ``text`` is not padding."""
 
-    def filled(self, length: int) -> Condition:
-        """The same with a text of ``length``, which is not less than its own; what is added is masked."""
+    def pad_text(self, length: int) -> Condition:
+        """The same with the text padded to ``length``, and the padding masked."""
         size = 0, length - self.text.shape[1]
         return Condition(self.generated, pad(self.text, (0, 0, *size)), pad(self.mask, size))
 
     @classmethod
     def stack(cls, *conditions: Condition) -> Condition:
-        """Several as one of batch len(conditions), for one call: shorter texts are filled up and masked."""
+        """Conditions as rows of one, for one call: shorter texts are padded and masked."""
         longest = max(condition.text.shape[1] for condition in conditions)
-        equal = [condition.filled(longest) for condition in conditions]
+        equal = [condition.pad_text(longest) for condition in conditions]
         return cls(*(torch.cat([getattr(c, name) for c in equal]) for name in ("generated", "text", "mask")))
 
 
 class Backbone(ABC):
-    """A frozen latent diffusion model of audio. All tensors live on ``device``.
+    """A frozen latent diffusion model of audio. All tensors are on ``device``.
 
-    Shapes (see ``ddcm/__init__.py`` for the letters): mel (B, 1, T, M) with T a multiple of 4, latents
-    (B, C, L, F) with L = T/4 and F = M/4. Weights never learn; gradients flow to
-    an input that asks for them.
+    Shapes (letters as in ``ddcm/__init__.py``): mel (B, 1, T, M) with T a multiple of 4; latents (B, C, L, F) with
+    L = T/4 and F = M/4. Weights do not learn; gradients flow to an input that requires them.
     """
 
     name: str
-    """Hub name or folder, as given."""
+    """Hub name or folder, as the user gave it."""
     mel_spec: MelSpec
     latent_channels: int
     scaling_factor: float
     """z = z_raw * scaling_factor."""
     alphas_cumprod: torch.Tensor
-    """(1000,) float64 on the CPU: the share of signal variance left at each timestep."""
+    """(1000,) float64 on the CPU: share of the signal in the variance at each timestep."""
     device: torch.device
     dtype: torch.dtype = torch.float32
     """Arithmetic of the UNet."""
@@ -64,15 +63,15 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def latent_digest(self) -> str:
-        """Names the latent space (VAE weights, scaling, mel): what codebooks and latent caches belong to."""
+        """Digest of the latent space (VAE weights, scaling, mel). Codebooks and latent caches belong to one."""
 
     @property
     @abstractmethod
     def digest(self) -> str:
-        """Names the whole denoiser: latent space, UNet weights, head layout, schedule."""
+        """Digest of the whole denoiser: latent space, UNet weights, head layout, schedule."""
 
     def digest_with(self, heads: str) -> str:
-        """What ``digest`` would be with another head layout of the UNet, where there is a choice."""
+        """``digest`` with another head layout of the UNet, where there is a choice."""
         return self.digest
 
     @abstractmethod
@@ -89,39 +88,39 @@ class Backbone(ABC):
 
     @abstractmethod
     def vocode(self, mel: torch.Tensor, dtype: str | None = None) -> torch.Tensor:
-        """mel (B, 1, T, M) -> audio (B, hop * T), float32; computed in ``dtype`` where one is named."""
+        """mel (B, 1, T, M) -> audio (B, hop * T), float32; ``dtype`` overrides the vocoder's arithmetic."""
 
     @abstractmethod
     def condition(self, prompt: str) -> Condition:
-        """The condition of one prompt. Encoded alone, because batch mates would change it; cached."""
+        """The condition of one prompt, cached. Encoded alone: in a batch, padding would change it."""
 
     @abstractmethod
     def null_condition(self) -> Condition:
-        """The condition of no prompt at all. Needs no text encoder once it is cached."""
+        """The condition of no prompt, cached on disk: no text encoder is loaded for it."""
 
     def extractor(self) -> dict[str, Any] | None:
-        """The settings of the CLAP feature extractor that comes with the backbone; None where there is none."""
+        """Settings of the backbone's CLAP feature extractor; None where there is none."""
         return None
 
     @abstractmethod
     def clap_scores(self, audios: Sequence[torch.Tensor], prompt: str) -> list[float]:
         """Cosines in [-1, 1] between CLAP's embeddings of audios (S,) at the mel's rate and of the prompt.
 
-        Each audio is scored alone and from its first ten seconds: the extractor's own crop is random.
+        Each audio is scored alone, by its first ten seconds: the extractor's own crop is random.
         """
 
     @abstractmethod
     def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
-        """The UNet's estimate of the noise in x (B, C, L, F) at timestep t, one for all or one each (B,); float32.
+        """The UNet's estimate of the noise in x (B, C, L, F), float32, at timestep t, one for all or (B,).
 
-        Nothing here waits for the device: whether the numbers were finite is asked by ``check``.
+        It does not wait for the device. ``check`` reports NaN or infinity.
         """
 
-    def check(self) -> None:  # noqa: B027  a backbone that always computes in float32 on the CPU has nothing to ask
-        """To be called after a loop of ``eps``.
+    def check(self) -> None:  # noqa: B027  nothing to check where float32 is exact enough
+        """Check the results of ``eps`` since the last check, after a loop of calls.
 
         Raises:
-            UserError: one of them gave NaN or infinity.
+            UserError: one of them was NaN or infinity.
         """
 
     def x0(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
@@ -135,16 +134,17 @@ class Backbone(ABC):
     def denoiser(self, prompt: str = "", negative_prompt: str = "", guidance_scale: float = 1.0):
         """``denoise(x, t) -> x0`` with classifier-free guidance inside (arXiv 2207.12598).
 
-        eps = eps_null + guidance_scale (eps_prompt - eps_null), both from one UNet call of twice the batch. No
-        prompt, or a scale of 1: a call of the batch itself.
+        eps = eps_null + guidance_scale (eps_prompt - eps_null), both from one UNet call of twice the batch. Without a
+        prompt, or with a scale of 1, a call has the batch itself.
         """
-        wanted = self.condition(prompt) if prompt else self.null_condition()
+        positive = self.condition(prompt) if prompt else self.null_condition()
         if not prompt or guidance_scale == 1.0:
-            return lambda x, t: self.x0(x, t, wanted)
-        both = Condition.stack(self.condition(negative_prompt) if negative_prompt else self.null_condition(), wanted)
+            return lambda x, t: self.x0(x, t, positive)
+        negative = self.condition(negative_prompt) if negative_prompt else self.null_condition()
+        both = Condition.stack(negative, positive)
 
         def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
-            eps_other, eps_wanted = self.eps(torch.cat([x, x]), t, both).chunk(2)
-            return self.x0_from_eps(x, t, eps_other + guidance_scale * (eps_wanted - eps_other))
+            eps_negative, eps_positive = self.eps(torch.cat([x, x]), t, both).chunk(2)
+            return self.x0_from_eps(x, t, eps_negative + guidance_scale * (eps_positive - eps_negative))
 
         return denoise

@@ -1,4 +1,4 @@
-"""Which head layout fits a UNet's weights: the one that they were trained with predicts noise better."""
+"""Which head layout fits a UNet's weights: the layout of the training predicts noise better."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ from ddcm.errors import UserError
 TIMESTEPS = (50, 150, 300, 450, 600, 750, 900)
 LAYOUTS = ("hub", "original")
 DRAWS = 2  # noises at each timestep
-CLEAR = 0.01  # a mean difference of errors below this share is no verdict
+CLEAR = 0.01  # a smaller mean relative difference of errors is no verdict
 
 
 def check_heads(name: str, audio_path: str, seed: int = 0, **options) -> dict[str, Any]:
-    """Noise-prediction error of both layouts on up to ten seconds of the user's audio: facts to print.
+    """Noise-prediction error of both layouts on up to ten seconds of audio, as facts to print.
 
-    Mean squared error of eps, under the null condition, the same noise for both. Layouts are ranked by the mean over
-    timesteps of the logarithm of the ratio of their errors, so that noisy timesteps, where errors are small, count as
-    much as clean ones. ``options`` are those of ``ddcm.backbone.load``.
+    The error is the mean squared error of eps under the null condition, with the same noise for both layouts. They are
+    ranked by the mean log ratio of their errors over timesteps, so that all timesteps count the same.
+
+    Args:
+        options: of ``ddcm.backbone.load``.
 
     Raises:
         UserError: audio shorter than one latent frame (40 ms).
     """
     errors: dict[str, list[float]] = {}
     latent: torch.Tensor | None = None
-    for heads in LAYOUTS:  # one after the other: only one UNet is in memory
+    for heads in LAYOUTS:  # one UNet in memory at a time
         backbone = load(name, heads=heads, **options)
         if latent is None:
-            latent = _latent(backbone, audio_path)
-        errors[heads] = [_error(backbone, latent, t, seed) for t in TIMESTEPS]
+            latent = _encode(backbone, audio_path)
+        errors[heads] = [_measure_error(backbone, latent, t, seed) for t in TIMESTEPS]
         backbone.check()
         del backbone
     facts = {f"noise error, timestep {t}": ", ".join(f"{heads} {errors[heads][i]:.5f}" for heads in LAYOUTS)
@@ -47,7 +49,7 @@ def check_heads(name: str, audio_path: str, seed: int = 0, **options) -> dict[st
 
 
 def verdict(errors: dict[str, list[float]]) -> str:
-    """A sentence on errors of ``LAYOUTS`` at the timesteps."""
+    """A sentence on the errors of ``LAYOUTS`` at each timestep."""
     hub, original = (errors[heads] for heads in LAYOUTS)
     gap = sum(math.log(b / a) for a, b in zip(hub, original, strict=True)) / len(hub)
     better = "hub" if gap > 0 else "original"
@@ -59,7 +61,7 @@ def verdict(errors: dict[str, list[float]]) -> str:
     return f"{better}: {share}; {advice}"
 
 
-def _latent(backbone: Backbone, audio_path: str) -> torch.Tensor:
+def _encode(backbone: Backbone, audio_path: str) -> torch.Tensor:
     spec = backbone.mel_spec
     audio = normalise_level(read_audio(audio_path, spec.sample_rate))[0][: spec.sample_rate * 10]
     size = len(audio) // (4 * spec.hop) * 4 * spec.hop
@@ -69,7 +71,7 @@ def _latent(backbone: Backbone, audio_path: str) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _error(backbone: Backbone, z: torch.Tensor, t: int, seed: int) -> float:
+def _measure_error(backbone: Backbone, z: torch.Tensor, t: int, seed: int) -> float:
     null, total = backbone.null_condition(), 0.0
     for draw in range(DRAWS):
         noise = latent_noise(seed + draw, z.shape[2], z.shape[1], z.shape[3])[None].to(z)

@@ -1,7 +1,7 @@
-"""AudioLDM2's vocoder as 2-D convolutions over pictures of height 1, channels last.
+"""AudioLDM2's vocoder (HiFi-GAN) as 2-D convolutions over images of height 1, channels last.
 
-The same sums on the same weights. PyTorch has no channels-last layout in one dimension, so its 1-D convolutions are
-rearranged before and after every layer; measured by ``python -m benchmarks.parts``.
+Sums and weights are the same. PyTorch has no channels-last layout for 1-D convolutions, so it rearranges their tensors
+before and after every layer. ``python -m benchmarks.parts`` measures the difference.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from ddcm.runtime.memory import trim_heap
 
-LARGE = 1 << 23  # bytes of what passes between layers; below that nothing much is left lying about
+LARGE = 1 << 23  # activation bytes above which the heap is trimmed
 
 
 class HifiGan2d(nn.Module):
-    """A vocoder of transformers' ``SpeechT5HifiGan`` class, whose layers are taken over and reshaped.
+    """A ``SpeechT5HifiGan`` of transformers with its layers reshaped.
 
-    mel (B, T, M) -> audio (B, samples): hop T and a tail, as the original gives it.
+    mel (B, T, M) -> audio (B, samples): hop T samples and a tail, as the original.
     """
 
     mean: torch.Tensor
@@ -51,12 +51,12 @@ class HifiGan2d(nn.Module):
             total: torch.Tensor | None = None
             for block in cast(Iterable[nn.ModuleList], blocks):
                 if x.device.type == "cpu" and x.nbytes >= LARGE:
-                    trim_heap()  # 0.7 GB less at AudioLDM2's size, at no cost that can be measured
+                    trim_heap()  # 0.7 GB less at AudioLDM2's size, at no measurable cost
                 y = self._residual(block, x)
                 total = y if total is None else total.add_(y)
             assert total is not None, "kernels is at least 1"
             x = total.div_(self.kernels)
-        return torch.tanh(self.post(functional.leaky_relu(x)))[:, 0, 0]  # the last slope is torch's own, as there
+        return torch.tanh(self.post(functional.leaky_relu(x)))[:, 0, 0]  # torch's default slope, as in the original
 
     def _residual(self, block: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
         for first, second in cast(Iterable[tuple[nn.Module, nn.Module]], block):
@@ -66,7 +66,7 @@ class HifiGan2d(nn.Module):
 
 
 def _flat(conv: nn.Conv1d | nn.ConvTranspose1d) -> nn.Conv2d | nn.ConvTranspose2d:
-    """A 1-D convolution as one over (1, T), on the same weights in channels-last order."""
+    """A 1-D convolution as a 2-D one over (1, T), with the same weights in channels-last order."""
     kind: Any = nn.ConvTranspose2d if isinstance(conv, nn.ConvTranspose1d) else nn.Conv2d
     flat = kind(
         conv.in_channels, conv.out_channels, (1, *conv.kernel_size), stride=(1, *conv.stride),

@@ -220,7 +220,7 @@ class FrozenBackbone(Backbone):
 
     def _to_device(self, condition: Condition) -> Condition:
         if self._compiled:
-            condition = condition.filled(-(-condition.text.shape[1] // TEXT_LENGTHS) * TEXT_LENGTHS)
+            condition = condition.pad_text(-(-condition.text.shape[1] // TEXT_LENGTHS) * TEXT_LENGTHS)
         return Condition(*(getattr(condition, name).to(self.device) for name in ("generated", "text", "mask")))
 
     def _check_mel(self, mel: torch.Tensor) -> None:

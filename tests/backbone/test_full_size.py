@@ -152,7 +152,7 @@ def test_latents_equal_the_stock_pipelines(backbone, hub, which, scale):
 
 def test_a_filled_text_is_masked(backbone):
     x, condition = torch.randn(1, 8, 8, 16), backbone.condition("rain")
-    filled = condition.filled(32)
+    filled = condition.pad_text(32)
     assert filled.text.shape[1] == 32 and filled.mask.sum() == condition.mask.sum()
     assert torch.allclose(backbone.eps(x, 500, filled), backbone.eps(x, 500, condition), atol=1e-5)
 
