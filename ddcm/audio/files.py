@@ -1,10 +1,12 @@
-"""Audio files in and out: any rate, any channels, read as mono and levelled as AudioLDM2 was trained."""
+"""Audio files in and out: any rate and any number of channels, read as mono float32."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,38 +20,41 @@ from ddcm.runtime.files import write_atomically
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64",
             ".m4a", ".aac", ".wma"}  # fmt: skip
-BLOCK = 1 << 20  # numbers read at a time: a recording is mixed down and resampled as it comes
-LONGEST = 6 * 3600 * 16000  # samples: 1.4 GB. A few kilobytes of FLAC can claim, and hold, days of silence
-RATES = (1000, 1_000_000)  # Hz; a rate of 1 would make hours of every second
+BLOCK = 1 << 20  # numbers read or written at a time
+LONGEST = 6 * 3600 * 16000  # samples, 1.4 GB: a few kilobytes of FLAC can hold days of silence
+RATES = (1000, 1_000_000)  # Hz: at a rate of 1, each second would become hours
 FULL = "could not be written (is the disk full?)"
 NUMBER = r"(0x[0-9A-Fa-f]+|[1-9]\d*|0)"
 SHORTENED = re.compile(rf"^\s*data\s*:\s*{NUMBER}\s*\(should be\s+{NUMBER}\)", re.MULTILINE)
 
 
 def find_audio(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
-    """Files to work on, sorted, each with its name relative to what was given: (path, relative name).
+    """Audio files in ``inputs``, sorted: (path, path relative to the input).
 
-    A file is taken whatever its suffix. A folder is searched at every depth for known suffixes; hidden files
-    are left out.
+    A file is taken whatever its suffix, even if it is missing: reading it reports that. A folder is searched at every
+    depth for known suffixes; hidden files are left out.
+
+    Raises:
+        UserError: a folder without audio.
     """
-    found: list[tuple[Path, Path]] = []
-    for given in map(Path, inputs):
-        if given.is_dir():
-            files = [
-                path
-                for path in sorted(given.rglob("*"))
-                if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-            ]
-            if not files:
-                raise UserError(f"no audio in {given}: looked for {', '.join(sorted(SUFFIXES))}")
-            found += [(path, path.relative_to(given)) for path in files]
-        else:  # a missing one is reported when its turn comes, like any other unreadable file
-            found.append((given, Path(given.name)))
-    return found
+    files: list[tuple[Path, Path]] = []
+    for source in map(Path, inputs):
+        if not source.is_dir():
+            files.append((source, Path(source.name)))
+            continue
+        inside = [
+            path
+            for path in sorted(source.rglob("*"))
+            if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        ]
+        if not inside:
+            raise UserError(f"no audio in {source}: looked for {', '.join(sorted(SUFFIXES))}")
+        files += [(path, path.relative_to(source)) for path in inside]
+    return files
 
 
 def duration_s(path: str | Path) -> float:
-    """Seconds of a file by its header; a guess by its size where that cannot be read. Nothing is decoded."""
+    """Seconds of a file by its header, or a guess by its size where the header cannot be read."""
     import soundfile
 
     try:
@@ -59,21 +64,27 @@ def duration_s(path: str | Path) -> float:
 
 
 def read_audio(path: str | Path, sample_rate: int = 16000, most_s: float | None = None) -> torch.Tensor:
-    """A recording as mono float32 (S,) at ``sample_rate``: channels averaged, resampled, not levelled.
+    """A recording as mono float32 (S,) at ``sample_rate``: channels averaged, resampled, level unchanged.
 
-    S is the file's number of frames times the ratio of the rates, rounded, and at least 1. It takes little more memory
-    than the result, whatever the file's rate, channels and claims. A recording longer than ``most_s`` seconds is
-    refused before it is decoded.
+    S = max(1, round(frames of the file * sample_rate / rate of the file)). Memory is little more than the result.
+
+    Args:
+        most_s: seconds; a longer recording is refused before it is decoded.
 
     Raises:
-        UserError: missing, unreadable or truncated, no samples, NaN or infinite samples, or more than ``LONGEST``.
+        UserError: missing, unreadable or truncated, no samples, NaN or infinity, or more than ``LONGEST`` samples.
     """
     pieces = list(read_pieces(path, sample_rate, most_s))
-    return torch.from_numpy(_joined(pieces, sum(map(len, pieces))))
+    audio, start = np.empty(sum(map(len, pieces)), np.float32), 0
+    while pieces:  # each piece is freed once it is copied: a long recording is not in memory twice
+        piece = pieces.pop(0)
+        audio[start : start + len(piece)] = piece
+        start += len(piece)
+    return torch.from_numpy(audio)
 
 
 def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None) -> Iterator[np.ndarray]:
-    """As ``read_audio``, in pieces (n,): what is raised for a place in the file is raised when it is reached."""
+    """As ``read_audio``, in pieces (n,). Errors are raised when their place in the file is reached."""
     path = Path(path)
     try:
         if not path.is_file():
@@ -84,7 +95,7 @@ def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None)
     except OSError as error:
         raise UserError(f"{path}: {describe_error(error)}") from error
     total = 0
-    for piece in _resampled(path, sample_rate, most_s):
+    for piece in _resample_pieces(path, sample_rate, most_s):
         if not np.isfinite(piece).all():
             raise UserError(f"{path}: NaN or infinite samples; repair or leave out the file")
         total += len(piece)
@@ -95,13 +106,12 @@ def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None)
         raise UserError(f"{path}: no samples in it")
 
 
-def _resampled(path: Path, target: int, most_s: float | None) -> Iterator[np.ndarray]:
-    """Pieces (S,) of a recording at ``target`` Hz, as many samples in all as ``resample`` makes of it whole."""
-    stream, rate, read, given = None, target, 0, 0
-    for piece, rate in _mono(path, most_s):
-        if not RATES[0] <= rate <= RATES[1]:
-            raise UserError(f"{path}: a rate of {rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
-        read += len(piece)
+def _resample_pieces(path: Path, target: int, most_s: float | None) -> Iterator[np.ndarray]:
+    """Pieces (n,) at ``target`` Hz; together as many samples as ``resample`` makes of the whole."""
+    stream, rate, samples_in, samples_out = None, target, 0, 0
+    for piece, rate in _decode(path, most_s):
+        _check_rate(rate, f"{path}: ")
+        samples_in += len(piece)
         if rate == target:
             yield piece
             continue
@@ -109,37 +119,31 @@ def _resampled(path: Path, target: int, most_s: float | None) -> Iterator[np.nda
             import soxr
 
             stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
-        made = stream.resample_chunk(piece)
-        given += len(made)
-        yield made
+        resampled = stream.resample_chunk(piece)
+        samples_out += len(resampled)
+        yield resampled
     if stream is not None:
-        left = _size(read, rate, target) - given
-        rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[: max(left, 0)]
-        yield np.pad(rest, (0, max(left, 0) - len(rest)))
+        missing = max(_resampled_size(samples_in, rate, target) - samples_out, 0)
+        rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[:missing]
+        yield np.pad(rest, (0, missing - len(rest)))
 
 
-def _joined(pieces: list[np.ndarray], total: int) -> np.ndarray:
-    """(total,), letting go of each piece once it is copied: a long recording is not there twice."""
-    whole_one, at = np.empty(total, np.float32), 0
-    while pieces:
-        piece = pieces.pop(0)
-        whole_one[at : at + len(piece)] = piece
-        at += len(piece)
-    return whole_one
-
-
-def _size(samples: int, rate: int, target: int) -> int:
-    """Samples at ``target`` Hz of so many at ``rate`` Hz."""
+def _resampled_size(samples: int, rate: int, target: int) -> int:
     return max(1, round(samples * target / rate))
 
 
+def _check_rate(rate: int, prefix: str = "") -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UserError(f"{prefix}a rate of {rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
+
+
 def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """float32 (S,) from ``rate`` to ``target`` Hz, round(S * target / rate) samples, at least one."""
+    """float32 (S,) from ``rate`` to ``target`` Hz: max(1, round(S * target / rate)) samples."""
     if rate == target:
         return audio
     import soxr
 
-    size = _size(len(audio), rate, target)
+    size = _resampled_size(len(audio), rate, target)
     result = soxr.resample(audio, rate, target, quality="HQ")[:size]
     return np.pad(result, (0, size - len(result)))
 
@@ -156,37 +160,36 @@ def to_mono(audio, sample_rate: int, target: int) -> torch.Tensor:
         audio = audio.mean(dim=0)
     if audio.ndim != 1 or audio.numel() == 0:
         raise UserError(f"audio must be (S,) or (channels, S) with samples in it, not {tuple(audio.shape)}")
-    if not RATES[0] <= sample_rate <= RATES[1]:
-        raise UserError(f"a rate of {sample_rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
+    _check_rate(sample_rate)
     audio = torch.from_numpy(resample(audio.numpy(), sample_rate, target))
     if not torch.isfinite(audio).all():
         raise UserError("audio has NaN or infinite samples")
     return audio
 
 
-def _mono(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
-    """Pieces (S,) with the average of the channels, and the file's rate."""
+def _decode(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Pieces (n,) with the average of the channels, and the file's rate in Hz."""
     import soundfile
 
     try:
-        file = soundfile.SoundFile(os.fsencode(path))  # whatever bytes the name is made of
+        file = soundfile.SoundFile(os.fsencode(path))  # names may be bytes that are not UTF-8
     except soundfile.LibsndfileError as error:
-        yield _read_with_librosa(path, error, most_s)
+        yield _decode_with_librosa(path, error, most_s)
         return
     with file:
         _refuse_truncated(path, file.extra_info)
         _refuse_long(path, file.frames, file.samplerate, most_s)
-        read, size = 0, max(1, BLOCK // file.channels)
+        frames, size = 0, max(1, BLOCK // file.channels)
         try:
             while len(block := file.read(size, dtype="float32", always_2d=True)):
-                read += len(block)
-                with np.errstate(invalid="ignore", over="ignore"):  # refused where it is seen
+                frames += len(block)
+                with np.errstate(invalid="ignore", over="ignore"):  # read_pieces refuses NaN and infinity
                     mono = block.mean(axis=1)
                 yield mono, file.samplerate
         except soundfile.LibsndfileError as error:
             raise UserError(f"{path}: damaged or truncated ({error.error_string.rstrip('.')})") from error
-        if read < file.frames:
-            raise UserError(f"{path}: truncated: {read} of {file.frames} frames are there")
+        if frames < file.frames:
+            raise UserError(f"{path}: truncated: {frames} of {file.frames} frames are there")
 
 
 def _refuse_long(path: Path, samples: int, rate: int, most_s: float | None) -> None:
@@ -195,24 +198,22 @@ def _refuse_long(path: Path, samples: int, rate: int, most_s: float | None) -> N
 
 
 def _refuse_truncated(path: Path, log: str) -> None:
-    """libsndfile shortens a file whose data chunk is cut off and says so only in its log."""
+    """libsndfile shortens a file whose data chunk is cut off, and reports it only in its log."""
     for declared, actual in SHORTENED.findall(log):
         # Recorders that stream write 0 or the largest number, because they cannot know.
         if int(declared, 0) not in (0, 0xFFFFFFFF) and int(declared, 0) > int(actual, 0):
             raise UserError(f"{path}: truncated: {int(actual, 0)} of {int(declared, 0)} bytes are there")
 
 
-def _read_with_librosa(path: Path, reason: Any, most_s: float | None) -> tuple[np.ndarray, int]:
-    """What libsndfile cannot read, and its ``reason``, through librosa's decoders (ffmpeg, where it is installed)."""
-    import warnings
-
+def _decode_with_librosa(path: Path, reason: Any, most_s: float | None) -> tuple[np.ndarray, int]:
+    """What libsndfile cannot read for ``reason``, by librosa's decoders (ffmpeg, where it is installed)."""
     import librosa
 
+    # A second more than allowed is enough to see that the recording is too long.
+    most = LONGEST / 16000 if most_s is None else most_s + 1
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # A second more than allowed is enough to see that it is too long.
-            most = LONGEST / 16000 if most_s is None else most_s + 1
             audio, rate = librosa.load(path, sr=None, mono=True, duration=most)
     except Exception as error:  # audioread raises its backends' own errors
         raise UserError(f"{path}: not readable as audio ({reason.error_string.rstrip('.')})") from error
@@ -221,7 +222,7 @@ def _read_with_librosa(path: Path, reason: Any, most_s: float | None) -> tuple[n
 
 
 def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None:
-    """Audio (S,) as 16-bit PCM, clipped to [-1, 1]; the suffix of ``path`` says wav or flac. Whole or not at all.
+    """Write audio (S,) as 16-bit PCM, clipped to [-1, 1], whole or not at all. The suffix chooses wav or flac.
 
     Raises:
         OSError: it cannot be written.
@@ -232,8 +233,6 @@ def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None
 
 def encode_wav(audio: torch.Tensor, sample_rate: int) -> bytes:
     """Audio (S,) as the bytes of a 16-bit wav, clipped to [-1, 1]."""
-    import io
-
     import soundfile
 
     buffer = io.BytesIO()
@@ -243,25 +242,22 @@ def encode_wav(audio: torch.Tensor, sample_rate: int) -> bytes:
 
 @contextmanager
 def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch.Tensor], None]]:
-    """As ``write_audio``, for audio that comes piece by piece: yields what writes a piece (S,)."""
+    """As ``write_audio``, piece by piece: yields a function that writes a piece (n,)."""
     import soundfile
-
-    suffix = Path(path).suffix.lower().removeprefix(".")
 
     def write(audio: torch.Tensor) -> None:
         for piece in audio.detach().split(BLOCK):
             samples = piece.float().cpu().clamp(-1, 1).numpy()
-            before = file.frames
-            with suppress(AssertionError):  # how soundfile says that less was written than was given
+            frames = file.frames
+            with suppress(AssertionError):  # soundfile's way to report a short write
                 file.write(samples)
-            if file.frames - before < len(samples):
+            if file.frames - frames < len(samples):
                 raise OSError(errno.EIO, FULL)
 
+    kind = Path(path).suffix.lower().removeprefix(".").upper()
     with write_atomically(Path(path)) as temporary:
         try:
-            with soundfile.SoundFile(
-                os.fsencode(temporary), "w", sample_rate, 1, "PCM_16", format=suffix.upper()
-            ) as file:
+            with soundfile.SoundFile(os.fsencode(temporary), "w", sample_rate, 1, "PCM_16", format=kind) as file:
                 yield write
-        except soundfile.LibsndfileError as error:  # it keeps the reason to itself
+        except soundfile.LibsndfileError as error:  # its message does not name the reason
             raise OSError(errno.EIO, FULL) from error

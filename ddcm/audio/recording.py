@@ -1,4 +1,4 @@
-"""A recording of any length on disk: read once, in pieces, and then at any place."""
+"""A recording of any length on disk: decoded once, in pieces, and then read at any place."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from ddcm.audio.files import read_pieces
-from ddcm.audio.level import Level, level_of
+from ddcm.audio.level import Level, measure_pieces
 
 BYTES = 4  # of a float32 sample
 
 
 class SpooledAudio:
-    """Mono float32 samples at one rate in a temporary file, and their level; no more is held than is asked for.
+    """Mono float32 samples in a temporary file, and their level. Only the slice asked for is in memory.
 
-    ``len(recording)`` and ``recording[a:b]`` are those of the tensor (S,) that ``read_audio`` gives.
+    ``len(audio)`` and ``audio[a:b]`` are those of the tensor (S,) that ``read_audio`` returns.
     """
 
     def __init__(self, file: IO[bytes], samples: int, level: Level):
@@ -32,22 +32,23 @@ class SpooledAudio:
     def __getitem__(self, part: slice) -> torch.Tensor:
         start, stop, _ = part.indices(self._samples)
         self._file.seek(start * BYTES)
-        raw = self._file.read(max(0, stop - start) * BYTES)
-        return torch.from_numpy(np.frombuffer(raw, np.float32).copy())
+        data = self._file.read(max(0, stop - start) * BYTES)
+        return torch.from_numpy(np.frombuffer(data, np.float32).copy())
 
 
 @contextmanager
 def spool_audio(path: str | Path, sample_rate: int) -> Iterator[SpooledAudio]:
-    """An audio file as a ``Recording`` at ``sample_rate``; the temporary file (230 MB an hour) goes with the block.
+    """An audio file as ``SpooledAudio`` at ``sample_rate``. The temporary file (230 MB an hour) ends with the block.
 
     Raises:
         UserError: as ``read_audio``.
     """
     with tempfile.TemporaryFile(prefix="ddcm-") as file:
-        samples, total, least, most = 0, 0.0, np.inf, -np.inf
-        for piece in read_pieces(path, sample_rate):
-            file.write(np.ascontiguousarray(piece, np.float32).tobytes())
-            samples += len(piece)
-            total += float(piece.sum(dtype=np.float64))
-            least, most = min(least, float(piece.min(initial=np.inf))), max(most, float(piece.max(initial=-np.inf)))
-        yield SpooledAudio(file, samples, level_of(total / samples, least, most))
+
+        def write_pieces() -> Iterator[torch.Tensor]:
+            for piece in read_pieces(path, sample_rate):
+                file.write(piece.tobytes())
+                yield torch.from_numpy(piece)
+
+        level = measure_pieces(write_pieces())
+        yield SpooledAudio(file, file.tell() // BYTES, level)

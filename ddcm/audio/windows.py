@@ -25,7 +25,7 @@ def window_mel(
     """
     start = layout.starts[index]
     left, right = max(0, start - SPECTRUM_REACH), min(layout.total, start + layout.size + SPECTRUM_REACH)
-    piece = (audio[left * spec.hop : right * spec.hop] - level.mean) * level.gain
+    piece = level.apply(audio[left * spec.hop : right * spec.hop])
     piece = torch.nn.functional.pad(piece, (0, (right - left) * spec.hop - len(piece)))
     return log_mel(piece[None], spec)[:, :, start - left : start - left + layout.size]
 
@@ -67,13 +67,12 @@ def cross_fade_stream(
 
 
 def split_with_context(mels: Iterable[torch.Tensor], hop: int) -> Iterator[tuple[torch.Tensor, slice]]:
-    """Mels (1, 1, n, M) of any lengths that follow on each other -> (mel with context on both sides, which of its
-    samples are meant)."""
-    held, before = None, 0
+    """Consecutive mels (1, 1, n, M) of any lengths -> mels with context on both sides, and their samples to keep."""
+    buffer, context = None, 0  # context: frames of the buffer that are already done
     for mel in mels:
-        held = mel if held is None else torch.cat([held, mel], dim=2)
-        while held.shape[2] >= before + PIECE + CONTEXT:
-            yield held[:, :, : before + PIECE + CONTEXT], slice(before * hop, (before + PIECE) * hop)
-            held, before = held[:, :, before + PIECE - CONTEXT :], CONTEXT
-    if held is not None and held.shape[2] > before:
-        yield held, slice(before * hop, held.shape[2] * hop)
+        buffer = mel if buffer is None else torch.cat([buffer, mel], dim=2)
+        while buffer.shape[2] >= context + PIECE + CONTEXT:
+            yield buffer[:, :, : context + PIECE + CONTEXT], slice(context * hop, (context + PIECE) * hop)
+            buffer, context = buffer[:, :, context + PIECE - CONTEXT :], CONTEXT
+    if buffer is not None and buffer.shape[2] > context:
+        yield buffer, slice(context * hop, buffer.shape[2] * hop)
