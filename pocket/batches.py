@@ -32,17 +32,19 @@ class Windows(IterableDataset):
 
     Recordings are levelled as a whole, so that windows hold their quiet passages as quiet as a user's file has
     them; half of the windows are turned down further by up to ``gain_db``. In the share ``mixed`` of them a second clip
-    of any kind sounds as well, and the caption is both captions with "and" between them.
+    of any kind sounds as well, and the caption is both captions with "and" between them. A clip is drawn by its length
+    to the ``length_power``: at 0 a single note as often as a track.
     """
 
-    def __init__(self, corpus: Corpus, frames: int, seed: int, fill: bool, gain_db: float = 12.0, mixed: float = 0.0):
+    def __init__(self, corpus: Corpus, frames: int, seed: int, fill: bool, gain_db: float = 12.0, mixed: float = 0.0,
+                 length_power: float = 0.5):  # fmt: skip
         self.corpus, self.samples, self.seed, self.fill = corpus, frames * 160, seed, fill
         self.gain_db, self.mixed = gain_db, mixed
         self.clips = {kind: corpus.of("train", kind) for kind in KINDS}
         # A long recording holds more to learn from, but single notes and hits must not drown in tracks.
         self.shares, self.levels = {}, {}
         for kind, clips in self.clips.items():
-            weights = np.sqrt([min(clip.length / SAMPLE_RATE, LONGEST_S) for clip in clips])
+            weights = np.power([min(clip.length / SAMPLE_RATE, LONGEST_S) for clip in clips], length_power)
             self.shares[kind] = np.cumsum(weights) / weights.sum()
             for clip in clips:
                 audio = corpus.audio(clip)

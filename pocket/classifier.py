@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ddcm.audio.mel import log_mel
@@ -19,7 +20,7 @@ SECONDS = 5.12
 SAMPLES = round(SECONDS * 16000)
 
 
-class Listener(nn.Module):
+class Classifier(nn.Module):
     """Log-mel (B, 1, T, 64), T at least 32 -> logits of KINDS (B, 4), the same for any level of the recording."""
 
     def __init__(self, width: int = 32):
@@ -38,64 +39,67 @@ class Listener(nn.Module):
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         loudest = mel.amax(dim=(1, 2, 3), keepdim=True)
-        found = self.blocks((mel - loudest).clamp(min=-9.0) / 3 + 1)  # 78 dB below the loudest is silence
-        return self.head(torch.cat([found.mean(dim=(2, 3)), found.amax(dim=(2, 3))], dim=1))
+        features = self.blocks((mel - loudest).clamp(min=-9.0) / 3 + 1)  # 78 dB below the loudest is silence
+        return self.head(torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1))
 
 
-def whole(audio: np.ndarray) -> torch.Tensor:
-    """Audio of any length -> (SAMPLES,), cut or followed by silence, as the listener was trained."""
+def pad_or_cut(audio: np.ndarray) -> torch.Tensor:
+    """Audio of any length -> (SAMPLES,), cut or followed by silence, as the classifier was trained."""
     audio = torch.as_tensor(audio)[:SAMPLES]
     return F.pad(audio, (0, SAMPLES - len(audio)))
 
 
-def load_listener(file: Path) -> Listener:
+def load_classifier(file: Path) -> Classifier:
     """
     Raises:
-        UserError: the weights are those of a listener of another form.
+        UserError: the weights are those of a classifier of another form.
     """
-    listener = Listener()
+    classifier = Classifier()
     try:
-        listener.load_state_dict(torch.load(file, weights_only=True))
+        classifier.load_state_dict(torch.load(file, weights_only=True))
     except RuntimeError as error:
-        raise UserError(f"{file} is of another listener: remove it, and it is trained anew") from error
-    return listener.eval()
+        raise UserError(f"{file} is of another classifier: remove it, and it is trained anew") from error
+    return classifier.eval()
 
 
-def train_listener(corpus: Corpus, file: Path, steps: int = 400, batch: int = 24) -> Listener:
-    """Trained on the training clips alone, or loaded from ``file`` where it was trained before.
+def train_classifier(corpus: Corpus, file: Path, steps: int = 2500, batch: int = 64, workers: int = 0) -> Classifier:
+    """Train on the training clips alone, on a GPU where there is one; or load ``file``, an earlier result.
 
     Short clips are followed by silence in half of the windows and by other clips of their kind in the other half: hits
-    and notes would be known by the silence otherwise.
+    and notes would be known by the silence otherwise. ``workers`` processes draw the windows of each half.
     """
     if file.is_file():
-        return load_listener(file)
+        return load_classifier(file)
     torch.manual_seed(0)
-    listener = Listener()
-    optimizer = torch.optim.AdamW(listener.parameters(), lr=2e-3, weight_decay=1e-2)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    classifier = Classifier().to(device)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=3e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    streams = [iter(Windows(corpus, SAMPLES // 160, seed=7 + fill, fill=fill)) for fill in (False, True)]
-    for _ in tqdm(range(steps), desc="listener"):
-        items = [next(streams[number % 2]) for number in range(batch)]
-        mel = log_mel(torch.stack([item["audio"] for item in items]))
-        loss = F.cross_entropy(listener(mel), torch.tensor([KINDS.index(item["kind"]) for item in items]))
+    halves = [Windows(corpus, SAMPLES // 160, seed=7 + fill, fill=fill) for fill in (False, True)]
+    loaders = [iter(DataLoader(half, batch_size=batch // 2, num_workers=workers)) for half in halves]
+    for _ in tqdm(range(steps), desc="classifier"):
+        parts = [next(loader) for loader in loaders]
+        mel = log_mel(torch.cat([part["audio"] for part in parts]).to(device))
+        kinds = torch.tensor([KINDS.index(kind) for part in parts for kind in part["kind"]], device=device)
+        loss = F.cross_entropy(classifier(mel), kinds, label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(listener.state_dict(), file)
-    return listener.eval()
+    torch.save(classifier.cpu().state_dict(), file)
+    return classifier.eval()
 
 
-def real_clips(corpus: Corpus, per_kind: int = 64) -> dict[str, torch.Tensor]:
-    """Validation audio by kind: (n, SAMPLES), n at most ``per_kind``."""
-    found: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
-    for clip, audio in validation(corpus, SECONDS, per_kind):
-        found[clip.kind].append(whole(audio))
-    return {kind: torch.stack(clips).float() for kind, clips in found.items()}
+def real_clips(corpus: Corpus, per_kind: int = 64, pool: str = "first") -> dict[str, torch.Tensor]:
+    """Validation audio of a pool by kind: (n, SAMPLES), n at most ``per_kind``."""
+    clips: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
+    for clip, audio in validation(corpus, SECONDS, per_kind, pool):
+        clips[clip.kind].append(pad_or_cut(audio))
+    return {kind: torch.stack(audio).float() for kind, audio in clips.items() if audio}
 
 
 @torch.no_grad()
-def named(listener: Listener, audio: torch.Tensor) -> list[str]:
-    """(n, SAMPLES) -> the kind that the listener hears in each."""
-    return [KINDS[index] for index in listener(log_mel(audio)).argmax(dim=1).tolist()]
+def name_kinds(classifier: Classifier, audio: torch.Tensor) -> list[str]:
+    """(n, SAMPLES) -> the kind of each."""
+    return [KINDS[index] for index in classifier(log_mel(audio)).argmax(dim=1).tolist()]

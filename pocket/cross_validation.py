@@ -1,11 +1,11 @@
-"""How well can the kind of a file that was never heard be told at all? The listener, cross-validated.
+"""How well can the kind of an unseen file be told at all? The judge's classifier, cross-validated.
 
     python -m pocket.cross_validation --card checkpoints/pocket/README.md
 
-Training files are dealt into folds by a hash of their path. For each fold a listener (``pocket.classifier``) is trained
-on the files of the others and names the kinds of this one's clips. That says how far the kinds of the pool can be told
-from their sound by an ear of this size, from many more files than there are for validation. Prints a table in Markdown:
-rows are what it was, columns what was heard. ``--card FILE`` puts it into a model card.
+Training files are split into folds by a hash of their path. For each fold a classifier (``pocket.classifier``) is
+trained on the files of the others and names the kinds of this one's clips. That measures how far kinds can be told by a
+network of this size, on many more files than there are for validation. Prints a table in Markdown: rows are the true
+kinds, columns the named ones. ``--card FILE`` puts it into a model card.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.marks import fill
-from pocket.classifier import named, real_clips, train_listener
+from pocket.classifier import name_kinds, real_clips, train_classifier
 from pocket.corpus import KINDS, Corpus
 
 
@@ -39,15 +39,15 @@ def held_out(corpus: Corpus, fold: int, folds: int) -> Corpus:
     return part
 
 
-def heard(corpus: Corpus, folds: int, steps: int) -> Counter[tuple[str, str]]:
+def cross_validate(corpus: Corpus, folds: int, steps: int) -> Counter[tuple[str, str]]:
     """(kind, kind that was named) -> clips."""
     counts: Counter[tuple[str, str]] = Counter()
     for fold in range(folds):
         part = held_out(corpus, fold, folds)
         with tempfile.TemporaryDirectory() as folder:
-            listener = train_listener(part, Path(folder) / "listener.pt", steps)
+            classifier = train_classifier(part, Path(folder) / "classifier.pt", steps)
         for kind, clips in real_clips(part).items():
-            counts.update((kind, name) for batch in clips.split(32) for name in named(listener, batch))
+            counts.update((kind, name) for batch in clips.split(32) for name in name_kinds(classifier, batch))
     return counts
 
 
@@ -71,7 +71,7 @@ if __name__ == "__main__":
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    text = table(heard(Corpus(args.corpus), args.folds, args.steps))
+    text = table(cross_validate(Corpus(args.corpus), args.folds, args.steps))
     print(text)
     if args.card:
         fill(args.card, "pocket.cross_validation", text)

@@ -2,9 +2,10 @@
 
     python -m pocket.judge --backbone checkpoints/pocket
 
-A small classifier (``pocket.classifier``), trained here on the training clips' mels and kept below ``--runs``, hears
+A small classifier (``pocket.classifier``), trained on the mels of the training clips and kept below ``--runs``, names
+the kinds of
 
-1. real validation clips: how far the judge itself can be trusted;
+1. real validation clips of both pools: how far the judge itself can be trusted;
 2. sounds generated from captions of validation clips, guided: the share whose kind is the caption's. Beside it the
    Frechet distance between generated and real clips, every kind of which counts the same, of the mean and deviation of
    each mel band;
@@ -17,6 +18,7 @@ Prints a table in Markdown; ``--card FILE`` puts it into a model card.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -25,11 +27,11 @@ import torch
 from scipy.linalg import sqrtm
 from tqdm import tqdm
 
-from benchmarks.marks import fill
+from benchmarks.marks import cell, fill
 from ddcm.audio.mel import log_mel
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
-from pocket.classifier import SAMPLES, named, real_clips, train_listener
+from pocket.classifier import SAMPLES, Classifier, name_kinds, real_clips, train_classifier
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
 
 
@@ -78,17 +80,21 @@ def energy_corr(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(np.corrcoef(*rows)[0, 1]) if all(row.std() > 0 for row in rows) else 0.0
 
 
-def share(heard: list[str], wanted: list[str]) -> float:
-    return float(np.mean([a == b for a, b in zip(heard, wanted, strict=True)]))
+def share(names: list[str], wanted: list[str]) -> float:
+    return float(np.mean([a == b for a, b in zip(names, wanted, strict=True)]))
+
+
+def name_by_parts(classifier: Classifier, audio: torch.Tensor) -> list[str]:
+    return [name for part in audio.split(32) for name in name_kinds(classifier, part)]
 
 
 def judge(args: argparse.Namespace) -> str:
     if args.threads:
         torch.set_num_threads(args.threads)
     corpus = Corpus(args.corpus)
-    listener = train_listener(corpus, args.runs / "listener.pt")
+    classifier = train_classifier(corpus, args.runs / "classifier.pt")
     pipe = DDCMPipeline.from_pretrained(args.backbone, device=args.device)
-    real = real_clips(corpus)
+    real, wide = real_clips(corpus), real_clips(corpus, 128, "wide")
     each = args.samples // len(KINDS)
     rows: dict[str, dict[str, float]] = {}
     every: list[torch.Tensor] = []
@@ -103,24 +109,30 @@ def judge(args: argparse.Namespace) -> str:
             for i, (x, other) in enumerate(zip(tqdm(inputs, desc="transforming"), others, strict=True))
         ]  # fmt: skip
         rows[kind] = {
-            "real clips named right": share(named(listener, real[kind]), [kind] * len(real[kind])),
-            "generated, named as asked": share(named(listener, made), [kind] * each),
-            "transformed at 0.5, named as the new kind": share(named(listener, torch.stack(changed)), others),
+            **{
+                f"real clips of the {pool} pool named right": share(
+                    name_by_parts(classifier, clips), [kind] * len(clips)
+                )
+                for pool, clips in (("first", real[kind]), ("wide", wide.get(kind, torch.empty(0))))
+                if len(clips)
+            },
+            "generated, named as asked": share(name_kinds(classifier, made), [kind] * each),
+            "transformed at 0.5, named as the new kind": share(name_kinds(classifier, torch.stack(changed)), others),
             "their energy follows the input (Pearson)": float(
                 np.mean([energy_corr(a, b) for a, b in zip(inputs, changed, strict=True)])
             ),
         }
     lines = ["| | " + " | ".join(rows) + " | all |", "|---|" + "---|" * (len(rows) + 1)]
-    for title in next(iter(rows.values())):
-        values = [row[title] for row in rows.values()]
-        lines.append(f"| {title} | " + " | ".join(f"{v:.2f}" for v in [*values, np.mean(values)]) + " |")
-    found = np.concatenate([statistics(clips) for clips in real.values()])
+    for title in max(rows.values(), key=len):
+        values = [row.get(title, math.nan) for row in rows.values()]
+        lines.append(f"| {title} | " + " | ".join(cell(v, 2) for v in [*values, float(np.nanmean(values))]) + " |")
+    of_real = np.concatenate([statistics(clips) for clips in real.values()])
     weights = np.concatenate([np.full(len(clips), 1 / len(clips)) for clips in real.values()])  # as many of each kind
-    distance = frechet(moments(statistics(torch.cat(every))), moments(found, weights))
-    halves = frechet(*(moments(found[i::2], weights[i::2]) for i in range(2)))
+    distance = frechet(moments(statistics(torch.cat(every))), moments(of_real, weights))
+    halves = frechet(*(moments(of_real[i::2], weights[i::2]) for i in range(2)))
     sentence = (
-        f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(found)} real clips: {distance:.1f} "
-        f"(one half of the real clips to the other: {halves:.1f}). Guidance {args.guidance_scale:g}, of transforms "
+        f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(of_real)} real clips of the first "
+        f"pool: {distance:.1f} (one half of the real clips to the other: {halves:.1f}). Guidance {args.guidance_scale:g}, of transforms "
         f"{args.transform_guidance:g}; {args.steps} steps, {args.transforms} transforms of each kind."
     )
     lines += ["", sentence]

@@ -79,7 +79,14 @@ def train(args: argparse.Namespace) -> None:
     seed = args.seed
     if last.exists():
         seed += torch.load(last, weights_only=True, map_location="cpu")["global_step"]
-    windows = Windows(corpus, args.frames or module.frames, seed=seed, fill=module.fill, mixed=args.mixed)
+    windows = Windows(
+        corpus,
+        args.frames or module.frames,
+        seed=seed,
+        fill=module.fill,
+        mixed=args.mixed,
+        length_power=args.length_power,
+    )
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
@@ -158,6 +165,9 @@ if __name__ == "__main__":
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--frames", type=int, help="mel frames of a training window")
     parser.add_argument("--mixed", type=float, default=0.0, help="share of windows with a second clip in them")
+    parser.add_argument(
+        "--length_power", type=float, default=0.5, help="0: short clips are drawn as often as long ones"
+    )
     parser.add_argument("--precision", help="as Lightning has it (default: the stage's; bf16-mixed helps on CPUs too)")
     parser.add_argument("--threads", type=int, help="of this process (default: torch's choice)")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw windows, for a GPU")

@@ -19,20 +19,22 @@ from tests.helpers.pocket_corpus import examples_as_corpus
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
-    """(corpus of the examples, a listener trained on it, its file)"""
+    """(corpus of the examples, a classifier trained on it, its file)"""
     folder = tmp_path_factory.mktemp("judge")
     corpus = examples_as_corpus(folder)
-    file = folder / "listener.pt"
-    return corpus, classifier.train_listener(corpus, file, steps=60, batch=4), file
+    file = folder / "classifier.pt"
+    return corpus, classifier.train_classifier(corpus, file, steps=60, batch=4), file
 
 
-def test_listener_learns_what_it_was_shown_at_any_level(heard):
+def test_the_classifier_learns_its_examples_at_any_level(heard):
     corpus, ear, file = heard
     clips = classifier.real_clips(corpus)
     audio = torch.cat([clips[kind][:1] for kind in KINDS])
-    names = classifier.named(ear, audio)
-    assert sum(a == b for a, b in zip(names, KINDS, strict=True)) >= 3 and names == classifier.named(ear, audio * 0.1)
-    again = classifier.train_listener(corpus, file)  # from its file
+    names = classifier.name_kinds(ear, audio)
+    assert sum(a == b for a, b in zip(names, KINDS, strict=True)) >= 3 and names == classifier.name_kinds(
+        ear, audio * 0.1
+    )
+    again = classifier.train_classifier(corpus, file)  # from its file
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), ear.parameters(), strict=True))
 
 
@@ -69,13 +71,13 @@ def test_the_table_is_made(heard):
     args = Namespace(backbone="tiny", corpus=heard[2].parent, runs=heard[2].parent, samples=4, transforms=1,
                      steps=2, guidance_scale=3.5, transform_guidance=5.0, device="cpu", threads=None)  # fmt: skip
     table = judge(args)
-    assert table.count("|") > 30 and "real clips named right" in table and "Frechet distance" in table
+    assert table.count("|") > 30 and "real clips of the first pool named right" in table and "Frechet distance" in table
 
 
-def test_a_listener_of_another_form_is_refused(tmp_path):
-    torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "listener.pt")
-    with pytest.raises(UserError, match="another listener: remove it"):
-        classifier.load_listener(tmp_path / "listener.pt")
+def test_a_classifier_of_another_form_is_refused(tmp_path):
+    torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "classifier.pt")
+    with pytest.raises(UserError, match="another classifier: remove it"):
+        classifier.load_classifier(tmp_path / "classifier.pt")
 
 
 def test_cross_validation_hears_each_training_file_once_and_never_what_it_learned(heard):
