@@ -37,7 +37,7 @@ from ddcm.codec.header import Header
 from ddcm.codec.rate_control import SHAPE, SHIPPED, find_nearest
 from ddcm.codec.schedule import ParametricSchedule, expand
 from ddcm.codec.settings import CodecSettings
-from ddcm.codec.trajectory import build_denoiser, encode_windows
+from ddcm.codec.trajectory import encode_windows
 from ddcm.diffusion.schedule import add_noise, quadratic
 from ddcm.errors import UserError
 from ddcm.runtime.files import write_atomically
@@ -79,7 +79,7 @@ class Trial:
     def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard"):
         self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
         self.header = build_header(CodecSettings(book=book), backbone, len(clips[0]), None, len(clips))
-        self.denoiser = build_denoiser(self.header, backbone)
+        self.denoise = backbone.denoiser()
         mels = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
         self.mels, (self.z, self.weights) = torch.cat(mels), compute_targets(backbone, mels)
         self.ceiling = self._error(self.z)
@@ -96,7 +96,7 @@ class Trial:
 
         total = find_nearest(lambda total: with_total(total).window_bits, kbps * 1000 * self.seconds, 1, 40_000)
         windows, writers = range(len(self.z)), [BitWriter() for _ in self.z]
-        z = encode_windows(with_total(total), self.denoiser, self.z, self.weights, windows, writers)
+        z = encode_windows(with_total(total), self.backbone, self.z, self.weights, windows, writers)
         return self._error(z) - self.ceiling
 
     @functools.cached_property
@@ -104,7 +104,7 @@ class Trial:
         """Mean squared error of the denoiser's estimate of z at a few timesteps."""
         noise = torch.randn(self.z.shape, generator=torch.Generator().manual_seed(0)).to(self.z)
         noised = {t: add_noise(self.z, noise, float(self.backbone.alphas_cumprod[t])) for t in quadratic(12)}
-        return {t: float((self.denoiser.denoise(x, t) - self.z).square().mean()) for t, x in noised.items()}
+        return {t: float((self.denoise(x, t) - self.z).square().mean()) for t, x in noised.items()}
 
     def cost(self, first: int) -> torch.Tensor:
         """kbps (first + 1,) that it takes to get from noise at ``first`` to each timestep."""

@@ -20,7 +20,7 @@ from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.encode import add_level, add_schedule, build_header, compute_targets
 from ddcm.codec.format import pack
 from ddcm.codec.settings import CodecSettings
-from ddcm.codec.trajectory import build_denoiser, encode_windows
+from ddcm.codec.trajectory import encode_windows
 from ddcm.errors import UserError
 
 MOST = 64  # recordings in a call
@@ -63,8 +63,8 @@ def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Codec
         window_mel(audio, level, header.layout, 0, backbone.mel_spec)
         for audio, level in zip(audios, levels, strict=True)
     ]
-    writers, denoiser = [BitWriter() for _ in audios], build_denoiser(header, backbone)
-    decoded = encode_windows(header, denoiser, *compute_targets(backbone, mels), [0] * len(audios), writers)
+    writers = [BitWriter() for _ in audios]
+    decoded = encode_windows(header, backbone, *compute_targets(backbone, mels), [0] * len(audios), writers)
     seconds = (time.perf_counter() - begin) / len(audios)
     return [
         Coded(

@@ -79,7 +79,7 @@ class FrozenBackbone(Backbone):
             n_mels=vocoder["model_in_dim"],
             fmax=vocoder["sampling_rate"] / 2,
         )
-        # "scaled linear": the square roots of the betas are evenly spaced. DDIM itself is in ddcm.diffusion.schedule.
+        # "scaled linear": the square roots of the betas are evenly spaced. DDIM itself is in ddcm.diffusion.solvers.
         start, end = scheduler["beta_start"] ** 0.5, scheduler["beta_end"] ** 0.5
         steps = scheduler["num_train_timesteps"]
         betas = torch.linspace(start, end, steps, dtype=torch.float64).square()

@@ -10,7 +10,7 @@ from ddcm.codec import vq
 from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.header import BANDS, Header
 from ddcm.codec.model import LatentDiffusion
-from ddcm.codec.trajectory import build_denoiser, decode_windows, encode_windows, fixed_arithmetic
+from ddcm.codec.trajectory import decode_windows, encode_windows, fixed_arithmetic
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.progress import OnStep, Progress
@@ -31,10 +31,9 @@ def encode_payload(
     if header.mode == "vq":
         assert codebook is not None, "build_header() asks for it"
         return _encode_codes(header, codebook, read_targets, on_latent, on_step)
-    writer, denoiser = BitWriter(), build_denoiser(header, model)
-    progress = _count_calls(header, on_step)
+    writer, progress = BitWriter(), _count_calls(header, on_step)
     for windows in _split_into_batches(header):
-        z = encode_windows(header, denoiser, *read_targets(windows), windows, [writer] * len(windows), progress.step)
+        z = encode_windows(header, model, *read_targets(windows), windows, [writer] * len(windows), progress.step)
         for row in z.split(1):
             on_latent(row)
     return writer.getvalue()
@@ -52,11 +51,11 @@ def decode_payload(
         assert codebook is not None, "check_model() asks for it"
         yield from _decode_codes(header, payload, codebook, on_step)
         return
-    denoiser, bits, progress = build_denoiser(header, model), header.window_bits, _count_calls(header, on_step)
+    bits, progress = header.window_bits, _count_calls(header, on_step)
     for windows in _split_into_batches(header):
         readers = [BitReader(payload, window * bits) for window in windows]
         try:
-            z = decode_windows(header, denoiser, windows, readers, progress.step)
+            z = decode_windows(header, model, windows, readers, progress.step)
         except ValueError as error:
             raise UserError(f"the .ddcm file is damaged: {error}") from error
         yield from z.split(1)

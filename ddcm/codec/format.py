@@ -12,6 +12,7 @@ Little-endian; "varint" is base 128, low bits first. Sizes are checked first. A 
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from itertools import pairwise
@@ -96,13 +97,13 @@ def unpack(data: bytes) -> tuple[Header, bytes]:
     body, crc = data[:-4], data[-4:]
     if len(data) < 12 or zlib.crc32(body) != _CRC.unpack(crc)[0]:
         raise UserError("the .ddcm file is damaged or truncated: its checksum does not fit")
-    reader = _Reader(body, len(MAGIC) + 1)
+    reader = _Reader(body[len(MAGIC) + 1 :])
     try:
         header = _read_header(reader)
         check_bounds(header)
     except (ValueError, struct.error) as error:  # a UserError of check_bounds is a ValueError
         raise UserError(f"the .ddcm file's header is damaged: {error}") from error
-    return header, body[reader.position :]
+    return header, reader.read()
 
 
 def _read_header(reader: _Reader) -> Header:
@@ -163,17 +164,14 @@ def _read_explicit(reader: _Reader) -> ExplicitSchedule:
     return ExplicitSchedule(tuple(timesteps), tuple(reader.varint() for _ in range(count - 1)))
 
 
-class _Reader:
-    """Reads bytes from ``position`` on, never beyond the end."""
-
-    def __init__(self, data: bytes, position: int):
-        self._data, self.position = data, position
+class _Reader(io.BytesIO):
+    """Reads the fields of a header, never beyond the end."""
 
     def take(self, count: int) -> bytes:
-        if self.position + count > len(self._data):
+        data = self.read(count)
+        if len(data) < count:
             raise ValueError("it ends too early")
-        self.position += count
-        return self._data[self.position - count : self.position]
+        return data
 
     def varint(self) -> int:
         value = 0

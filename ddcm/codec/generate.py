@@ -21,7 +21,7 @@ from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import START, noise_codebook
 from ddcm.codec.philox import random_words
 from ddcm.codec.settings import CodecSettings
-from ddcm.codec.trajectory import Denoiser, OnCall, denoise_windows
+from ddcm.codec.trajectory import OnCall, denoise_windows
 from ddcm.errors import UserError
 
 LONGEST_S = 10.24  # one window: windows that are generated apart would not fit together
@@ -74,5 +74,5 @@ def generate(
         turbo.write(writer, choice, header.log2_atoms)
         return [codebook.synthesize(0, step, *choice)]
 
-    denoise_windows(header, Denoiser(denoise, model.alphas_cumprod, model.device, model.check), [0], pick, on_call)
+    denoise_windows(header, model, denoise, [0], pick, on_call)
     return pack(header, writer.getvalue())

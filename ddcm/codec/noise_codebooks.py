@@ -14,9 +14,9 @@ codebook works on the device of the residual, or of the atoms, and never waits f
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,25 +29,9 @@ BLOCK = 4  # atoms drawn at a time; fastest where a block fits into the processo
 Indices = Sequence[int] | torch.Tensor
 
 
-class NoiseCodebook(Protocol):
-    """The contract above."""
-
-    @property
-    def atoms(self) -> int:
-        """K"""
-
-    def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor: ...
-
-    def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor: ...
-
-
 @dataclass(frozen=True)
-class Hadamard:
-    """Rows of H S: H the Hadamard matrix of size N = 2^log2_atoms >= n, S random signs of the (window, step).
-
-    The first n columns of it are used. Where n = N the atoms are orthogonal, so that the best M atoms are the M largest
-    correlations, exactly. A fast Walsh-Hadamard transform takes N log2 N additions instead of K n multiplications.
-    """
+class NoiseCodebook(ABC):
+    """The contract above."""
 
     seed: int
     size: int
@@ -56,7 +40,23 @@ class Hadamard:
 
     @property
     def atoms(self) -> int:
+        """K"""
         return 1 << self.log2_atoms
+
+    @abstractmethod
+    def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor: ...
+
+    @abstractmethod
+    def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Hadamard(NoiseCodebook):
+    """Rows of H S: H the Hadamard matrix of size N = 2^log2_atoms >= n, S random signs of the (window, step).
+
+    The first n columns of it are used. Where n = N the atoms are orthogonal, so that the best M atoms are the M largest
+    correlations, exactly. A fast Walsh-Hadamard transform takes N log2 N additions instead of K n multiplications.
+    """
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
         padded = residual.new_zeros(*residual.shape[:-1], self.atoms)
@@ -79,17 +79,8 @@ class Hadamard:
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(NoiseCodebook):
     """Independent unit normal atoms, as in the papers; K = 2^log2_atoms. Each can be made alone."""
-
-    seed: int
-    size: int
-    """n"""
-    log2_atoms: int
-
-    @property
-    def atoms(self) -> int:
-        return 1 << self.log2_atoms
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
         blocks = (range(first, min(first + BLOCK, self.atoms)) for first in range(0, self.atoms, BLOCK))
@@ -108,7 +99,7 @@ class Gaussian:
         return torch.from_numpy(random_normals(self.size, (np.asarray(atoms), step, window), self.seed))
 
 
-NOISE_CODEBOOKS: dict[str, type[Hadamard] | type[Gaussian]] = {"hadamard": Hadamard, "gaussian": Gaussian}
+NOISE_CODEBOOKS: dict[str, type[NoiseCodebook]] = {"hadamard": Hadamard, "gaussian": Gaussian}
 
 
 def noise_codebook(header: Header) -> NoiseCodebook:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,29 +19,12 @@ from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.header import Header
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import NoiseCodebook, noise_codebook, start_noise
-from ddcm.diffusion.loop import Denoise, denoise_loop
+from ddcm.diffusion.loop import Denoiser, denoise_loop
 
 PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
 """``pick(step, x0, count)``: the noise (n,) of each window after a step, from the estimates x0 (W, C, L, F)."""
 OnCall = Callable[[], None]
 """Called after each UNet call."""
-
-
-@dataclass(frozen=True)
-class Denoiser:
-    """What a trajectory needs of a model."""
-
-    denoise: Denoise
-    alphas_cumprod: torch.Tensor
-    device: torch.device
-    check: Callable[[], None]
-    """raises UserError if an estimate was not finite"""
-
-
-def build_denoiser(header: Header, model: LatentDiffusion) -> Denoiser:
-    """The model under the header's prompt."""
-    denoise = model.denoiser(header.prompt, "", header.guidance / 256)
-    return Denoiser(denoise, model.alphas_cumprod, model.device, model.check)
 
 
 @contextmanager
@@ -59,8 +41,12 @@ def fixed_arithmetic(threads: int) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
+def _prompted(header: Header, model: LatentDiffusion) -> Denoiser:
+    return model.denoiser(header.prompt, "", header.guidance / 256)
+
+
 def encode_windows(
-    header: Header, denoiser: Denoiser, z: torch.Tensor, weights: torch.Tensor, windows: Sequence[int],
+    header: Header, model: LatentDiffusion, z: torch.Tensor, weights: torch.Tensor, windows: Sequence[int],
     writers: Sequence[BitWriter], on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Code latents z (W, C, L, F), W <= ``header.batch_size``; return the latents that the decoder will get.
@@ -72,7 +58,7 @@ def encode_windows(
         writers: take the bits of each window; may all be one writer.
     """
     codebook = noise_codebook(header)
-    targets, weights = (x.detach().float().to(denoiser.device) for x in (z, weights))
+    targets, weights = (x.detach().float().to(model.device) for x in (z, weights))
     symbols: list[list[Any]] = [[] for _ in windows]
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
@@ -83,7 +69,7 @@ def encode_windows(
             noises.append(codebook.synthesize(windows[row], step, *choice))
         return noises
 
-    result = denoise_windows(header, denoiser, windows, pick, on_call)
+    result = denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
     for writer, symbols_of_window in zip(writers, symbols, strict=True):
         for symbol in symbols_of_window:
             if header.mode == "classic":
@@ -112,7 +98,7 @@ def _choose(
 
 
 def decode_windows(
-    header: Header, denoiser: Denoiser, windows: Sequence[int], readers: Sequence[BitReader],
+    header: Header, model: LatentDiffusion, windows: Sequence[int], readers: Sequence[BitReader],
     on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """The latents (W, C, L, F) that the encoder got, each from a reader at the first bit of its window.
@@ -135,12 +121,13 @@ def decode_windows(
             noises.append(codebook.synthesize(window, step, atoms, weights))
         return noises
 
-    return denoise_windows(header, denoiser, windows, pick, on_call)
+    return denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
 
 
 def denoise_windows(
-    header: Header, denoiser: Denoiser, windows: Sequence[int], pick: PickNoises, on_call: OnCall | None
-) -> torch.Tensor:
+    header: Header, model: LatentDiffusion, denoise: Denoiser, windows: Sequence[int], pick: PickNoises,
+    on_call: OnCall | None,
+) -> torch.Tensor:  # fmt: skip
     """The loop over ``header.batch_size`` windows at once; a smaller last group is filled up, to keep the shape."""
     schedule, shape = header.steps, header.latent_shape
     batch = [*windows, *[windows[-1]] * (header.batch_size - len(windows))]
@@ -154,15 +141,10 @@ def denoise_windows(
         noises += [noises[-1]] * (len(batch) - len(noises))
         return torch.stack(noises).reshape(x0.shape).to(x0)
 
-    def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
-        x0 = denoiser.denoise(x, t)
-        if on_call is not None:
-            on_call()
-        return x0
-
     with fixed_arithmetic(header.threads):
         result = denoise_loop(
-            denoise, x.to(denoiser.device), schedule.timesteps, denoiser.alphas_cumprod, pick_noise=pick_noise
-        )
-        denoiser.check()
+            denoise, x.to(model.device), schedule.timesteps, model.alphas_cumprod, pick_noise=pick_noise,
+            on_step=None if on_call is None else lambda step, x0: on_call(),
+        )  # fmt: skip
+        model.check()
     return result[: len(windows)]

@@ -1,4 +1,4 @@
-"""The one loop: sampling, transforming and coding differ in where it starts and in what it is given."""
+"""The one denoising loop. Sampling, transforming and coding differ in its start and its arguments."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Literal
 
 import torch
 
-from ddcm.diffusion.schedule import ddim_step, dpmpp_step
-from ddcm.diffusion.solvers import Past, unipc_step
+from ddcm.diffusion.solvers import Estimate, UniPCState, ddim_step, dpmpp_step, unipc_step
 
-Denoise = Callable[[torch.Tensor, int], torch.Tensor]
+Denoiser = Callable[[torch.Tensor, int], torch.Tensor]
 """``denoise(x, t) -> x0``, guidance inside."""
 PickNoise = Callable[[int, torch.Tensor], torch.Tensor | None]
 """``pick_noise(i, x0) -> noise``, unit variance, for the step after the i-th estimate; None: a step without noise."""
 Project = Callable[[int, torch.Tensor], torch.Tensor]
-"""``project(i, x0) -> x0``: where a codebook acts on the i-th estimate."""
+"""``project(i, x0) -> x0``: a codebook's action on the i-th estimate."""
 
 
 def identity(i: int, x0: torch.Tensor) -> torch.Tensor:
@@ -25,27 +24,24 @@ def identity(i: int, x0: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def denoise_loop(
-    denoise: Denoise,
-    x: torch.Tensor,
-    timesteps: Sequence[int],
-    alphas_cumprod: torch.Tensor,
-    *,
-    pick_noise: PickNoise | None = None,
-    project: Project = identity,
-    solver: Literal["ddim", "dpm++", "unipc"] = "ddim",
-    on_step: Callable[[int, torch.Tensor], None] | None = None,
-) -> torch.Tensor:
-    """Denoise x (B, C, L, F), which is at ``timesteps[0]``, down the list; returns the last estimate x0.
+    denoise: Denoiser, x: torch.Tensor, timesteps: Sequence[int], alphas_cumprod: torch.Tensor, *,
+    pick_noise: PickNoise | None = None, project: Project = identity,
+    solver: Literal["ddim", "dpm++", "unipc"] = "ddim", on_step: Callable[[int, torch.Tensor], None] | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Denoise x (B, C, L, F), a sample at ``timesteps[0]``, down the list; returns the last estimate x0.
 
     Args:
         denoise: the model.
-        x: the start: unit noise, or a noised input.
+        x: unit noise, or a noised input.
         timesteps: strictly falling, of any spacing. An empty list returns x: there is nothing to remove.
-        alphas_cumprod: (1000,) of the backbone's schedule.
-        pick_noise: eta is 1 with it and 0 without, or where it gives None.
+        alphas_cumprod: (1000,) share of signal variance at each timestep.
+        pick_noise: eta is 1 with it, and 0 without it or where it returns None.
         project: changes an estimate before it is used.
-        solver: ``ddim``, or ``dpm++`` or ``unipc`` (deterministic: they refuse ``pick_noise``).
+        solver: ``ddim``, or ``dpm++`` or ``unipc``, which are deterministic and refuse ``pick_noise``.
         on_step: called with (i, x0) after each estimate, for progress and traces.
+
+    Raises:
+        ValueError: an unknown solver, noise for a deterministic one, or timesteps that do not fall.
     """
     if solver not in ("ddim", "dpm++", "unipc"):
         raise ValueError(f"solver is 'ddim', 'dpm++' or 'unipc', not {solver!r}")
@@ -53,8 +49,8 @@ def denoise_loop(
         raise ValueError(f"{solver} is deterministic; noise is picked with ddim")
     if any(a <= b for a, b in pairwise(timesteps)):
         raise ValueError(f"timesteps must fall strictly: {list(timesteps)}")
-    previous: tuple[torch.Tensor, float] | None = None  # of dpm++
-    past: Past | None = None  # of unipc
+    previous: Estimate | None = None  # of dpm++
+    state: UniPCState | None = None  # of unipc
     for i, t in enumerate(timesteps):
         x0 = project(i, denoise(x, t))
         if on_step is not None:
@@ -65,7 +61,7 @@ def denoise_loop(
         if solver == "dpm++":
             x, previous = dpmpp_step(x, x0, abar, abar_next, previous), (x0, abar)
         elif solver == "unipc":
-            x, past = unipc_step(x, x0, abar, abar_next, past)
+            x, state = unipc_step(x, x0, abar, abar_next, state)
         else:
             noise = None if pick_noise is None else pick_noise(i, x0)
             x = ddim_step(x, x0, abar, abar_next, 0.0 if noise is None else 1.0, noise)

@@ -1,8 +1,4 @@
-"""Timestep lists and the two steps between them, on latents of any shape.
-
-With abar the share of signal variance at a timestep, x_t = sqrt(abar) x0 + sqrt(1 - abar) eps. Lists are explicit
-and may be uneven; nothing here assumes a stride.
-"""
+"""Timestep lists, and the noised sample at a timestep. Lists may be uneven: nothing assumes a stride."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ def even(count: int, start: int = TRAIN_STEPS - 1) -> tuple[int, ...]:
 def quadratic(count: int, start: int = TRAIN_STEPS - 1) -> tuple[int, ...]:
     """``count`` timesteps start * (1 - s)^2, s from 0 to 1: dense where little noise is left; fewer where they repeat.
 
-    The signal-to-noise ratio changes fastest near 0, where even steps are too long: on a Gaussian whose solution is
+    The signal-to-noise ratio changes fastest near 0, where even steps are too long. On a Gaussian whose solution is
     known, 20 of these are ten times nearer to it than 20 even ones with ``dpm++``, and twice with ``ddim``
     (tests/diffusion/test_loop.py).
     """
@@ -27,7 +23,7 @@ def quadratic(count: int, start: int = TRAIN_STEPS - 1) -> tuple[int, ...]:
 
 
 def from_strength(strength: float, steps: int) -> tuple[int, ...]:
-    """The part of a ``steps`` long schedule that lies below ``strength`` in [0, 1]: as many steps as that share.
+    """The part of a schedule of ``steps`` that lies below ``strength`` in [0, 1]: as many steps as that share.
 
     Strength 0 is the empty list: nothing is noised, nothing denoised (SDEdit, arXiv 2108.01073).
     """
@@ -44,58 +40,5 @@ def _linear(count: int, start: int) -> list[float]:
 
 
 def add_noise(x0: torch.Tensor, noise: torch.Tensor, abar: float) -> torch.Tensor:
-    """x_t from x0 and unit noise."""
+    """x_t from x0 and unit noise; ``abar`` is the share of signal variance at t."""
     return abar**0.5 * x0 + (1 - abar) ** 0.5 * noise
-
-
-def ddim_step(
-    x: torch.Tensor,
-    x0: torch.Tensor,
-    abar: float,
-    abar_next: float,
-    eta: float = 0.0,
-    noise: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """From x at ``abar`` to ``abar_next`` (nearer to 1) with the estimate x0 (DDIM, arXiv 2010.02502).
-
-    1. eps = (x - sqrt(abar) x0) / sqrt(1 - abar)
-    2. sigma = eta sqrt((1 - abar') / (1 - abar)) sqrt(1 - abar / abar')       (equation 16)
-    3. x' = sqrt(abar') x0 + sqrt(1 - abar' - sigma^2) eps + sigma noise       (equation 12)
-    """
-    eps = (x - abar**0.5 * x0) / (1 - abar) ** 0.5
-    sigma = eta * ((1 - abar_next) / (1 - abar) * (1 - abar / abar_next)) ** 0.5
-    result = abar_next**0.5 * x0 + (1 - abar_next - sigma**2) ** 0.5 * eps
-    if sigma > 0:
-        if noise is None:
-            raise ValueError("eta > 0 needs noise")
-        result = result + sigma * noise
-    return result
-
-
-def dpmpp_step(
-    x: torch.Tensor,
-    x0: torch.Tensor,
-    abar: float,
-    abar_next: float,
-    previous: tuple[torch.Tensor, float] | None = None,
-) -> torch.Tensor:
-    """A step of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2); the first one is of first order.
-
-    ``previous`` is the estimate x0 of the step before and the abar that it was made at. With
-    lambda = log(sqrt(abar) / sqrt(1 - abar)) and h = lambda' - lambda:
-
-    1. D = x0 + (x0 - x0_previous) h / (2 h_previous)
-    2. x' = sqrt(1 - abar') / sqrt(1 - abar) x - sqrt(abar') (exp(-h) - 1) D
-    """
-    h = _lambda(abar_next) - _lambda(abar)
-    d = x0
-    if previous is not None:
-        before, abar_before = previous
-        h_before = _lambda(abar) - _lambda(abar_before)
-        d = x0 + (x0 - before) * (h / (2 * h_before))
-    shrink = torch.expm1(torch.tensor(-h, dtype=torch.float64)).item()
-    return ((1 - abar_next) / (1 - abar)) ** 0.5 * x - abar_next**0.5 * shrink * d
-
-
-def _lambda(abar: float) -> float:
-    return 0.5 * torch.logit(torch.tensor(abar, dtype=torch.float64)).item()

@@ -10,7 +10,7 @@ from ddcm.audio.files import read_audio
 from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
-from ddcm.diffusion.schedule import ddim_step
+from ddcm.diffusion.solvers import ddim_step
 from ddcm.evaluation.metrics import log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from tests.conftest import EXAMPLES, ROOT
