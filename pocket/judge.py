@@ -132,7 +132,8 @@ def judge(args: argparse.Namespace) -> str:
     halves = frechet(*(moments(of_real[i::2], weights[i::2]) for i in range(2)))
     sentence = (
         f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(of_real)} real clips of the first "
-        f"pool: {distance:.1f} (one half of the real clips to the other: {halves:.1f}). Guidance {args.guidance_scale:g}, of transforms "
+        f"pool: {distance:.1f} (one half of the real clips to the other: {halves:.1f}). "
+        f"Guidance {args.guidance_scale:g}, of transforms "
         f"{args.transform_guidance:g}; {args.steps} steps, {args.transforms} transforms of each kind."
     )
     lines += ["", sentence]
