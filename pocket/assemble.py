@@ -39,9 +39,9 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
     known = {name: there or start is not None for name, there in trained.items()}
     encoder = vae.load_vae(runs, start) if known["vae"] else vae.untrained()
     if trained["vocoder"]:
-        speaker = vocoder.load_vocoder(runs)
+        generator = vocoder.load_vocoder(runs)
     else:
-        speaker = pretrained.vocoder(start) if start else vocoder.VocoderStage(runs=str(runs)).vocoder
+        generator = pretrained.vocoder(start) if start else vocoder.VocoderStage(runs=str(runs)).vocoder
     if known["clap"]:
         clap, pieces = load_clap(runs, start)
     else:
@@ -73,7 +73,7 @@ def build(runs: Path, allow_untrained: bool = False, start: Path | None = None) 
         feature_extractor=text.feature_extractor(),
         unet=parts["unet"],
         scheduler=DDIMScheduler(**unet.SCHEDULER),
-        vocoder=speaker,
+        vocoder=generator,
     )
 
 

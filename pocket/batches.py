@@ -28,7 +28,7 @@ class Windows(IterableDataset):
     """Endless windows {audio (S,), caption, kind} from the training clips.
 
     ``fill`` continues a window with further clips of the same kind when one is too short (for models of
-    sound); without it the rest is silence (for models that are told the caption).
+    sound); without it the rest is silence (for models that read the caption).
 
     Recordings are levelled as a whole, so that windows hold their quiet passages as quiet as a user's file has
     them; half of the windows are turned down further by up to ``gain_db``. In the share ``mixed`` of them a second clip
@@ -82,7 +82,7 @@ def validation(
     kind.
 
     Files in the order of the pool, round after round of consecutive pieces (a second piece of a file only
-    once every file of the kind has given its first), cut to whole latent frames, none under 0.32 s.
+    once the first of every file of the kind is taken), cut to whole latent frames, none under 0.32 s.
     """
     size = round(seconds * SAMPLE_RATE)
     chosen = []

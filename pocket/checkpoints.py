@@ -37,7 +37,7 @@ def begin_with(module: LightningModule, saved: dict) -> None:
         missing, unexpected = module.load_state_dict({**averaged, **state}, strict=False)
     except RuntimeError as error:
         raise UserError(f"these weights are of another form: {str(error).splitlines()[-1].strip()}") from error
-    if unexpected or [name for name in missing if not name.startswith("judges.")]:
+    if unexpected or [name for name in missing if not name.startswith("discriminators.")]:
         raise UserError(f"these weights are of another stage: {', '.join([*unexpected, *missing][:3])}")
 
 

@@ -104,8 +104,8 @@ class ClapStage(L.LightningModule):
     def embed(self, audio: torch.Tensor, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """16 kHz audio (B, S), B captions -> two times (B, 128) of length 1."""
         tokens = {name: x.to(audio.device) for name, x in text.clap_tokens(self.tokenizer, captions).items()}
-        heard = self.clap.get_audio_features(input_features=features(upsample(audio))).pooler_output
-        return heard.float(), self.clap.get_text_features(**tokens).pooler_output.float()
+        audio_embeds = self.clap.get_audio_features(input_features=features(upsample(audio))).pooler_output
+        return audio_embeds.float(), self.clap.get_text_features(**tokens).pooler_output.float()
 
     def on_before_batch_transfer(self, batch, dataloader_idx: int):
         """Cut the windows while they are on the CPU: to look for the end of each would wait for a GPU each time.
@@ -119,29 +119,29 @@ class ClapStage(L.LightningModule):
 
     def training_step(self, batch, batch_idx):
         audio, captions = batch["audio"], batch["caption"]
-        heard, read = self.embed(audio, captions)
+        audio_embeds, text_embeds = self.embed(audio, captions)
         numbers = {caption: i for i, caption in enumerate(captions)}
         number = torch.tensor([numbers[caption] for caption in captions], device=audio.device)
         same = number[:, None] == number
         # At most 100, as in CLIP: the captions can be learned by heart, and then the scale would only grow.
         scale_a, scale_t = (s.exp().clamp(max=100) for s in (self.clap.logit_scale_a, self.clap.logit_scale_t))
-        cosine = heard @ read.T
+        cosine = audio_embeds @ text_embeds.T
         loss = (contrastive(scale_a * cosine, same) + contrastive(scale_t * cosine.T, same)) / 2
         self.log_dict({"loss": loss, "scale": scale_a}, prog_bar=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self._heard, self._read, self._captions = [], [], []
+        self._audio_embeds, self._text_embeds, self._captions = [], [], []
 
     def validation_step(self, clip, batch_idx):
-        heard, read = self.embed(clip["audio"], clip["caption"])
-        self._heard.append(heard)
-        self._read.append(read)
+        audio_embeds, text_embeds = self.embed(clip["audio"], clip["caption"])
+        self._audio_embeds.append(audio_embeds)
+        self._text_embeds.append(text_embeds)
         self._captions += clip["caption"]
 
     def on_validation_epoch_end(self) -> None:
         """Each clip looks for its caption among those of all clips: is it the right one, is it the right kind?"""
-        cosine = torch.cat(self._heard) @ torch.cat(self._read).T
+        cosine = torch.cat(self._audio_embeds) @ torch.cat(self._text_embeds).T
         best = [self._captions[i] for i in cosine.argmax(dim=1).tolist()]
         right = [a == b for a, b in zip(best, self._captions, strict=True)]
         kind = [self.kinds.get(a) == self.kinds.get(b) for a, b in zip(best, self._captions, strict=True)]

@@ -70,7 +70,7 @@ def split_of(row: dict[str, str], examples: set[tuple[str, str]]) -> str:
 
 
 def fetch(packages: list[str], folder: Path) -> None:
-    """Download and unpack Debian packages; what is there already is kept."""
+    """Download and unpack Debian packages that ``folder`` does not have yet."""
     for name in tqdm(packages, desc="packages"):
         target = folder / name
         if target.exists():
@@ -106,10 +106,12 @@ def clean(audio: np.ndarray) -> np.ndarray:
     return audio[sounding[0] * step : (sounding[-1] + 1) * step].astype(np.float32)
 
 
-def load_rows(rows: list[dict[str, str]], folder: Path, kept: set[int] = frozenset()) -> Iterator[np.ndarray]:
+def load_rows(
+    rows: list[dict[str, str]], folder: Path, unchanged: frozenset[int] = frozenset()
+) -> Iterator[np.ndarray]:
     """The clips of rows that follow on each other file by file, 16 kHz float32 (S,); each file is decoded once.
 
-    Clips at the positions ``kept`` are not cleaned.
+    Clips at the positions ``unchanged`` are not cleaned.
     """
     import librosa
 
@@ -120,7 +122,7 @@ def load_rows(rows: list[dict[str, str]], folder: Path, kept: set[int] = frozens
             start = round(float(row["start"]) * rate)
             audio = recording[start : start + round(float(row["duration"]) * rate)]
             audio = librosa.resample(audio, orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
-            if next(positions) not in kept:
+            if next(positions) not in unchanged:
                 audio = clean(audio)
             peak = np.abs(audio).max(initial=0.0)
             yield audio / max(1.0, peak / 0.99)  # some Vorbis files decode above 1: scale, do not clip
@@ -139,10 +141,10 @@ def _build_part(task: tuple[list[tuple[int, dict[str, str]]], Path, Path]) -> No
     ordered = sorted(numbered, key=lambda item: (item[1]["path"], item[1]["entry"], item[0]))
     rows = [row for _, row in ordered]
     splits = [split_of(row, examples) for row in rows]
-    kept = {i for i, row in enumerate(rows) if row["pool"] == "first" and splits[i] == "val"}
+    unchanged = frozenset(i for i, row in enumerate(rows) if row["pool"] == "first" and splits[i] == "val")
     offset, index = 0, []
     with open(f"{part}.i16", "wb") as samples:
-        for (number, row), split, audio in zip(ordered, splits, load_rows(rows, packages, kept), strict=True):
+        for (number, row), split, audio in zip(ordered, splits, load_rows(rows, packages, unchanged), strict=True):
             if len(audio) < SHORTEST:
                 continue
             samples.write(np.round(audio * 32767).astype("<i2").tobytes())

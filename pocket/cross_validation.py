@@ -1,4 +1,4 @@
-"""How well can the kind of an unseen file be told at all? The judge's classifier, cross-validated.
+"""Cross-validate the judge's classifier: how well can the kind of an unseen file be told at all?
 
     python -m pocket.cross_validation --card checkpoints/pocket/README.md
 

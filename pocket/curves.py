@@ -32,12 +32,12 @@ def draw(runs: Path, out: Path) -> None:
     Raises:
         UserError: no stage of ``runs`` has logs with validation figures.
     """
-    found = {logs.parent.name: curves(logs) for logs in runs.glob("*/logs")}
-    found = {stage: found[stage] for stage in STAGES if found.get(stage)}
-    if not found:
+    lines_of = {logs.parent.name: curves(logs) for logs in runs.glob("*/logs")}
+    lines_of = {stage: lines_of[stage] for stage in STAGES if lines_of.get(stage)}
+    if not lines_of:
         raise UserError(f"{runs}: no stage in it has logs of a validation; train one with pocket.train first")
-    sheet = figure.Figure(figsize=(4 * len(found), 3.2), layout="constrained")
-    for axes, (stage, lines) in zip(sheet.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+    sheet = figure.Figure(figsize=(4 * len(lines_of), 3.2), layout="constrained")
+    for axes, (stage, lines) in zip(sheet.subplots(1, len(lines_of), squeeze=False)[0], lines_of.items(), strict=True):
         for name, points in lines.items():
             axes.plot(*zip(*points, strict=True), label=f"{name.removeprefix('val_')}, {points[-1][1]:.3g} at the end")
         axes.set(xlabel="training steps", title=stage, yscale="log")

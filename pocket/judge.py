@@ -9,7 +9,7 @@ the kinds of
 2. sounds generated from captions of validation clips, guided: the share whose kind is the caption's. Beside it the
    Frechet distance between generated and real clips, every kind of which counts the same, of the mean and deviation of
    each mel band;
-3. validation clips transformed at strength 0.5 under a caption of another kind: the share that is heard as the new
+3. validation clips transformed at strength 0.5 under a caption of another kind: the share that is named as the new
    kind, and how well the frame energies still follow the input (Pearson).
 
 Prints a table in Markdown; ``--card FILE`` puts it into a model card.
@@ -37,9 +37,9 @@ from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
 
 def captions(corpus: Corpus, kind: str, count: int) -> list[str]:
     """Different captions of the validation clips of a kind, spread over them, repeated where there are too few."""
-    found = list(dict.fromkeys(clip.caption for clip in corpus.of("val", kind)))
-    found = found[:: max(1, len(found) // count)]
-    return [found[index % len(found)] for index in range(count)]
+    different = list(dict.fromkeys(clip.caption for clip in corpus.of("val", kind)))
+    spread = different[:: max(1, len(different) // count)]
+    return [spread[index % len(spread)] for index in range(count)]
 
 
 def generated(pipe: DDCMPipeline, prompts: list[str], steps: int, guidance: float) -> torch.Tensor:

@@ -21,15 +21,15 @@ import lightning as L
 from benchmarks.marks import fill
 from pocket.assemble import training
 from pocket.corpus import Corpus
-from pocket.train import build, listened
+from pocket.train import build, load_validation
 
 
 @dataclass(frozen=True)
 class Part:
-    widths: tuple[int, ...]  # the one that is shipped stands in the middle
+    widths: tuple[int, ...]  # the middle one is that of checkpoints/pocket
     minutes: dict[str, float]  # of each stage that makes it, in order
     model: str  # which attribute of the last stage its parameters are in
-    figure: str  # what is validated, the lower the better
+    metric: str  # what is validated, the lower the better
 
 
 PARTS = {
@@ -57,14 +57,14 @@ def row(args: argparse.Namespace, name: str, width: int) -> str:
     stage = list(part.minutes)[-1]
     last = out / stage / "last.ckpt"
     module = build(stage, out, None if name == "vae" else args.start, {"width": width}, fresh=True)
-    clips = listened(Corpus(args.corpus), args.per_kind)
+    clips = load_validation(Corpus(args.corpus), args.per_kind)
     trainer = L.Trainer(
         accelerator="auto", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False
     )
-    (found,) = trainer.validate(module, clips, ckpt_path=last, weights_only=True, verbose=False)
+    (metrics,) = trainer.validate(module, clips, ckpt_path=last, weights_only=True, verbose=False)
     count = sum(parameter.numel() for parameter in attrgetter(part.model)(module).parameters())
     cells = (name, width, f"{count / 1e6:.2f}", f"{2 * count / 1e6:.1f}", training(out)[stage]["steps"])
-    return f"| {' | '.join(map(str, cells))} | {part.figure} {found[part.figure]:.3f} |"
+    return f"| {' | '.join(map(str, cells))} | {part.metric} {metrics[part.metric]:.3f} |"
 
 
 def sweep(args: argparse.Namespace) -> str:

@@ -50,7 +50,7 @@ def option(text: str) -> tuple[str, float]:
     return name, float(value)
 
 
-def listened(corpus: Corpus, per_kind: int) -> DataLoader:
+def load_validation(corpus: Corpus, per_kind: int) -> DataLoader:
     """The fixed validation clips of both pools as the stages take them, at most 2.56 s of each."""
     clips = [
         *validation(corpus, 2.56, per_kind),
@@ -124,7 +124,7 @@ def train(args: argparse.Namespace) -> None:
             pin_memory=args.workers > 0,
             persistent_workers=args.workers > 0,
         ),
-        listened(corpus, 8),
+        load_validation(corpus, 8),
         ckpt_path=last if last.exists() else None,
         weights_only=True,
     )

@@ -50,7 +50,7 @@ def magnitudes(audio: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
 def stft_loss(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Spectral convergence + log-magnitude L1 over several resolutions (Parallel WaveGAN, arXiv 1910.11480).
 
-    Convergence counts double: the log-mel hardly sees that a loud bass is too soft, the ear and the level do.
+    Convergence counts double: the log-mel hardly changes when a loud bass is too soft; the level does.
     """
     total = 0.0
     for n_fft, hop in (*RESOLUTIONS, LONG):
@@ -62,7 +62,7 @@ def stft_loss(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Judges log-magnitudes at one resolution (UnivNet, arXiv 2106.07889); returns its score and features."""
+    """Scores log-magnitudes at one resolution (UnivNet, arXiv 2106.07889); returns the score and the features."""
 
     def __init__(self, n_fft: int, hop: int, channels: int = 16):
         super().__init__()
@@ -127,10 +127,10 @@ class VocoderStage(L.LightningModule):
             if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d)):
                 layer.reset_parameters()
         compute_last_stage_exactly(self.vocoder)
-        self.judges = nn.ModuleList(SpectrumDiscriminator(*r) for r in RESOLUTIONS)
+        self.discriminators = nn.ModuleList(SpectrumDiscriminator(*r) for r in RESOLUTIONS)
         # Frozen and not part of this stage's checkpoint: a list hides it from the module tree.
-        heard = start is not None or (Path(runs) / "vae" / "last.ckpt").exists()
-        self._vae = [load_vae(Path(runs), start)] if heard else []
+        trained = start is not None or (Path(runs) / "vae" / "last.ckpt").exists()
+        self._vae = [load_vae(Path(runs), start)] if trained else []
 
     def start_from(self, folder: Path) -> None:
         self.vocoder.load_state_dict(pretrained.vocoder(folder).state_dict())
@@ -138,7 +138,7 @@ class VocoderStage(L.LightningModule):
     def configure_optimizers(self):
         return [
             muon(self.vocoder, self.learning_rate, betas=(0.8, 0.99)),
-            torch.optim.AdamW(self.judges.parameters(), lr=self.learning_rate / 2, betas=(0.8, 0.99)),
+            torch.optim.AdamW(self.discriminators.parameters(), lr=self.learning_rate / 2, betas=(0.8, 0.99)),
         ]
 
     @property
@@ -172,31 +172,32 @@ class VocoderStage(L.LightningModule):
     def training_step(self, batch, batch_idx):
         real = self._with_mirrored(batch["audio"])
         mel = log_mel(real)
-        heard, count = mel, self._through(len(mel))
+        inputs, count = mel, self._through(len(mel))
         if self._vae and count:
-            heard = torch.cat([self._through_vae(mel[:count]), mel[count:]])
-        fake = self.vocode(heard)
-        generator_step, judge_step = self.optimizers()
+            inputs = torch.cat([self._through_vae(mel[:count]), mel[count:]])
+        fake = self.vocode(inputs)
+        generator_step, discriminator_step = self.optimizers()
         mel_error = (log_mel(fake) - mel).abs().mean()
         spectral = stft_loss(fake, real)
         loss = 4.0 * mel_error + 2.0 * spectral
         logs = {"mel_db": mel_error * LN_TO_DB, "stft": spectral}
         if self.adversarial:
-            judge_loss = sum(
-                ((1 - judge(real)[0]) ** 2).mean() + (judge(fake.detach())[0] ** 2).mean() for judge in self.judges
+            discriminator_loss = sum(
+                ((1 - discriminator(real)[0]) ** 2).mean() + (discriminator(fake.detach())[0] ** 2).mean()
+                for discriminator in self.discriminators
             )
-            judge_step.zero_grad()
-            self.manual_backward(judge_loss)
-            judge_step.step()
-            fooled, match = 0.0, 0.0
-            for judge in self.judges:
-                score, features = judge(fake)
+            discriminator_step.zero_grad()
+            self.manual_backward(discriminator_loss)
+            discriminator_step.step()
+            adversarial, match = 0.0, 0.0
+            for discriminator in self.discriminators:
+                score, features = discriminator(fake)
                 with torch.no_grad():
-                    _, wanted = judge(real)
-                fooled = fooled + ((1 - score) ** 2).mean()
+                    _, wanted = discriminator(real)
+                adversarial = adversarial + ((1 - score) ** 2).mean()
                 match = match + sum((a - b).abs().mean() for a, b in zip(features, wanted, strict=True))
-            loss = loss + 0.2 * fooled + 0.4 * match
-            logs |= {"judge": judge_loss, "fooled": fooled, "match": match}
+            loss = loss + 0.2 * adversarial + 0.4 * match
+            logs |= {"discriminator": discriminator_loss, "adversarial": adversarial, "match": match}
         generator_step.zero_grad()
         self.manual_backward(loss)
         self.clip_gradients(generator_step, gradient_clip_val=2.0, gradient_clip_algorithm="norm")
