@@ -15,7 +15,7 @@ from ddcm.errors import UserError
 from ddcm.fit.backbone import load_frozen_backbone
 from ddcm.fit.data.cache import Latents, encode_all
 from ddcm.fit.data.manifest import Entry, read_manifest, split_entries
-from ddcm.fit.data.sampler import BatchOrder, EvalBatches, ShuffledOrder, TrainStream, split_batches
+from ddcm.fit.data.sampler import EvalBatches, Order, ShuffledOrder, TrainStream, split_batches
 from ddcm.runtime.distributed import group_rank, run_on_rank_zero
 from ddcm.runtime.files import cache_dir as default_cache_dir
 
@@ -136,7 +136,7 @@ class LatentData(L.LightningDataModule):
             if chosen
         }
 
-    def train_order(self) -> BatchOrder:
+    def train_order(self) -> Order:
         return ShuffledOrder(len(self.datasets["train"]), self.batch_size, self.seed)
 
     def eval_batches(self, split: str) -> list[list[int]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from ddcm.errors import UserError, describe_error
 from ddcm.fit.backbone import load_frozen_backbone
 from ddcm.fit.data.module import LatentData, Windows
 from ddcm.fit.data.streaming import FORMAT, INDEX
+from ddcm.runtime.exit import run_to_exit_code
 from ddcm.runtime.files import write_atomically
 
 MIN_TARS = 16  # of the training split, if it has as many windows: each reader needs one of its own
@@ -106,11 +106,8 @@ def main(args: list[str] | None = None) -> None:
     """The command. A UserError is one line on stderr and exit code 2."""
     from jsonargparse import auto_cli
 
-    try:
-        auto_cli(pack, args=args, as_positional=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    if code := run_to_exit_code(lambda: "error", lambda: auto_cli(pack, args=args, as_positional=True) or 0):
+        raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,19 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddcm.errors import UserError
 from ddcm.runtime import distributed
-
-
-class BatchOrder(Protocol):
-    """The indices of a rank's training batches. ``len`` is the number of batches in an epoch."""
-
-    layout: list[int]
-    """Processes, workers and windows a batch, as far as the order depends on them."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, start: int) -> Iterator[list[int]]:
-        """Indices of batch ``start``, ``start + 1``, ... without end."""
-        ...
 
 
 def _permute(size: int, *seeds: int) -> torch.Tensor:
@@ -42,6 +29,8 @@ class ShuffledOrder:
     An epoch is one permutation of the dataset. The batch of all ranks together is a run of it, shared out interleaved
     (rank r takes items r, r + world, ...). So at every step two processes with batches of B see the items that one
     process with batches of 2B sees. Items that do not fill a batch are left to another epoch.
+
+    ``len`` is the number of batches in an epoch.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int):
@@ -64,6 +53,7 @@ class ShuffledOrder:
         return order[position * total : (position + 1) * total][self.rank :: self.world].tolist()
 
     def batches(self, start: int) -> Iterator[list[int]]:
+        """Indices of batch ``start``, ``start + 1``, ... without end."""
         return map(self.indices, count(start))
 
 
@@ -73,8 +63,10 @@ class ShardedOrder:
     Each reader, a worker of a rank, goes through shards of its own, one after another: it holds one in memory. An epoch
     permutes the shards, and the items within each. A rank's batches come from its workers in turn.
 
+    ``layout`` holds what else the order depends on: processes, workers and items a batch.
+
     Args:
-        sizes: items in each shard; item numbers run through the shards.
+        sizes: number of items in each shard; item numbers run through the shards.
         workers: reading processes of each rank; 0 is one reader, too.
     """
 
@@ -105,14 +97,19 @@ class ShardedOrder:
                 skip = max(0, skip - self.sizes[shard])
 
 
+Order = ShuffledOrder | ShardedOrder
+
+
 class TrainStream:
-    """Endless batches of a dataset in a ``BatchOrder``.
+    """Endless batches of a dataset.
 
     Lightning takes ``len`` as the length of an epoch and keeps ``state_dict`` in its checkpoints. The position counts
     the batches returned, not those that workers have read ahead, so resuming in the middle of an epoch is exact.
     """
 
-    def __init__(self, dataset: Dataset, order: BatchOrder, workers: int = 0, pin_memory: bool = False):
+    def __init__(
+        self, dataset: Dataset, order: ShuffledOrder | ShardedOrder, workers: int = 0, pin_memory: bool = False
+    ):
         self.dataset, self.order = dataset, order
         self.workers, self.pin_memory = workers, pin_memory
         self.position = 0  # batches returned
@@ -129,11 +126,10 @@ class TrainStream:
         with _worker_errors():
             if self._batches is None:
                 sampler = self.order.batches(self.position)
-                self._batches = iter(
-                    DataLoader(
-                        self.dataset, batch_sampler=sampler, num_workers=self.workers, pin_memory=self.pin_memory
-                    )
+                loader = DataLoader(
+                    self.dataset, batch_sampler=sampler, num_workers=self.workers, pin_memory=self.pin_memory
                 )
+                self._batches = iter(loader)
             batch = next(self._batches)
         self.position += 1
         return batch

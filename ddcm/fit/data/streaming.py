@@ -75,10 +75,10 @@ class StreamedLatents(LatentData):
                 f"--data.root {self.root} holds latents {index.latent_digest}, but those of {self.backbone} are "
                 f"{expected}; give the backbone that it was packed with, or pack the audio anew"
             )
-        return {split: PackedWindows(index, split) for split, tars in index.tars.items() if tars}
+        return {split: PackedWindows(index, tars) for split, tars in index.tars.items() if tars}
 
     def train_order(self) -> ShardedOrder:
-        order = ShardedOrder(self._sizes("train"), self.batch_size, self.seed, self.workers)
+        order = ShardedOrder(self.datasets["train"].sizes, self.batch_size, self.seed, self.workers)
         readers, tars = order.world * order.workers, len(order.sizes)
         if readers > tars:
             raise UserError(
@@ -89,15 +89,10 @@ class StreamedLatents(LatentData):
 
     def eval_batches(self, split: str) -> list[list[int]]:
         """This rank's batches of a split. A rank reads tar files of its own, and no batch covers two."""
-        sizes, (rank, world) = self._sizes(split), group_rank()
+        sizes, (rank, world) = self.datasets[split].sizes, group_rank()
         starts = np.cumsum([0, *sizes])
         own = [range(starts[tar], starts[tar + 1]) for tar in range(rank, len(sizes), world)]
         return [batch for items in own for batch in split_batches(items, self.batch_size)]
-
-    def _sizes(self, split: str) -> list[int]:
-        windows = self.datasets[split]
-        assert isinstance(windows, PackedWindows)
-        return windows.sizes
 
 
 @dataclass(frozen=True)
@@ -111,16 +106,12 @@ class PackedIndex:
     tars: dict[str, dict[str, int]]
     """By split: number of windows in each tar file."""
 
-    def address(self, name: str) -> str:
-        return file_address(self.root, name)
-
 
 class PackedWindows(Dataset):
     """The windows of a split's tar files. Items: {"z": (C, L, F) float32}. The last tar file read stays in memory."""
 
-    def __init__(self, index: PackedIndex, split: str):
-        self.index, self.split = index, split
-        self.names, self.sizes = list(index.tars[split]), list(index.tars[split].values())
+    def __init__(self, index: PackedIndex, tars: dict[str, int]):
+        self.index, self.names, self.sizes = index, list(tars), list(tars.values())
         self.ends = np.cumsum(self.sizes)
         self._tar, self._windows = -1, np.empty(0)
 
@@ -184,7 +175,7 @@ def read_tar(index: PackedIndex, name: str, count: int) -> np.ndarray:
     """
     from webdataset.tariterators import tarfile_samples
 
-    address = index.address(name)
+    address = file_address(index.root, name)
     windows: list[np.ndarray] = []
     try:
         for sample in tarfile_samples([{"url": address}]):

@@ -104,11 +104,12 @@ def test_readers_share_the_tar_files(packed, cache, world, workers):
     assert not met - Counter(cached(cache, "train"))
 
 
-@pytest.mark.parametrize("workers, position", [(0, 1), (0, 61), (2, 5), (3, 100)])
-def test_resumed_is_uninterrupted(packed, workers, position):
-    whole = taken(stream(packed, workers), position + 7)
-    assert taken(stream(packed, workers, position=position), 7) == whole[position:]
-    assert taken(stream(packed, workers, seed=1), 7) != whole[:7]
+@pytest.mark.parametrize("world, workers, position", [(1, 0, 1), (1, 0, 61), (1, 2, 5), (1, 3, 100), (2, 2, 33)])
+def test_resumed_is_uninterrupted(packed, world, workers, position):
+    for rank in range(world):
+        whole = taken(stream(packed, workers, rank, world), position + 7)
+        assert taken(stream(packed, workers, rank, world, position), 7) == whole[position:]
+        assert taken(stream(packed, workers, rank, world, seed=1), 7) != whole[:7]
 
 
 def test_resuming_does_not_read_what_lies_before(packed, monkeypatch):
