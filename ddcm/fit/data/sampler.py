@@ -107,9 +107,7 @@ class TrainStream:
     the batches returned, not those that workers have read ahead, so resuming in the middle of an epoch is exact.
     """
 
-    def __init__(
-        self, dataset: Dataset, order: ShuffledOrder | ShardedOrder, workers: int = 0, pin_memory: bool = False
-    ):
+    def __init__(self, dataset: Dataset, order: Order, workers: int = 0, pin_memory: bool = False):
         self.dataset, self.order = dataset, order
         self.workers, self.pin_memory = workers, pin_memory
         self.position = 0  # batches returned
