@@ -34,7 +34,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.codec_report import FIELDS, page, plot
+from benchmarks.codec_report import FIELDS, plot, write_page
 from benchmarks.peers import list_peers
 from benchmarks.together import Coded, compress, in_lengths
 from ddcm.audio.layout import even_layout
@@ -60,22 +60,22 @@ SLOW = "classic one atom"
 Row = dict[str, str | float]
 
 
-def systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
+def list_systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
     """Name -> how it is compressed; None where nothing is."""
-    found: dict[str, CodecSettings | None] = {"ceiling": None}
+    systems: dict[str, CodecSettings | None] = {"ceiling": None}
     for kbps in RATES:
-        found[f"turbo hadamard {kbps:g}"] = CodecSettings(kbps=kbps)
+        systems[f"turbo hadamard {kbps:g}"] = CodecSettings(kbps=kbps)
     for kbps in RATES:
-        found[f"turbo gaussian {kbps:g}"] = CodecSettings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
+        systems[f"turbo gaussian {kbps:g}"] = CodecSettings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
     for kbps in RATES:
-        found[f"classic 30 steps {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic", steps=30)
+        systems[f"classic 30 steps {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic", steps=30)
     for kbps in SINGLE:
-        found[f"{SLOW} {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic")
+        systems[f"{SLOW} {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic")
     if args.codebook:
         quantizer = load_codebook(args.codebook).quantizer
         for levels in range(1, quantizer.num_quantizers + 1):
-            found[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = CodecSettings(mode="vq", levels=levels)
-    return found
+            systems[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = CodecSettings(mode="vq", levels=levels)
+    return systems
 
 
 class Work:
@@ -85,7 +85,7 @@ class Work:
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)
         self.pipe = DDCMPipeline.from_pretrained(args.backbone, args.codebook or None)
-        self.clips, self.systems, self.peers = clips_of(args), systems(args), list_peers()
+        self.clips, self.systems, self.peers = read_clips(args), list_systems(args), list_peers()
 
     def rows(self, name: str, numbers: list[int], check: bool) -> list[Row]:
         """Rows of clips of one length."""
@@ -98,16 +98,16 @@ class Work:
             coded = [self._vq(audio, settings) for audio in audios]
         else:
             coded = compress(audios, self.pipe.backbone, settings)
-        found = []
+        rows = []
         for number, audio, one in zip(numbers, audios, coded, strict=True):
-            found.append(self._row(name, number, one.data, one.calls) | self._heard(audio, one, self.clips[number][0]))
+            rows.append(self._row(name, number, one.data, one.calls) | self._measure(audio, one, self.clips[number][0]))
         if check and settings is not None:
             begin, first = time.perf_counter(), coded[0]
             again = decode(first.data, self.pipe.backbone, self.pipe.codebook).latent
             if not torch.equal(again, first.z):
-                raise UserError(f"{name}: {found[0]['clip']} does not decode to what its encoder saw")
+                raise UserError(f"{name}: {rows[0]['clip']} does not decode to the latents of its encoder")
             print(f"{name}: decoded alone, the same to the last bit, {time.perf_counter() - begin:.1f} s", flush=True)
-        return found
+        return rows
 
     def _mel(self, audio: torch.Tensor) -> torch.Tensor:
         spec = self.pipe.backbone.mel_spec
@@ -118,42 +118,42 @@ class Work:
         data = encode(audio, self.pipe.backbone, settings, self.pipe.codebook, on_latent=kept.append)
         return Coded(data, kept[0], 0, time.perf_counter() - begin)
 
-    def _heard(self, audio: torch.Tensor, one: Coded, clip: Clip) -> Row:
-        backbone, wanted = self.pipe.backbone, self._mel(audio)
+    def _measure(self, audio: torch.Tensor, one: Coded, clip: Clip) -> Row:
+        backbone, input_mel = self.pipe.backbone, self._mel(audio)
         begin = time.perf_counter()
         mel = backbone.decode(one.z)
         plain = backbone.vocode(mel)[0]
         refined = refine(plain, mel, backbone.mel_spec)[: len(audio)]
         row: Row = dict(encode_s=one.seconds, sound_s=time.perf_counter() - begin)
-        row |= dict(mel_db=float((mel - wanted).abs().mean()) * LN_TO_DB)
+        row |= dict(mel_db=float((mel - input_mel).abs().mean()) * LN_TO_DB)
         row["plain_db"] = log_mel_mae_db(audio, plain[: len(audio)])
-        return row | judged(audio, refined, clip.kind)
+        return row | measure_decoded(audio, refined, clip.kind)
 
     def _peer(self, name: str, number: int) -> Row:
         clip, samples = self.clips[number]
-        heard, size, encode_s, decode_s = self.peers[name](torch.from_numpy(samples))
+        decoded, size, encode_s, decode_s = self.peers[name](torch.from_numpy(samples))
         row = self._row(name, number, b"\0" * size, 0) | dict(encode_s=encode_s, sound_s=decode_s)
-        return row | judged(torch.from_numpy(samples), heard, clip.kind)
+        return row | measure_decoded(torch.from_numpy(samples), decoded, clip.kind)
 
     def _row(self, name: str, number: int, data: bytes, calls: int) -> Row:
         clip, samples = self.clips[number]
-        return dict(system=name, kind=clip.kind, clip=key_of(clip, number), seconds=len(samples) / SAMPLE_RATE,
+        return dict(system=name, kind=clip.kind, clip=clip_key(clip, number), seconds=len(samples) / SAMPLE_RATE,
                     bytes=len(data), unet_calls=calls)  # fmt: skip
 
 
-def key_of(clip: Clip, number: int) -> str:
+def clip_key(clip: Clip, number: int) -> str:
     return f"{clip.path}#{number}"
 
 
-def clips_of(args: argparse.Namespace) -> list:
+def read_clips(args: argparse.Namespace) -> list:
     return validation(Corpus(args.corpus), args.seconds, *([args.clips] if args.clips else []))
 
 
-def judged(audio: torch.Tensor, heard: torch.Tensor, kind: str) -> Row:
-    """Metrics of the audio that ``decompress`` writes; those of listeners are for speech."""
+def measure_decoded(audio: torch.Tensor, decoded: torch.Tensor, kind: str) -> Row:
+    """Metrics of the audio that ``decompress`` writes. Perceptual metrics are for speech alone."""
     return {
         "refined_db" if name == "log_mel_mae_db" else name: value
-        for name, value in measure(audio, heard).items()
+        for name, value in measure(audio, decoded).items()
         if (name in FIELDS or name == "log_mel_mae_db") and (kind == "speech" or name not in PERCEPTUAL)
     }
 
@@ -167,16 +167,18 @@ def _rows(words: tuple[str, ...], name: str, numbers: list[int]) -> list[Row]:
     return _work(words).rows(name, numbers, arguments(words).check)
 
 
-def tasks(args: argparse.Namespace, names: list[str], done: set[tuple[str, str]]) -> Iterator[tuple[str, list[int]]]:
+def list_tasks(
+    args: argparse.Namespace, names: list[str], done: set[tuple[str, str]]
+) -> Iterator[tuple[str, list[int]]]:
     """(system, clips of one length) that are not measured yet."""
-    clips = clips_of(args)
+    clips = read_clips(args)
     for name in names:
         if not any(name.startswith(begin) for begin in args.only):
             continue
         numbers = range(len(clips))
         if name.startswith(SLOW):  # spread over the kinds
             numbers = numbers[:: max(1, len(numbers) // args.single)]
-        left = [n for n in numbers if (name, key_of(clips[n][0], n)) not in done]
+        left = [n for n in numbers if (name, clip_key(clips[n][0], n)) not in done]
         for group in in_lengths([clips[n][1] for n in left], args.most):
             yield name, [left[i] for i in group]
 
@@ -206,8 +208,8 @@ def main() -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     rows = list(csv.DictReader(target.open())) if target.exists() else []
     done = {(row["system"], row["clip"]) for row in rows}
-    names = [*systems(args), *list_peers()]
-    todo = list(tasks(args, names, done))
+    names = [*list_systems(args), *list_peers()]
+    todo = list(list_tasks(args, names, done))
     todo.sort(key=lambda task: task[0].startswith(SLOW), reverse=True)  # the longest first
     begin = time.perf_counter()
     context = multiprocessing.get_context("spawn")
@@ -218,13 +220,13 @@ def main() -> None:
         futures = [pool.submit(_rows, words, *task) for task in todo]
         for future in tqdm(as_completed(futures), total=len(futures), desc="groups of clips"):
             for row in future.result():
-                said = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()}
-                writer.writerow(said)
-                rows.append({field: said.get(field, "") for field in FIELDS})
+                cells = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()}
+                writer.writerow(cells)
+                rows.append({field: cells.get(field, "") for field in FIELDS})
             file.flush()
     print(f"{len(todo)} groups of clips in {time.perf_counter() - begin:.0f} s with {args.workers} processes")
     rows.sort(key=lambda row: names.index(row["system"]) if row["system"] in names else len(names))
-    text = page(rows, shlex.join(["python", "-m", "benchmarks.codec", *words]), args.backbone, args.out.stem)
+    text = write_page(rows, shlex.join(["python", "-m", "benchmarks.codec", *words]), args.backbone, args.out.stem)
     args.out.with_suffix(".md").write_text(text)
     plot(rows, args.out.with_suffix(".png"))
     print(text, end="")

@@ -14,7 +14,7 @@ FIELDS = ("system", "kind", "clip", "seconds", "bytes", "unet_calls", "encode_s"
 CEILING = "ceiling"
 HEAD = ("system", "clips", "kbps", "UNet calls", "mel, dB", "log_mel_mae_db, plain", "over", "refined", "over",
         "lsd_db", "pesq_wb", "stoi", "visqol", "code, s", "sound, s")  # fmt: skip
-SAYS = """Means over clips; kbps are bytes over seconds, of all clips together, and headers count: clips of half a
+NOTE = """Means over clips; kbps are bytes over seconds, of all clips together, and headers count: clips of half a
 second pay more of them than music does. "code" is a clip's share of the time that a group of clips took to be
 compressed, "sound" the VAE's decoder and the vocoder, which ``decompress`` needs besides the same UNet calls; one
 thread each. Rows marked * are of fewer clips than the ceiling: their "over" is on the same ones."""
@@ -22,52 +22,52 @@ thread each. Rows marked * are of fewer clips than the ceiling: their "over" is 
 TICKS = (0.25, 0.5, 1, 2, 4, 8)
 
 
-def by_system(rows: list[dict]) -> dict[str, list[dict]]:
-    found: dict[str, list[dict]] = {}
+def group_by_system(rows: list[dict]) -> dict[str, list[dict]]:
+    systems: dict[str, list[dict]] = {}
     for row in rows:
-        found.setdefault(row["system"], []).append(row)
-    return found
+        systems.setdefault(row["system"], []).append(row)
+    return systems
 
 
-def kbps(rows: list[dict]) -> float:
+def compute_kbps(rows: list[dict]) -> float:
     return sum(int(r["bytes"]) for r in rows) / 125 / sum(float(r["seconds"]) for r in rows)
 
 
-def table(rows: list[dict]) -> str:
-    found = by_system(rows)
-    ceiling = {row["clip"]: row for row in found.get(CEILING, [])}
-    lines = [SAYS, "", f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
-    for name, mine in found.items():
-        same = [ceiling[r["clip"]] for r in mine if r["clip"] in ceiling]
+def make_table(rows: list[dict]) -> str:
+    systems = group_by_system(rows)
+    ceiling = {row["clip"]: row for row in systems.get(CEILING, [])}
+    lines = [NOTE, "", f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    for name, own in systems.items():
+        same = [ceiling[r["clip"]] for r in own if r["clip"] in ceiling]
         over = {
-            key: mean(mine, key) - mean(same, key) if len(same) == len(mine) else math.nan
+            key: mean(own, key) - mean(same, key) if len(same) == len(own) else math.nan
             for key in ("plain_db", "refined_db")
         }
-        star = "*" if len(mine) < len(ceiling) else ""
-        rate = kbps(mine)
-        cells = [name + star, str(len(mine)), f"{rate:.2f}" if rate else "-", cell(mean(mine, "unet_calls"), 0)]
-        cells += [cell(mean(mine, "mel_db"), 2), cell(mean(mine, "plain_db"), 2), cell(over["plain_db"], 2)]
-        cells += [cell(mean(mine, "refined_db"), 2), cell(over["refined_db"], 2)]
-        cells += [cell(mean(mine, key), 2) for key in ("lsd_db", "pesq_wb", "stoi", "visqol", "encode_s", "sound_s")]
+        star = "*" if len(own) < len(ceiling) else ""
+        rate = compute_kbps(own)
+        cells = [name + star, str(len(own)), f"{rate:.2f}" if rate else "-", cell(mean(own, "unet_calls"), 0)]
+        cells += [cell(mean(own, "mel_db"), 2), cell(mean(own, "plain_db"), 2), cell(over["plain_db"], 2)]
+        cells += [cell(mean(own, "refined_db"), 2), cell(over["refined_db"], 2)]
+        cells += [cell(mean(own, key), 2) for key in ("lsd_db", "pesq_wb", "stoi", "visqol", "encode_s", "sound_s")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def books(rows: list[dict]) -> str:
+def compare_noise_codebooks(rows: list[dict]) -> str:
     """Sentences: what the one noise codebook loses to the other, clip by clip at equal rate. Empty without both."""
-    found, pairs = by_system(rows), {}
-    for name, mine in found.items():
+    systems, pairs = group_by_system(rows), {}
+    for name, own in systems.items():
         family, _, rate = name.rpartition(" ")
-        other = {row["clip"]: row for row in found.get(f"turbo gaussian {rate}", [])}
+        other = {row["clip"]: row for row in systems.get(f"turbo gaussian {rate}", [])}
         if family == "turbo hadamard" and other:
-            pairs[rate] = [float(r["mel_db"]) - float(other[r["clip"]]["mel_db"]) for r in mine if r["clip"] in other]
+            pairs[rate] = [float(r["mel_db"]) - float(other[r["clip"]]["mel_db"]) for r in own if r["clip"] in other]
     if not pairs:
         return ""
-    said = "; ".join(f"{_spread(gaps)} at {rate} kbps" for rate, gaps in pairs.items())
+    spreads = "; ".join(f"{_spread(gaps)} at {rate} kbps" for rate, gaps in pairs.items())
     together = [gap for gaps in pairs.values() for gap in gaps]
     return (
         "Hadamard against gaussian, clip by clip: difference of the mel error in dB (its standard error), negative\n"
-        f"where Hadamard is nearer: {said}; {_spread(together)} over all {len(together)} pairs.\n"
+        f"where Hadamard is nearer: {spreads}; {_spread(together)} over all {len(together)} pairs.\n"
     )
 
 
@@ -75,11 +75,16 @@ def _spread(gaps: list[float]) -> str:
     return f"{np.mean(gaps):+.3f} ({np.std(gaps, ddof=1) / len(gaps) ** 0.5:.3f})" if len(gaps) > 1 else "one clip"
 
 
-def page(rows: list[dict], command: str, backbone: str, name: str) -> str:
+def write_page(rows: list[dict], command: str, backbone: str, name: str) -> str:
     """The table under its command and its picture, ``name``.png."""
     about = f"Written by `{command}`: {backbone}, validation clips of the pool."
     picture = f"![log_mel_mae_db over kbps]({name}.png)"
-    return "\n\n".join(["# Rate against distortion", about, picture, table(rows), books(rows)]).strip() + "\n"
+    return (
+        "\n\n".join(
+            ["# Rate against distortion", about, picture, make_table(rows), compare_noise_codebooks(rows)]
+        ).strip()
+        + "\n"
+    )
 
 
 def plot(rows: list[dict], path: Path) -> None:
@@ -90,14 +95,14 @@ def plot(rows: list[dict], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, both = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained", sharey=True)
-    found = by_system(rows)
+    systems = group_by_system(rows)
     for axes, key, title in zip(both, ("plain_db", "refined_db"), ("the backbone's vocoder", "refined"), strict=True):
-        for family, points in curves(found).items():
+        for family, points in group_by_family(systems).items():
             known = [p for p in points if not math.isnan(mean(p, key))]
             if known and family == CEILING:
                 axes.axhline(mean(known[0], key), color="black", linestyle=":", label="VAE + vocoder")
             elif known:
-                axes.plot([kbps(p) for p in known], [mean(p, key) for p in known], "o-", label=family)
+                axes.plot([compute_kbps(p) for p in known], [mean(p, key) for p in known], "o-", label=family)
         axes.set(xscale="log", xlabel="kbps of the file", ylabel="log_mel_mae_db (lower is better)", title=title)
         axes.set_xticks(TICKS, [f"{rate:g}" for rate in TICKS])
         axes.minorticks_off()
@@ -107,9 +112,9 @@ def plot(rows: list[dict], path: Path) -> None:
     pyplot.close(figure)
 
 
-def curves(found: dict[str, list[dict]]) -> dict[str, list[list[dict]]]:
+def group_by_family(systems: dict[str, list[dict]]) -> dict[str, list[list[dict]]]:
     """Families of systems that differ in rate: name without its last number -> the rows of each rate."""
     families: dict[str, list[list[dict]]] = {}
-    for name, mine in found.items():
-        families.setdefault(name.rsplit(" ", 1)[0] if name[-1].isdigit() else name, []).append(mine)
+    for name, own in systems.items():
+        families.setdefault(name.rsplit(" ", 1)[0] if name[-1].isdigit() else name, []).append(own)
     return families

@@ -1,15 +1,15 @@
-"""Solve how to spend steps and bits on a backbone: the table that ``--kbps`` is looked up in.
+"""Find how to spend steps and bits on a backbone: makes the table for ``--kbps``.
 
     python -m benchmarks.schedules --audio FOLDER [--backbone NAME] [--out ddcm/codec/schedules.json]
     python -m benchmarks.schedules --corpus runs/corpus       # the training clips that the pocket was made from
 
-Where to begin a search follows from one measurement. A step from timestep t to s tells (SNR(s) - SNR(t)) / 2 nats of
-each number times the squared error of the denoiser's estimate at t (DiffC, arXiv 2206.08889); summed up, that is what
-it costs to get from noise to any timestep. A schedule whose steps all cost the same and that ends where the rate is
-spent is a good one already. From there the ends and exponents of the
-``ddcm.codec.schedule.ParametricSchedule`` are moved one at a time, as long as the coded clips' mels get nearer to the
-recordings'. All clips share their UNet calls. The table is written after each rate and number of steps, and a rerun
-goes on from there. Use the rows elsewhere with ``compress --schedules FILE``.
+The start of a search follows from one measurement. For each number of the latent, a step from timestep t to s costs
+(SNR(s) - SNR(t)) / 2 nats times the squared error of the denoiser's estimate at t (DiffC, arXiv 2206.08889). The sum is
+the cost of a path from noise to any timestep. A good start is the schedule whose steps all cost the same and that ends
+where the rate is spent. From there the search moves the ends and exponents of the
+``ddcm.codec.schedule.ParametricSchedule`` one at a time, while the mels of coded clips get nearer to the recordings.
+All clips share their UNet calls. The table is written after each rate and number of steps, and a rerun goes on from
+there. Use the table with ``compress --schedules FILE``.
 """
 
 from __future__ import annotations
@@ -44,37 +44,37 @@ from ddcm.runtime.files import write_atomically
 
 EVEN = ParametricSchedule(30, 16, 0, 1)
 EFFICIENCY = 0.8  # of top-M with signs: bits that the best code would need, over its own
-FIRSTS = (999, 800)  # where to begin: an undertrained denoiser knows nothing of the noisiest timesteps
+FIRSTS = (999, 800)  # first timesteps of a start: an undertrained denoiser cannot use the noisiest timesteps
 MOVES = {"last": (1.35, 1.15), "power": (4, 2), "growth": (6, 3), "first": (100, 50)}  # coarse, then fine
 
 
-def clips_of(paths: Iterable[Path], seconds: float, count: int, rate: int) -> list[torch.Tensor]:
+def cut_clips(paths: Iterable[Path], seconds: float, count: int, rate: int) -> list[torch.Tensor]:
     """The first ``count`` recordings that are long enough, cut from their middle, at AudioLDM2's level."""
-    size, found = round(seconds * rate / 640) * 640, []
+    size, clips = round(seconds * rate / 640) * 640, []
     for path in paths:
         audio = read_audio(path, rate)
-        if len(audio) >= size and len(found) < count:
+        if len(audio) >= size and len(clips) < count:
             begin = (len(audio) - size) // 2
-            found.append(normalise_level(audio[begin : begin + size])[0])
-    return found
+            clips.append(normalise_level(audio[begin : begin + size])[0])
+    return clips
 
 
-def corpus_clips(folder: Path, seconds: float, count: int) -> list[torch.Tensor]:
+def read_training_clips(folder: Path, seconds: float, count: int) -> list[torch.Tensor]:
     """Training clips of the pool, kinds in turn, spread over each kind; never a validation clip."""
     from pocket.corpus import KINDS, Corpus
 
-    corpus, size, found = Corpus(folder), round(seconds * 25) * 640, []
+    corpus, size, clips = Corpus(folder), round(seconds * 25) * 640, []
     each = -(-count // len(KINDS))
     for kind in KINDS:
         long = [clip for clip in corpus.of("train", kind) if clip.length >= size]
         for clip in long[:: max(1, len(long) // each)][:each]:
             audio = torch.from_numpy(corpus.audio(clip, (clip.length - size) // 2, size))
-            found.append(normalise_level(audio)[0])
-    return found[:count]
+            clips.append(normalise_level(audio)[0])
+    return clips[:count]
 
 
 class Trial:
-    """Clips (S,) of one length, coded together by any curve."""
+    """Clips (S,) of one length, coded together by any schedule."""
 
     def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard"):
         self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
@@ -115,33 +115,33 @@ class Trial:
         low, high = torch.tensor(at)[place], torch.tensor(at)[place + 1]
         error = (known[place] + (steps - low) / (high - low) * (known[place + 1] - known[place])).exp()
         nats = 0.5 * (snr[:first] - snr[1 : first + 1]) * 0.5 * (error[:-1] + error[1:])
-        told = torch.cat([nats.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
-        return told * self.header.latent_size / math.log(2) / 1000 / self.seconds
+        cost = torch.cat([nats.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
+        return cost * self.header.latent_size / math.log(2) / 1000 / self.seconds
 
 
-def equal_steps(cost: torch.Tensor, kbps: float, steps: int) -> ParametricSchedule:
-    """The curve nearest to the schedule whose steps all cost the same and that ends where ``kbps`` are spent."""
+def equal_cost_schedule(cost: torch.Tensor, kbps: float, steps: int) -> ParametricSchedule:
+    """The parametric schedule nearest to equal costs of all steps that ends where ``kbps`` are spent."""
     first = len(cost) - 1
     shares = torch.linspace(0, 1, steps, dtype=torch.float64) * kbps * EFFICIENCY
     ideal = torch.tensor([int((cost - share).abs().argmin()) for share in shares])
     last = min(int(ideal[-1]), first - steps + 1)
-    curves = [ParametricSchedule(steps, power, 0, 1, first, last) for power in range(12, 81, 2)]
-    return min(curves, key=lambda curve: float((torch.tensor(expand(curve).timesteps) - ideal).abs().sum()))
+    schedules = [ParametricSchedule(steps, power, 0, 1, first, last) for power in range(12, 81, 2)]
+    return min(schedules, key=lambda schedule: float((torch.tensor(expand(schedule).timesteps) - ideal).abs().sum()))
 
 
-def moved(curve: ParametricSchedule, name: str, stride: float, sign: int) -> ParametricSchedule | None:
+def move_parameter(schedule: ParametricSchedule, name: str, stride: float, sign: int) -> ParametricSchedule | None:
     """One parameter a stride further; None beyond its range."""
-    value = getattr(curve, name)
+    value = getattr(schedule, name)
     value = round((value + 8) * stride**sign - 8) if name == "last" else value + sign * int(stride)
-    other = replace(curve, **{name: max(value, 0)})
+    other = replace(schedule, **{name: max(value, 0)})
     fits = 1 <= other.power <= 255 and other.growth <= 255 and 0 <= other.last <= other.first - other.steps + 1 <= 999
-    return other if fits and other.first <= 999 and other != curve else None
+    return other if fits and other.first <= 999 and other != schedule else None
 
 
 def search(
     loss: Callable[[ParametricSchedule], float], begin: list[ParametricSchedule], most: int
 ) -> tuple[ParametricSchedule, float, int]:
-    """Coordinate search from the best of ``begin``, at most ``most`` curves; (the best, its loss, curves tried)."""
+    """Coordinate search from the best of ``begin``: at most ``most`` schedules; (best, its loss, number tried)."""
     loss = functools.cache(loss)
     best = min(begin, key=loss)
     for size in (0, 1):
@@ -150,7 +150,7 @@ def search(
             better = False
             for name, strides in MOVES.items():
                 for sign in (1, -1):
-                    other = moved(best, name, strides[size], sign)
+                    other = move_parameter(best, name, strides[size], sign)
                     if other is None or loss.cache_info().currsize >= most:
                         continue
                     if loss(other) < loss(best):
@@ -159,13 +159,13 @@ def search(
     return best, loss(best), loss.cache_info().currsize
 
 
-def solve(args: argparse.Namespace, kbps: float, steps: int) -> dict:
+def solve_row(args: argparse.Namespace, kbps: float, steps: int) -> dict:
     """A row of the table."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // args.workers))
-    trial = _trial(args.backbone, args.corpus, args.audio, args.seconds, args.clips, args.book, args.device)
+    trial = _make_trial(args.backbone, args.corpus, args.audio, args.seconds, args.clips, args.book, args.device)
     with torch.no_grad():
-        begin = [equal_steps(trial.cost(first), kbps, steps) for first in FIRSTS]
-        best, loss, tried = search(lambda curve: trial.loss(curve, kbps), begin, args.most)
+        begin = [equal_cost_schedule(trial.cost(first), kbps, steps) for first in FIRSTS]
+        best, loss, tried = search(lambda schedule: trial.loss(schedule, kbps), begin, args.most)
         even = trial.loss(replace(EVEN, steps=steps), kbps)
     shape = {name: getattr(best, name) for name in SHAPE}
     row = dict(kbps=kbps, steps=steps, **shape, loss=round(loss, 4), even=round(even, 4))
@@ -173,13 +173,13 @@ def solve(args: argparse.Namespace, kbps: float, steps: int) -> dict:
 
 
 @functools.cache
-def _trial(backbone_name, corpus, audio, seconds: float, count: int, book: str, device: str) -> Trial:
+def _make_trial(backbone_name, corpus, audio, seconds: float, count: int, book: str, device: str) -> Trial:
     backbone = load(backbone_name, device=device)
     if corpus:
-        clips = corpus_clips(corpus, seconds, count)
+        clips = read_training_clips(corpus, seconds, count)
     else:
         paths = (path for path, _ in find_audio([audio]))
-        clips = clips_of(paths, seconds, count, backbone.mel_spec.sample_rate)
+        clips = cut_clips(paths, seconds, count, backbone.mel_spec.sample_rate)
     if not clips:
         raise UserError(f"no recording of {seconds} s and more")
     with torch.no_grad():
@@ -187,7 +187,7 @@ def _trial(backbone_name, corpus, audio, seconds: float, count: int, book: str, 
 
 
 def table(rows: list[dict]) -> str:
-    """What was found, beside the best even schedule of any number of steps at the rate."""
+    """The rows, beside the best even schedule of any number of steps at the rate."""
     head = ("kbps", "steps", *SHAPE, "loss, dB", "even, dB", "less than the best even one")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 30])
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=2.56)
-    parser.add_argument("--most", type=int, default=14, help="curves that are tried for a row")
+    parser.add_argument("--most", type=int, default=14, help="schedules that are tried for a row")
     parser.add_argument("--book", default="hadamard")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 1 for a GPU")
@@ -225,7 +225,7 @@ def main() -> None:
     todo = [(kbps, steps) for steps in sorted(args.steps, reverse=True) for kbps in args.rates]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.workers, context) as pool:
-        futures = [pool.submit(solve, args, *job) for job in todo if job not in done]
+        futures = [pool.submit(solve_row, args, *job) for job in todo if job not in done]
         for future in as_completed(futures):
             print(future.result(), flush=True)
             entry["rows"] = sorted([*entry["rows"], future.result()], key=lambda row: (row["kbps"], row["steps"]))

@@ -1,6 +1,6 @@
 """The rate-distortion table: what a row loses is judged on the clips that it has."""
 
-from benchmarks.codec_report import FIELDS, books, curves, table
+from benchmarks.codec_report import FIELDS, compare_noise_codebooks, group_by_family, make_table
 
 
 def row(system: str, clip: str, **more) -> dict[str, str]:
@@ -19,7 +19,8 @@ ROWS = [
 
 def test_rows_are_means_over_the_same_clips():
     lines = {
-        line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in table(ROWS).split("\n")[-4:]
+        line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]]
+        for line in make_table(ROWS).split("\n")[-4:]
     }
     assert lines["turbo 1"][:8] == ["2", "1.00", "30", "-", "4.50", "0.50", "3.50", "0.50"]
     assert lines["turbo 2*"][:8] == ["1", "2.00", "30", "-", "5.10", "0.10", "4.10", "0.10"]
@@ -27,15 +28,15 @@ def test_rows_are_means_over_the_same_clips():
 
 
 def test_families_are_names_without_their_rate():
-    assert list(curves({"turbo 1": [], "turbo 2": [], "vq 8 atoms, levels 1": [], "ceiling": []})) == [
+    assert list(group_by_family({"turbo 1": [], "turbo 2": [], "vq 8 atoms, levels 1": [], "ceiling": []})) == [
         "turbo", "vq 8 atoms, levels", "ceiling",
     ]  # fmt: skip
 
 
-def test_noise_books_are_compared_clip_by_clip():
+def test_noise_codebooks_are_compared_clip_by_clip():
     names = {"turbo hadamard 1": (2.0, 3.0), "turbo gaussian 1": (2.5, 3.1), "turbo gaussian 2": (9.0, 9.0)}
     rows = [
         row(name, clip, mel_db=str(mel)) for name, both in names.items() for clip, mel in zip("ab", both, strict=True)
     ]
-    assert "-0.300 (0.200) at 1 kbps; -0.300 (0.200) over all 2 pairs" in books(rows)
-    assert books(ROWS) == ""
+    assert "-0.300 (0.200) at 1 kbps; -0.300 (0.200) over all 2 pairs" in compare_noise_codebooks(rows)
+    assert compare_noise_codebooks(ROWS) == ""

@@ -68,8 +68,8 @@ def test_a_fresh_process_decodes_the_same(tmp_path, pipe):
         subprocess.run([sys.executable, "infer.py", *words, "--batch_size", batch], cwd=ROOT, check=True)
     assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "c.wav").read_bytes()
     out = pipe.decompress((tmp_path / "a.ddcm").read_bytes()).audio
-    heard = torch.from_numpy(soundfile.read(tmp_path / "b.wav", dtype="float32")[0])
-    assert (heard - out.clamp(-1, 1)).abs().max() < 1e-4
+    written = torch.from_numpy(soundfile.read(tmp_path / "b.wav", dtype="float32")[0])
+    assert (written - out.clamp(-1, 1)).abs().max() < 1e-4
 
 
 def test_pieces_are_the_whole(pipe):
@@ -101,7 +101,7 @@ def test_short_and_silent_recordings_work(pipe, samples):
 
 
 @pytest.mark.parametrize(
-    "options, says",
+    "options, message",
     [
         (dict(kbps=400.0), "nearest valid rate"), (dict(kbps=0.001), "nearest valid rate"), (dict(kbps=-1.0),
         "positive"), (dict(quality="superb"), "low, medium"), (dict(kbps=1.0, quality="low"), "give one"),
@@ -109,8 +109,8 @@ def test_short_and_silent_recordings_work(pipe, samples):
         (dict(coefficient_bits=1), "mute"), (dict(noise_atoms=100), "power of two"), (dict(seed=-1), "seed"),
     ],
 )  # fmt: skip
-def test_bad_settings_are_refused(pipe, options, says):
-    with pytest.raises(UserError, match=says):
+def test_bad_settings_are_refused(pipe, options, message):
+    with pytest.raises(UserError, match=message):
         pipe.compress(torch.randn(16000 * 6), 16000, **options)
 
 
@@ -195,7 +195,10 @@ def test_forged_payloads_decode_to_something_or_are_refused(pipe, files, mode):
 def test_generation_leaves_a_file_that_needs_no_prompt(pipe):
     data, out = pipe.generate_compressed("a drum", 1.0, seed=1, schedule=QUICK)
     assert unpack(data)[0].prompt == "" and torch.equal(pipe.decompress(data).latent, out.latent)
-    others = [pipe.generate_compressed(*given, schedule=QUICK)[0] for given in (("a bird", 1.0, 1), ("a drum", 1.0, 2))]
+    others = [
+        pipe.generate_compressed(*arguments, schedule=QUICK)[0]
+        for arguments in (("a bird", 1.0, 1), ("a drum", 1.0, 2))
+    ]
     assert data not in others
     with pytest.raises(UserError, match="outside"):
         pipe.generate_compressed("a drum", 11.0)
@@ -205,8 +208,8 @@ def test_inspect_says_what_a_file_is_without_torch(tmp_path, files):
     (tmp_path / "a.ddcm").write_bytes(files[0])
     inspected = f"main(['inspect', {str(tmp_path / 'a.ddcm')!r}])"
     code = f"import sys; from ddcm.cli.main import main; {inspected}; print('torch' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "timesteps" in said and "turbo" in said and said.splitlines()[-1] == "False"
+    text = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "timesteps" in text and "turbo" in text and text.splitlines()[-1] == "False"
 
 
 def test_a_folder_there_and_back(tmp_path, capsys):

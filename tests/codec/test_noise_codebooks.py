@@ -56,15 +56,15 @@ def test_noise_never_drifts():
         assert hashlib.sha256(noise.numpy().tobytes()).hexdigest()[:16] == golden
 
 
-def test_unit_power_is_the_same_on_a_device():
+def test_normalising_on_a_device_gives_the_same_bits():
     generator = torch.Generator().manual_seed(0)
     totals = [torch.randint(-300, 300, (1000,), generator=generator) for _ in range(50)]
     for total in [*totals, torch.zeros(64, dtype=torch.int64)]:
         assert torch.equal(normalise_on_device(total), normalise(total))
 
 
-def test_the_codebook_works_on_any_device_without_asking_it():
-    """On a device that has no numbers: what asks for one fails there."""
+def test_the_codebook_works_on_any_device_without_waiting_for_it():
+    """On the meta device, which has no numbers: reading one fails there."""
     codebook, residual = Hadamard(1, 1000, 10), torch.empty(1000, device="meta")
     atoms, weights = turbo.choose(codebook.correlate(0, 0, residual), 4)
     assert atoms.device.type == "meta" and codebook.synthesize(0, 0, atoms, weights).shape == (1000,)

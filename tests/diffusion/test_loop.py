@@ -89,25 +89,25 @@ def test_equal_to_diffusers_ddim():
     )  # fmt: skip
     scheduler.set_timesteps(50)
     x = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
-    theirs, seen = x, []
+    theirs, estimates = x, []
     for t in scheduler.timesteps:
         eps = (theirs - float(ABAR[t]) ** 0.5 * gaussian(theirs, int(t))) / (1 - float(ABAR[t])) ** 0.5
         result = scheduler.step(eps, t, theirs)
         theirs = result.prev_sample
-        seen.append(result.pred_original_sample)
+        estimates.append(result.pred_original_sample)
     ours = denoise_loop(gaussian, x, scheduler.timesteps.tolist(), ABAR)
-    assert torch.allclose(ours, seen[-1], atol=1e-5)
+    assert torch.allclose(ours, estimates[-1], atol=1e-5)
 
 
 def test_project_acts_on_every_estimate():
-    seen = []
+    estimates = []
 
     def project(i, x0):
-        seen.append(i)
+        estimates.append(i)
         return x0.clamp(-0.1, 0.1)
 
     out = denoise_loop(gaussian, start(8), even(5), ABAR, project=project)
-    assert seen == [0, 1, 2, 3, 4] and out.abs().max() <= 0.1
+    assert estimates == [0, 1, 2, 3, 4] and out.abs().max() <= 0.1
 
 
 def test_timestep_lists():

@@ -19,18 +19,18 @@ def test_equals_diffusers(steps):
     theirs.set_timesteps(steps)
     timesteps = [int(t) for t in theirs.timesteps]
     abar = theirs.alphas_cumprod.double()
-    seen = {"ours": [], "theirs": []}
+    estimates = {"ours": [], "theirs": []}
 
     def denoise(x, t):
         return torch.tanh(x) * float(abar[t]) ** 0.5 + 0.1 * x  # not linear: history and corrector matter
 
     x = torch.randn(2, 8, 4, 16, dtype=torch.float64)
-    ours = denoise_loop(denoise, x, timesteps, abar, solver="unipc", on_step=lambda i, x0: seen["ours"].append(x0))
+    ours = denoise_loop(denoise, x, timesteps, abar, solver="unipc", on_step=lambda i, x0: estimates["ours"].append(x0))
     for t in theirs.timesteps:
         x0 = denoise(x, int(t))
-        seen["theirs"].append(x0)
+        estimates["theirs"].append(x0)
         x = theirs.step(x0, t, x).prev_sample
-    for a, b in zip(seen["ours"], seen["theirs"], strict=True):
+    for a, b in zip(estimates["ours"], estimates["theirs"], strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
     assert torch.allclose(ours, x, rtol=1e-4, atol=1e-5)
 

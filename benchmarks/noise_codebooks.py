@@ -1,6 +1,6 @@
-"""The two noise codebooks in one run: what choosing costs, and what is heard at equal rate.
+"""The two noise codebooks in one run: time of a choice, and quality at equal rate.
 
-    python -m benchmarks.noise_books --corpus runs/corpus [--clips 8] [--atoms 16384] [--numbers 32768]
+    python -m benchmarks.noise_codebooks --corpus runs/corpus [--clips 8] [--atoms 16384] [--numbers 32768]
 
 Selection is correlate and choose for one step of one window. Quality is the mel's error over the uncoded one's at the
 same file size on validation clips, each clip with both codebooks, so that the difference has a spread. All clips are
