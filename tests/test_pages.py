@@ -48,8 +48,9 @@ def run(line: str, *more: str) -> None:
     words = shlex.split(line)
     verb = next((word for word in words if word in SHORT), "")
     words += [*shlex.split(SHORT.get(verb, "")), *more]
+    words = [word.replace("AUDIO_DIR", "examples") for word in words]
     if words[:2] == ["python", "train.py"]:
-        train([word.replace("AUDIO_DIR", "examples") for word in words[2:]])
+        train(words[2:])
     elif words[0] == "ddcm" or words[1] == "infer.py":
         assert cli.main(words[1 if words[0] == "ddcm" else 2 :]) == 0, line
     else:

@@ -1,7 +1,8 @@
-"""docs/steps.md: every file and function exists, no file comes twice, each is called from a file above it."""
+"""docs/steps.md and docs/layers.svg agree with the code: files, functions, and who imports whom."""
 
 import ast
 import re
+import runpy
 
 import pytest
 
@@ -51,3 +52,8 @@ def test_steps_go_down(section):
 
 def test_files_in_the_text_exist():
     assert all((PACKAGE / file).is_file() for file in re.findall(r"`([\w/]+\.py)`", PAGE) if not file.startswith("t"))
+
+
+def test_the_picture_of_the_layers_is_current():
+    draw = runpy.run_path(str(ROOT / "scripts" / "layers.py"))["draw"]
+    assert (ROOT / "docs" / "layers.svg").read_text(encoding="utf-8") == draw(), "run: python scripts/layers.py"

@@ -98,11 +98,10 @@ def test_the_embedded_backbone_and_codebook(installed, folder):
 
 def test_a_fit_finds_the_shipped_configuration(installed, folder):
     pytest.importorskip("lightning")
-    code = "import sys; from ddcm.fit.cli import main; main(sys.argv[1:])"
     options = ("--data.root=.", "--model.quantizer.codebook_size=16", "--trainer.max_steps=2", "--trainer.logger=false",
                "--trainer.val_check_interval=1", "--trainer.accelerator=cpu", "--data.batch_size=2",
                "--model.listen_every=0")  # fmt: skip
-    run(installed, folder, sys.executable, "-c", code, "fit", "-c", "fit.yaml", *options)
+    run(installed, folder, f"{installed}/bin/ddcm", "fit", "-c", "fit.yaml", *options)
     assert (folder / "runs" / "fit" / "codebook" / "config.json").is_file()
 
 
