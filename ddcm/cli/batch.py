@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+from jsonargparse import Namespace
 from tqdm import tqdm
 
-from ddcm.audio.files import audio_writer, duration_s, find_audio, read_audio, write_audio
-from ddcm.audio.recording import SpooledAudio, spool_audio
+from ddcm.audio.files import duration_s, find_audio
 from ddcm.cli import launcher
-from ddcm.cli.run_log import RunLog, read_rows, write_table
+from ddcm.cli.run_log import RunLog, open_run_log, read_rows, write_table
 from ddcm.errors import UserError, to_one_line
-from ddcm.pipeline.output import Info, Output
 from ddcm.runtime import distributed
 from ddcm.runtime.exit import MORE_MEMORY, describe_os_error, is_out_of_memory
 from ddcm.runtime.files import remove_leftovers
@@ -28,11 +26,6 @@ log = logging.getLogger(__name__)
 
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # every further file would fail too
 NOT_TRIED = "the rest was not tried"
-LONG_S = 61.44  # seconds: above this, six windows, a recording is streamed
-Work = Callable[[torch.Tensor, OnStep], Output]
-"""(audio (S,), on_step) -> Output"""
-Stream = Callable[[SpooledAudio, Callable[[torch.Tensor], None], OnStep], Info]
-"""(recording, write, on_step) -> Info; ``write`` is called with pieces of audio (S,)"""
 
 
 @dataclass(frozen=True)
@@ -91,32 +84,26 @@ def _name_target(out: Path, name: Path, sources: list[tuple[Path, Path]], suffix
     return out / (name.with_suffix(suffix) if twins == 1 else name.with_name(name.name + suffix))
 
 
-def process_audio(
-    jobs: list[Job], work: Work, sample_rate: int, run_log: RunLog | None = None,
-    write_extras: Callable[[Path, Output], None] | None = None, stream: Stream | None = None,
-) -> list[str]:  # fmt: skip
-    """Process this rank's share of the jobs; returns a line for each file that failed.
+def process_files(
+    verb: str, arguments: Namespace, do: Callable[[Job, OnStep], Done], find=find_audio, suffixes=(".wav", ".flac")
+) -> int:  # fmt: skip
+    """``do(job, on_step)``, which writes the target, for every input; logs each failure; the exit code.
 
-    ``write_extras(target, output)`` is called before a job's audio is written: whoever finds the audio finds them too.
-    Long recordings go through ``stream``, if there is one, and are written piece by piece.
+    Raises:
+        UserError: as ``plan_jobs``.
     """
-
-    def do(job: Job, on_step: OnStep) -> Done:
-        if stream is not None and duration_s(job.source) > LONG_S:
-            with spool_audio(job.source, sample_rate) as recording, audio_writer(job.target, sample_rate) as write:
-                info = stream(recording, write, on_step)
-                return Done(len(recording) / sample_rate, info.list_used())
-        out = work(read_audio(job.source, sample_rate), on_step)
-        if write_extras is not None:
-            write_extras(job.target, out)
-        write_audio(job.target, out.audio, out.sample_rate)
-        return Done(len(out.audio) / out.sample_rate, out.info.list_used())
-
-    return process_jobs(jobs, do, run_log)
+    jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find, suffixes)
+    failures = process_jobs(jobs, do, open_run_log(verb, arguments))
+    for line in failures:
+        log.error("ddcm %s: %s", verb, line)
+    total = sum(not job.done for job in jobs)
+    if failures and not failures[-1].endswith(NOT_TRIED) and not launcher.is_child():  # its parent adds them up
+        log.error("%d of %d files failed, %d written", len(failures), total, total - len(failures))
+    return 2 if failures else 0
 
 
-def process_jobs(jobs: list[Job], do: Callable[[Job, OnStep], Done], run_log: RunLog | None = None) -> list[str]:
-    """``do(job, on_step)``, which writes the target, for this rank's share of the jobs; a line for each failure."""
+def process_jobs(jobs: list[Job], do: Callable[[Job, OnStep], Done], run_log: RunLog | None) -> list[str]:
+    """``do(job, on_step)`` for this rank's share of the jobs; returns a line for each failure."""
     total = sum(not job.done for job in jobs)
     failures: list[str] = []
     quiet = True if distributed.rank() else None  # rank 0 shows the progress of all
@@ -167,13 +154,3 @@ def _choose_share(jobs: list[Job]) -> list[Job]:
     costs = [0.0 if job.done and launcher.is_child() else duration_s(job.source) for job in jobs]
     share = (jobs[index] for index in distributed.split_by_cost(costs, distributed.rank(), world))
     return [job for job in share if not job.done]
-
-
-def report_failures(verb: str, jobs: list[Job], failures: list[str]) -> int:
-    """Log a line for each failure, and their number where no other process adds them up; the exit code."""
-    for line in failures:
-        log.error("ddcm %s: %s", verb, line)
-    total = sum(not job.done for job in jobs)
-    if failures and not failures[-1].endswith(NOT_TRIED) and not launcher.is_child():
-        log.error("%d of %d files failed, %d written", len(failures), total, total - len(failures))
-    return 2 if failures else 0

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from ddcm.cli.loading import load_pipeline
-from ddcm.cli.options import ModelSettings, ProcessSettings, add_settings, read_settings
+from ddcm.cli.options import ModelSettings, ProcessSettings, add_files, add_settings, read_settings
 from ddcm.codec.settings import CodecSettings
 from ddcm.errors import UserError
 
 
 def compress(arguments: Namespace) -> int:
+    """audio -> .ddcm: the choices of noise that lead the denoiser to it"""
     from ddcm.audio.recording import spool_audio
-    from ddcm.cli.batch import Done, plan_jobs, process_jobs, report_failures
-    from ddcm.cli.run_log import open_run_log
+    from ddcm.cli.batch import Done, process_files
     from ddcm.codec.format import write
 
     settings = read_settings(arguments, CodecSettings)  # refused before a backbone is loaded
     pipeline = load_pipeline(arguments, quantises=settings.mode == "vq")
     rate = pipeline.backbone.mel_spec.sample_rate
-    jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, suffixes=(".ddcm",))
 
     def do(job, on_step):
         with spool_audio(job.source, rate) as audio:
@@ -31,19 +29,18 @@ def compress(arguments: Namespace) -> int:
         write(job.target, data)
         return Done(seconds, {"bytes": len(data), "kbps": len(data) / 125 / seconds})
 
-    return report_failures("compress", jobs, process_jobs(jobs, do, open_run_log("compress", arguments)))
+    return process_files("compress", arguments, do, suffixes=(".ddcm",))
 
 
 def decompress(arguments: Namespace) -> int:
+    """.ddcm -> audio"""
     from ddcm.audio.files import audio_writer, duration_s
-    from ddcm.cli.batch import Done, plan_jobs, process_jobs, report_failures
-    from ddcm.cli.run_log import open_run_log
+    from ddcm.cli.batch import Done, process_files
     from ddcm.codec.decode import decode_pieces
     from ddcm.codec.format import read
 
     # Only an opened file says whether it needs a codebook; the pocket's own costs nothing.
     pipeline = load_pipeline(arguments, quantises=True)
-    jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find_streams)
 
     def do(job, on_step):
         pieces = decode_pieces(read(job.source), pipeline.backbone, pipeline.codebook, arguments.vocoder, on_step)
@@ -52,7 +49,7 @@ def decompress(arguments: Namespace) -> int:
                 write_piece(piece)
         return Done(duration_s(job.target))
 
-    return report_failures("decompress", jobs, process_jobs(jobs, do, open_run_log("decompress", arguments)))
+    return process_files("decompress", arguments, do, find_streams)
 
 
 def generate_compressed(arguments: Namespace) -> int:
@@ -93,26 +90,17 @@ def find_streams(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
 
 
 def _add_compress(parser: ArgumentParser) -> None:
-    _add_files(parser, "audio files or folders", "a folder, or a .ddcm for one input")
+    add_files(parser, "audio files or folders", "a folder, or a .ddcm for one input")
     add_settings(parser, CodecSettings, CodecSettings.__dataclass_fields__.keys() - {"schedule"})
     add_settings(parser, ModelSettings)
     add_settings(parser, ProcessSettings)
 
 
 def _add_decompress(parser: ArgumentParser) -> None:
-    _add_files(parser, ".ddcm files or folders", "a folder, or a .wav or .flac for one input")
+    add_files(parser, ".ddcm files or folders", "a folder, or a .wav or .flac for one input")
     parser.add_argument("--vocoder", default="refined", choices=("backbone", "refined"))
     add_settings(parser, ModelSettings)
     add_settings(parser, ProcessSettings)
 
 
-def _add_files(parser: ArgumentParser, inputs: str, out: str) -> None:
-    parser.add_argument("inputs", nargs="+", help=inputs)
-    parser.add_argument("-o", "--out", required=True, help=out)
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-
-
-VERBS: dict[str, tuple[str, Any, Any]] = {
-    "compress": ("audio -> .ddcm: the choices of noise that lead the denoiser to it", _add_compress, compress),
-    "decompress": (".ddcm -> audio", _add_decompress, decompress),
-}
+VERBS = ((compress, _add_compress), (decompress, _add_decompress))

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+VERBS = {
+    "fit": "fit a codebook (as python train.py fit)",
+    "validate": "metrics of a codebook on the validation clips (as python train.py validate)",
+    "test": "metrics of a codebook on the test clips (as python train.py test)",
+}
+"""Their flags are those of ``ddcm.fit.cli``, which loads Lightning to list them."""
 
-from jsonargparse import ArgumentParser, Namespace
 
-
-def run(words: Sequence[str]) -> int:
+def run(words: list[str]) -> int:
     """The command, verb and all; its exit code."""
     from ddcm.fit.cli import main
 
     try:
-        main(list(words))
+        main(words)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
-
-
-def _add_flags(parser: ArgumentParser) -> None:
-    """Its flags are those of ``ddcm.fit.cli``: listing them would load Lightning."""
-
-
-def _run(arguments: Namespace) -> int:
-    raise AssertionError("main hands these verbs over before it parses anything")
-
-
-VERBS = {
-    "fit": ("fit a codebook (as python train.py fit)", _add_flags, _run),
-    "validate": ("metrics of a codebook on the validation clips (as python train.py validate)", _add_flags, _run),
-    "test": ("metrics of a codebook on the test clips (as python train.py test)", _add_flags, _run),
-}

@@ -4,69 +4,73 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from ddcm.cli.loading import load_pipeline
-from ddcm.cli.options import ModelSettings, ProcessSettings, PromptSettings, add_settings
+from ddcm.cli.options import ModelSettings, ProcessSettings, PromptSettings, add_files, add_settings
 from ddcm.errors import UserError
 from ddcm.recipes import Recipe, Verb, list_flags, resolve
 
 if TYPE_CHECKING:
+    from ddcm.pipeline import DDCMPipeline
     from ddcm.pipeline.output import Output
 
 log = logging.getLogger(__name__)
+LONG_S = 61.44  # seconds: above this, six windows, a recording is streamed
 
 
 def reconstruct(arguments: Namespace) -> int:
+    """audio -> mel -> VAE -> mel -> vocoder -> audio"""
     recipe = _read_recipe("reconstruct", arguments)
     pipeline = load_pipeline(arguments, recipe.quantizer != "none")
-    rate = pipeline.backbone.mel_spec.sample_rate
-
-    def work(audio, on_step):
-        return pipeline.reconstruct(audio, rate, recipe, arguments.seed, on_step)
-
-    return _process_files("reconstruct", arguments, pipeline, work, recipe)
+    verb = partial(pipeline.reconstruct, recipe=recipe, seed=arguments.seed)
+    return _process_files("reconstruct", arguments, pipeline, recipe, verb)
 
 
 def transform(arguments: Namespace) -> int:
+    """noise the input's quantised latent to STRENGTH and denoise it under a prompt"""
     recipe = _read_recipe("transform", arguments)
     pipeline = load_pipeline(arguments, recipe.quantizer != "none")
-    rate = pipeline.backbone.mel_spec.sample_rate
-    prompts = arguments.prompt, arguments.negative_prompt
-
-    def work(audio, on_step):
-        return pipeline.transform(audio, rate, *prompts, recipe, arguments.seed, on_step, arguments.trace)
-
-    return _process_files("transform", arguments, pipeline, work, recipe, prompts, arguments.trace)
+    prompts = {"prompt": arguments.prompt, "negative_prompt": arguments.negative_prompt}
+    verb = partial(pipeline.transform, **prompts, recipe=recipe, seed=arguments.seed, trace=arguments.trace)
+    return _process_files("transform", arguments, pipeline, recipe, verb, prompts)
 
 
 def _process_files(
-    verb: Verb, arguments: Namespace, pipeline, work, recipe: Recipe, prompts: tuple[str, str] | None = None,
-    whole: bool = False,
+    name: Verb, arguments: Namespace, pipeline: DDCMPipeline, recipe: Recipe, verb: Callable[..., Output],
+    prompts: dict[str, str] | None = None,
 ) -> int:  # fmt: skip
-    """Long recordings are streamed, if the recipe allows it and the verb does not need the ``whole``."""
-    from ddcm.cli.batch import plan_jobs, process_audio, report_failures
-    from ddcm.cli.run_log import open_run_log
+    """Long recordings are streamed, if the recipe allows it and no trace is asked for."""
+    from ddcm.audio.files import audio_writer, duration_s, read_audio, write_audio
+    from ddcm.audio.recording import spool_audio
+    from ddcm.cli.batch import Done, process_files
     from ddcm.pipeline.stages import Conditioning
     from ddcm.pipeline.streaming import can_stream, stream
 
-    def work_in_pieces(recording, write, on_step):
-        conditioning = None if prompts is None else Conditioning(*prompts)
-        return stream(pipeline.set_up(verb, recipe), recording, write, conditioning, arguments.seed, on_step)
+    setup, rate = pipeline.set_up(name, recipe), pipeline.backbone.mel_spec.sample_rate
+    conditioning = None if prompts is None else Conditioning(**prompts)
+    streams = can_stream(recipe) and not arguments.get("trace")
 
-    jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite)
-    failures = process_audio(
-        jobs, work, pipeline.backbone.mel_spec.sample_rate, open_run_log(verb, arguments), write_extras,
-        work_in_pieces if can_stream(recipe) and not whole else None,
-    )  # fmt: skip
-    return report_failures(verb, jobs, failures)
+    def do(job, on_step):
+        if streams and duration_s(job.source) > LONG_S:
+            with spool_audio(job.source, rate) as recording, audio_writer(job.target, rate) as write:
+                info = stream(setup, recording, write, conditioning, arguments.seed, on_step)
+                return Done(len(recording) / rate, info.list_used())
+        out = verb(read_audio(job.source, rate), rate, on_step=on_step)
+        write_extras(job.target, out)  # before the audio: whoever finds the audio finds them too
+        write_audio(job.target, out.audio, rate)
+        return Done(len(out.audio) / rate, out.info.list_used())
+
+    return process_files(name, arguments, do)
 
 
 def generate(arguments: Namespace) -> int:
-    """Every candidate as a file, best first; for several of them their scores as a table and ``NAME.json``."""
+    """a prompt -> audio, with the codebook acting where the recipe says"""
     if arguments.compressed:
         from ddcm.cli.codec import generate_compressed
 
@@ -132,22 +136,17 @@ def _add_recipe(parser: ArgumentParser, verb: Verb) -> None:
     add_settings(parser, Recipe, list_flags(verb), defaults=False)
 
 
-def _add_files(parser: ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", help="audio files or folders")
-    parser.add_argument("-o", "--out", required=True, help="a folder, or a .wav or .flac for one input")
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    add_settings(parser, ProcessSettings)
-
-
 def _add_reconstruct(parser: ArgumentParser) -> None:
-    _add_files(parser)
+    add_files(parser, "audio files or folders", "a folder, or a .wav or .flac for one input")
+    add_settings(parser, ProcessSettings)
     _add_recipe(parser, "reconstruct")
     parser.add_argument("--seed", type=int, default=0, help="of the latent's sample, where the recipe draws one")
     add_settings(parser, ModelSettings)
 
 
 def _add_transform(parser: ArgumentParser) -> None:
-    _add_files(parser)
+    add_files(parser, "audio files or folders", "a folder, or a .wav or .flac for one input")
+    add_settings(parser, ProcessSettings)
     _add_recipe(parser, "transform")
     _add_diffusion(parser)
 
@@ -170,10 +169,4 @@ def _add_diffusion(parser: ArgumentParser) -> None:
     add_settings(parser, ModelSettings)
 
 
-VERBS: dict[str, tuple[str, Any, Any]] = {
-    "reconstruct": ("audio -> mel -> VAE -> mel -> vocoder -> audio", _add_reconstruct, reconstruct),
-    "transform": (
-        "noise the input's quantised latent to STRENGTH and denoise it under a prompt", _add_transform, transform
-    ),
-    "generate": ("a prompt -> audio, with the codebook acting where the recipe says", _add_generate, generate),
-}  # fmt: skip
+VERBS = ((reconstruct, _add_reconstruct), (transform, _add_transform), (generate, _add_generate))

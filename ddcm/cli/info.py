@@ -102,6 +102,7 @@ def _most_gb(counts: dict[str, int], groups: list[tuple[str, ...]], unet_bytes: 
 
 
 def inspect(arguments: Namespace) -> int:
+    """what a backbone, codebook or .ddcm file is, without running it"""
     facts = collect_facts(arguments.name)
     if arguments.check_heads:
         from ddcm.backbone.head_layout import check_heads
@@ -116,6 +117,4 @@ def _add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--check_heads", type=str, help="an audio file: measure which head layout fits the weights")
 
 
-VERBS: dict[str, tuple[str, Any, Any]] = {
-    "inspect": ("what a backbone, codebook or .ddcm file is, without running it", _add_flags, inspect),
-}
+VERBS = ((inspect, _add_flags),)

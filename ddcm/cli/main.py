@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from jsonargparse import ArgumentParser, Namespace
 
 from ddcm.cli import codec, fit, inference, info, report, serve
 from ddcm.cli.launcher import is_first_process, run_as_processes
 from ddcm.cli.options import Parser, accept_hyphens
 from ddcm.runtime.exit import run_to_exit_code
 
-GROUPS = (inference, report, codec, info, serve, fit)
-"""Modules with VERBS, name -> (description, flags, function): ``flags(parser)`` adds them, ``function(arguments)`` runs
-the verb and returns an exit code."""
+VERBS: dict[str, tuple[Callable[[Namespace], int], Callable[[ArgumentParser], None]]] = {
+    run.__name__: (run, add_flags)
+    for run, add_flags in (*inference.VERBS, *report.VERBS, *codec.VERBS, *info.VERBS, *serve.VERBS)
+}
+"""Name -> the verb, whose docstring is its help, and what adds its flags. A verb returns an exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code: 0, 2 where the user can mend it (one line on stderr), 130 on Ctrl-C, 143 if ended."""
     words = list(sys.argv[1:] if argv is None else argv)
-    verb = words[0] if words else ""
-    if verb in fit.VERBS:
+    name = words[0] if words else ""
+    if name in fit.VERBS:
         return fit.run(words)
-    verbs = {name: run for group in GROUPS for name, (_, _, run) in group.VERBS.items()}
 
     def work() -> int:
-        arguments = make_parser(verb).parse_args(accept_hyphens(words))
+        arguments = make_parser(name).parse_args(accept_hyphens(words))
         flags = arguments[arguments.verb]
         code = run_as_processes(main, flags, words)
-        return verbs[arguments.verb](flags) if code is None else code
+        return VERBS[arguments.verb][0](flags) if code is None else code
 
-    return run_to_exit_code(lambda: f"ddcm {verb}" if verb in verbs else "ddcm", work, is_first_process)
+    return run_to_exit_code(lambda: f"ddcm {name}" if name in VERBS else "ddcm", work, is_first_process)
 
 
 def make_parser(only: str | None = None) -> Parser:
     """The parser of all verbs; with ``only`` the flags of that verb alone, which is faster."""
     parser = Parser(prog="ddcm", description="Audio through a frozen AudioLDM2 and a fitted codebook.")
     verbs = parser.add_subcommands(dest="verb")
-    for group in GROUPS:
-        for name, (about, add_flags, _) in group.VERBS.items():
-            one = Parser(description=about)
-            if only in (None, name):
-                add_flags(one)
-            verbs.add_subcommand(name, one, help=about)
+    for name, (verb, add_flags) in VERBS.items():
+        one = Parser(description=verb.__doc__)
+        if only in (None, name):
+            add_flags(one)
+        verbs.add_subcommand(name, one, help=verb.__doc__)
+    for name, about in fit.VERBS.items():
+        verbs.add_subcommand(name, Parser(description=about), help=about)
     return parser

@@ -104,6 +104,12 @@ def add_settings(
         parser.set_defaults(dict.fromkeys(own))
 
 
+def add_files(parser: ArgumentParser, inputs: str, out: str) -> None:
+    parser.add_argument("inputs", nargs="+", help=inputs)
+    parser.add_argument("-o", "--out", required=True, help=out)
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
 def read_settings(arguments: Namespace, settings: type[Settings]) -> Settings:
     """The dataclass from its flags.
 

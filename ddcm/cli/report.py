@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -17,11 +16,11 @@ log = logging.getLogger(__name__)
 
 
 def compare(arguments: Namespace) -> int:
-    """The report of one recording in the folder OUT; prints where it is."""
+    """every recipe on one recording: wavs, metrics.csv, spectrograms.png, report.html"""
     from tqdm import tqdm
 
     from ddcm.audio.files import read_audio
-    from ddcm.evaluation.compare import compare
+    from ddcm.evaluation.compare import compare as compare_recipes
     from ddcm.evaluation.report import check_target, write_report
     from ddcm.runtime.memory import describe_machine
 
@@ -39,7 +38,7 @@ def compare(arguments: Namespace) -> int:
             bar.update(number - bar.n)
             bar.set_description(name)
 
-        entries = compare(pipeline, audio, conditioning, on_case)
+        entries = compare_recipes(pipeline, audio, conditioning, on_case)
         bar.update((bar.total or 0) - bar.n)
     name = to_one_line(Path(arguments.input).name)
     facts = {
@@ -55,7 +54,7 @@ def compare(arguments: Namespace) -> int:
 
 
 def evaluate(arguments: Namespace) -> int:
-    """A row for each pair into OUT, and mean, median and worst file of each metric on the terminal."""
+    """metrics of estimates against references: a folder and a folder, or two files"""
     from ddcm.evaluation.folder import evaluate_pairs, pair_files, summarize, write_csv
 
     target = None if arguments.out is None else Path(arguments.out)
@@ -78,6 +77,7 @@ def evaluate(arguments: Namespace) -> int:
 
 
 def recipes(arguments: Namespace) -> int:
+    """the table of recipes"""
     if arguments["for"]:
         print_table(advise(arguments["for"]))
         return 0
@@ -107,12 +107,4 @@ def _add_recipes(parser: ArgumentParser) -> None:
     parser.add_argument("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take")
 
 
-VERBS: dict[str, tuple[str, Any, Any]] = {
-    "compare": (
-        "every recipe on one recording: wavs, metrics.csv, spectrograms.png, report.html", _add_compare, compare
-    ),
-    "evaluate": (
-        "metrics of estimates against references: a folder and a folder, or two files", _add_evaluate, evaluate
-    ),
-    "recipes": ("the table of recipes", _add_recipes, recipes),
-}  # fmt: skip
+VERBS = ((compare, _add_compare), (evaluate, _add_evaluate), (recipes, _add_recipes))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jsonargparse import ArgumentParser, Namespace
 
 from ddcm.app.settings import Limits, ServerOptions
@@ -11,11 +9,12 @@ from ddcm.cli.loading import load_pipeline
 from ddcm.cli.options import ModelSettings, add_settings, read_settings
 
 
-def run(arguments: Namespace) -> int:
-    from ddcm.app.server import serve
+def serve(arguments: Namespace) -> int:
+    """the same verbs on a web page"""
+    from ddcm.app import server
 
     options, limits = read_settings(arguments, ServerOptions), read_settings(arguments, Limits)
-    return serve(lambda: load_pipeline(arguments, quantises=True), options, limits)
+    return server.serve(lambda: load_pipeline(arguments, quantises=True), options, limits)
 
 
 def _add_flags(parser: ArgumentParser) -> None:
@@ -23,4 +22,4 @@ def _add_flags(parser: ArgumentParser) -> None:
         add_settings(parser, settings)
 
 
-VERBS: dict[str, tuple[str, Any, Any]] = {"serve": ("the same verbs on a web page", _add_flags, run)}
+VERBS = ((serve, _add_flags),)

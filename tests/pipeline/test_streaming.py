@@ -8,7 +8,7 @@ import torch
 from ddcm.audio.files import read_audio
 from ddcm.audio.level import normalise_level
 from ddcm.audio.recording import spool_audio
-from ddcm.cli import batch
+from ddcm.cli import inference
 from ddcm.cli.main import main
 from ddcm.diffusion.noise import NoiseTimeline, latent_noise
 from ddcm.pipeline import DDCMPipeline
@@ -102,7 +102,7 @@ def test_which_recipes_stream():
 
 
 def test_the_command_line_streams_what_is_long(tmp_path, long_file, monkeypatch):
-    monkeypatch.setattr(batch, "LONG_S", 20.0)
+    monkeypatch.setattr(inference, "LONG_S", 20.0)
     monkeypatch.setattr(DDCMPipeline, "reconstruct", lambda *arguments, **more: pytest.fail("read as a whole"))
     assert main(["reconstruct", str(long_file), "-o", str(tmp_path / "out.flac"), "--backbone", "tiny"]) == 0
     assert soundfile.info(tmp_path / "out.flac").frames == round(33.3 * 16000)
