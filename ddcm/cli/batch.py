@@ -1,4 +1,4 @@
-"""A verb over many files: finished files are skipped, failures are listed, and the rest goes on."""
+"""A verb over many files: finished files are skipped, failures are listed, and the rest is processed."""
 
 from __future__ import annotations
 

@@ -77,16 +77,16 @@ def find_streams(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     Raises:
         UserError: a folder without any.
     """
-    found: list[tuple[Path, Path]] = []
+    pairs: list[tuple[Path, Path]] = []
     for path in map(Path, inputs):
         if not path.is_dir():
-            found.append((path, Path(path.name)))
+            pairs.append((path, Path(path.name)))
             continue
         files = sorted(p for p in path.rglob("*.ddcm") if p.is_file() and not p.name.startswith("."))
         if not files:
             raise UserError(f"no .ddcm files in {path}")
-        found += [(file, file.relative_to(path)) for file in files]
-    return found
+        pairs += [(file, file.relative_to(path)) for file in files]
+    return pairs
 
 
 def _add_compress(parser: ArgumentParser) -> None:

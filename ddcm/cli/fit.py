@@ -10,12 +10,12 @@ VERBS = {
 """Their flags are those of ``ddcm.fit.cli``, which loads Lightning to list them."""
 
 
-def run(words: list[str]) -> int:
+def run(argv: list[str]) -> int:
     """The command, verb and all; its exit code."""
     from ddcm.fit.cli import main
 
     try:
-        main(words)
+        main(argv)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0

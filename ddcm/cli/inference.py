@@ -62,7 +62,7 @@ def _process_files(
                 info = stream(setup, recording, write, conditioning, arguments.seed, on_step)
                 return Done(len(recording) / rate, info.list_used())
         out = verb(read_audio(job.source, rate), rate, on_step=on_step)
-        write_extras(job.target, out)  # before the audio: whoever finds the audio finds them too
+        write_extras(job.target, out)  # before the audio: where the audio exists, they do too
         write_audio(job.target, out.audio, rate)
         return Done(len(out.audio) / rate, out.info.list_used())
 

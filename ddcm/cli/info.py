@@ -90,13 +90,13 @@ def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
     for what, groups in NEEDS.items():
         absent = [part for group in groups for part in group if not counts[part]]
         full, half = (_most_gb(counts, groups, unet_bytes) for unet_bytes in (4, 2))
-        said = f"{full:.2f} GB" + (f", {half:.2f} GB with --dtype float16 or bfloat16" if half < full else "")
-        facts[what] = "not here: " + ", ".join(absent) if absent else said
+        memory = f"{full:.2f} GB" + (f", {half:.2f} GB with --dtype float16 or bfloat16" if half < full else "")
+        facts[what] = "not here: " + ", ".join(absent) if absent else memory
     return facts
 
 
 def _most_gb(counts: dict[str, int], groups: list[tuple[str, ...]], unet_bytes: int) -> float:
-    """The VAE and the vocoder, and the text encoders while they run, stay in float32 whatever --dtype says."""
+    """The VAE and the vocoder, and the text encoders while they run, are always in float32."""
     sizes = {part: count * (unet_bytes if part == "unet" else 4) for part, count in counts.items()}
     return max(sum(sizes[part] for part in group) for group in groups) / 1e9
 

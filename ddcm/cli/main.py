@@ -21,15 +21,15 @@ VERBS: dict[str, tuple[Callable[[Namespace], int], Callable[[ArgumentParser], No
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code: 0, 2 where the user can mend it (one line on stderr), 130 on Ctrl-C, 143 if ended."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    name = words[0] if words else ""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = argv[0] if argv else ""
     if name in fit.VERBS:
-        return fit.run(words)
+        return fit.run(argv)
 
     def work() -> int:
-        arguments = make_parser(name).parse_args(accept_hyphens(words))
+        arguments = make_parser(name).parse_args(accept_hyphens(argv))
         flags = arguments[arguments.verb]
-        code = run_as_processes(main, flags, words)
+        code = run_as_processes(main, flags, argv)
         return VERBS[arguments.verb][0](flags) if code is None else code
 
     return run_to_exit_code(lambda: f"ddcm {name}" if name in VERBS else "ddcm", work, is_first_process)

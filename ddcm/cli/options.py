@@ -42,7 +42,7 @@ class ModelSettings:
     heads: Literal["hub", "original"] = "hub"
     """head layout of the UNet"""
     null: Literal["trained", "stock"] = "trained"
-    """the condition that stands for no prompt"""
+    """the condition in place of a prompt that is empty"""
     batch_size: int = 4
     """windows of 10.24 s at a time"""
 
@@ -121,7 +121,7 @@ def read_settings(arguments: Namespace, settings: type[Settings]) -> Settings:
 
 
 def accept_hyphens(argv: Sequence[str]) -> list[str]:
-    """The words with ``--a-b`` as ``--a_b``, up to ``--``."""
+    """``argv`` with every ``--a-b`` as ``--a_b``, up to ``--``."""
     end = argv.index("--") if "--" in argv else len(argv)
     names = [re.sub(r"^--[^=]*", lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in argv[:end]]
     return [*names, *argv[end:]]
