@@ -56,6 +56,7 @@ def generate_compressed(arguments: Namespace) -> int:
     """OUT is a .wav or .flac; the file that decodes to it lies beside it as .ddcm."""
     from ddcm.audio.files import write_audio
     from ddcm.codec.format import write
+    from ddcm.runtime.progress import progress_bar
 
     out = Path(arguments.out)
     if out.suffix.lower() not in (".wav", ".flac"):
@@ -65,7 +66,10 @@ def generate_compressed(arguments: Namespace) -> int:
             raise UserError(f"{path} exists; --overwrite replaces it")
     settings = {name: arguments[name] for name in ("kbps", "quality", "steps")}
     pipeline = load_pipeline(arguments, quantises=False)
-    data, made = pipeline.generate_compressed(arguments.prompt, arguments.duration_s, arguments.seed, **settings)
+    with progress_bar("step") as on_step:
+        data, made = pipeline.generate_compressed(
+            arguments.prompt, arguments.duration_s, arguments.seed, on_step, **settings
+        )
     write(out.with_suffix(".ddcm"), data)
     write_audio(out, made.audio, made.sample_rate)
     return 0

@@ -21,15 +21,16 @@ from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import START, noise_codebook
 from ddcm.codec.philox import random_words
 from ddcm.codec.settings import CodecSettings
-from ddcm.codec.trajectory import OnCall, denoise_windows
+from ddcm.codec.trajectory import denoise_windows
 from ddcm.errors import UserError
+from ddcm.runtime.progress import OnStep, Progress
 
 LONGEST_S = 10.24  # one window: windows that are generated apart would not fit together
 
 
 def generate(
     model: LatentDiffusion, prompt: str, duration_s: float, settings: CodecSettings, seed: int, share: float = 0.125,
-    on_call: OnCall | None = None,
+    on_step: OnStep | None = None,
 ) -> bytes:  # fmt: skip
     """The bytes of a file; decoding them gives the audio.
 
@@ -74,5 +75,5 @@ def generate(
         turbo.write(writer, choice, header.log2_atoms)
         return [codebook.synthesize(0, step, *choice)]
 
-    denoise_windows(header, model, denoise, [0], pick, on_call)
+    denoise_windows(header, model, denoise, [0], pick, Progress(on_step, len(header.steps.timesteps)).step)
     return pack(header, writer.getvalue())

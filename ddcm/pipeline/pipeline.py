@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +144,7 @@ class DDCMPipeline:
         return Output(decoded.audio, rate, decoded.mel, decoded.latent, info)
 
     def generate_compressed(
-        self, prompt: str, duration_s: float = 5.0, seed: int = 0, on_call: Callable[[], None] | None = None,
+        self, prompt: str, duration_s: float = 5.0, seed: int = 0, on_step: OnStep | None = None,
         vocoder: str = "refined", **settings,
     ) -> tuple[bytes, Output]:  # fmt: skip
         """A prompt -> audio and the ``.ddcm`` file that decodes to it, without the prompt: see
@@ -153,7 +152,7 @@ class DDCMPipeline:
         from ddcm.codec.generate import generate
         from ddcm.codec.settings import CodecSettings
 
-        data = generate(self.backbone, prompt, duration_s, CodecSettings(**settings), seed, on_call=on_call)
+        data = generate(self.backbone, prompt, duration_s, CodecSettings(**settings), seed, on_step=on_step)
         return data, self.decompress(data, vocoder)
 
     def set_up(self, verb: Verb, recipe: str | Recipe | None = None, **settings: Any) -> Setup:
