@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ddcm.quantize.base import Quantized, Quantizer, from_cells, to_cells
 from ddcm.quantize.kmeans import Distance, find_nearest, kmeans, sums_and_counts
-from ddcm.runtime.distributed import broadcast, count_rows, pick_rows, sum_over_ranks
+from ddcm.runtime.distributed import broadcast, gather_rows, sum_over_ranks
 
 
 class SingleCodebook(Quantizer):
@@ -142,9 +142,10 @@ class SingleCodebook(Quantizer):
         unused = (self.usage < self.threshold_usage_ratio / self.codebook_size).nonzero()[:, 0]
         if len(unused) == 0:  # usage is summed over ranks, so all ranks agree
             return
+        cells = gather_rows(cells.reshape(-1, block * self.embedding_dim)).reshape(-1, self.embedding_dim)
         generator = torch.Generator().manual_seed(int(self.steps))
-        chosen = torch.randint(count_rows(cells), (len(unused),), generator=generator)
-        self._set_atoms(unused, pick_rows(cells, chosen, block).to(self.codebook))
+        chosen = torch.randint(len(cells), (len(unused),), generator=generator)
+        self._set_atoms(unused, cells[chosen.to(cells.device)].to(self.codebook))
         self.usage[unused] = 1 / self.codebook_size
 
     @torch.no_grad()

@@ -54,36 +54,13 @@ def broadcast(tensor: torch.Tensor) -> torch.Tensor:
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """Rows (n, D) of every rank, interleaved (row 0 of each rank, row 1 of each, ...): (world * n, D).
 
-    If samples are dealt to ranks round-robin, this is the order of a single process. n is the same on every rank.
+    If rows are samples dealt to ranks round-robin, this is the batch of a single process. n is the same on every rank.
     """
     if not active():
         return rows
     parts = [torch.empty_like(rows) for _ in range(td.get_world_size())]
     td.all_gather(parts, rows.contiguous())
     return torch.stack(parts, dim=1).flatten(0, 1)
-
-
-def count_rows(rows: torch.Tensor) -> int:
-    """Rows of all ranks together; every rank has as many."""
-    return len(rows) * (td.get_world_size() if active() else 1)
-
-
-def pick_rows(rows: torch.Tensor, chosen: torch.Tensor, block: int) -> torch.Tensor:
-    """Rows (n, D) of the whole batch by their index there: (len(chosen), D), the same on every rank.
-
-    The whole batch is what one process would have: blocks of ``block`` rows (the cells of one sample), dealt to the
-    ranks round-robin. Each rank fills in its own rows, and the ranks are summed.
-    """
-    chosen = chosen.to(rows.device)
-    if not active():
-        return rows[chosen]
-    block_index = chosen // block
-    mine = block_index % td.get_world_size() == td.get_rank()
-    local = block_index // td.get_world_size() * block + chosen % block
-    picked = rows.new_zeros(len(chosen), rows.shape[1])
-    picked[mine] = rows[local[mine]]
-    td.all_reduce(picked)
-    return picked
 
 
 def split_round_robin(items: Sequence[T], index: int, count: int) -> list[T]:
