@@ -36,7 +36,8 @@ def denoise(
     progress = Progress(on_step, batches * len(timesteps))
     for group in groups:
         noise = torch.cat([setup.draw_noise(seed, reference.frames) for seed in group])
-        z = None if start.z is None else start.z.repeat(len(group), 1, 1, 1)
+        # Not repeated for one seed: a copy has another memory layout, with which the UNet rounds otherwise.
+        z = start.z if start.z is None or len(group) == 1 else start.z.repeat(len(group), 1, 1, 1)
         results, estimates = sample(setup, conditioning, timesteps, noise, z, progress, trace)
         for seed, result in zip(group, results.chunk(len(group)), strict=True):
             info = replace(
