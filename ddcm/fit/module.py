@@ -48,7 +48,7 @@ class CodebookModule(L.LightningModule):
             UNet. Needs a quantizer that learns by gradient. Validation then logs ``val/denoising_error``, by which
             the best checkpoint should be chosen: see ``configs/diffusion.yaml``.
         diffusion_windows: number of windows of each batch that go through the UNet, which takes most of a step.
-        init_batches: training batches of all ranks on whose cells k-means initialises the codebook.
+        init_batches: training batches of all ranks; k-means on their cells initialises the codebook.
         init_from: an exported codebook (folder, hub name or ``.ckpt``) of the same shape to start from instead.
         listen_every: validations between pictures and sound in TensorBoard; 0 for none.
         seed: of k-means and of the diffusion loss.
@@ -137,7 +137,7 @@ class CodebookModule(L.LightningModule):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Run k-means on the first batches, in the order in which a single process meets them."""
+        """Run k-means on the first batches, in the order of a single process."""
         stream, cells = self._data.train_dataloader(), []
         for _ in range(self.init_batches):
             z = next(stream)["z"].to(self.device)

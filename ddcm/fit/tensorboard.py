@@ -83,7 +83,7 @@ def plot_codebook(atoms: torch.Tensor, usage: torch.Tensor, cells: torch.Tensor)
 
 
 def _new_figure(inches: tuple[float, float], rows: int, columns: int) -> tuple[Any, Any]:
-    """A figure and its panels. Not by pyplot, which keeps figures and looks for a window system."""
+    """A figure and its panels. Not by pyplot, which keeps figures and needs a window system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

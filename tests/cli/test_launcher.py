@@ -67,10 +67,10 @@ def test_two_processes_write_the_bytes_of_one(tmp_path):
     source = folder_of(tmp_path / "in", 40)
     assert main(command(source, tmp_path / "one")) == 2
     both = start(*command(source, tmp_path / "two", "--devices", "2"))
-    said = both.communicate()[1]
-    assert both.returncode == 2, said
+    stderr = both.communicate()[1]
+    assert both.returncode == 2, stderr
     assert contents(tmp_path / "two") == contents(tmp_path / "one") and len(contents(tmp_path / "two")) == 40
-    assert said.count("ddcm transform:") == 1 and "1 of 41 files failed, 40 written" in said
+    assert stderr.count("ddcm transform:") == 1 and "1 of 41 files failed, 40 written" in stderr
     rows = rows_of(tmp_path / "two")
     assert len(rows) == 41 and len(list((tmp_path / "two" / ".run").glob("rank-*.jsonl"))) == 2
     good = [row for row in rows if row["status"] == "written"]
@@ -121,8 +121,8 @@ def test_a_dead_process_is_started_again(tmp_path):
         time.sleep(0.05)
     times = {name: (out / name).stat().st_mtime_ns for name in contents(out)}
     os.kill(workers_of(process)[-1], signal.SIGKILL)
-    said = process.communicate()[1]
-    assert process.returncode == 2 and "1 of 25 files failed, 24 written" in said, said  # the broken one
+    stderr = process.communicate()[1]
+    assert process.returncode == 2 and "1 of 25 files failed, 24 written" in stderr, stderr  # the broken one
     assert len(contents(out)) == 24 and len(rows_of(out)) == 25
     assert all((out / name).stat().st_mtime_ns == times[name] for name in times)  # finished work was not done again
 
@@ -139,8 +139,8 @@ def test_an_interrupt_ends_every_process_at_once(tmp_path, number, code):
         time.sleep(0.05)
     workers = workers_of(process)
     process.send_signal(number)
-    said = process.communicate(timeout=25)[1]  # torch kills what has not ended after 30 s
-    assert process.returncode == code and "interrupted; finished files stay" in said and "Traceback" not in said
+    stderr = process.communicate(timeout=25)[1]  # torch kills what has not ended after 30 s
+    assert process.returncode == code and "interrupted; finished files stay" in stderr and "Traceback" not in stderr
     assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert not [path for path in out.rglob(".*") if ".part" in path.name]
 
@@ -223,8 +223,8 @@ LINES = re.findall(r"^(?:srun .*?|torchrun .*?)?(?:ddcm|infer\.py) (.+)$", GUIDE
 
 @pytest.mark.parametrize("line", LINES)
 def test_the_guides_commands_are_understood(line):
-    words = shlex.split(line)
-    assert make_parser().parse_args(words).verb == words[0]
+    arguments = shlex.split(line)
+    assert make_parser().parse_args(arguments).verb == arguments[0]
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash")

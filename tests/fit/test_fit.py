@@ -34,9 +34,9 @@ def fit(tmp_path, latents):
 
     def run(name: str, *options: str, configs: tuple[Path, ...] = (ROOT / "configs" / "tiny.yaml",)) -> Path:
         folder = tmp_path / name
-        given = [part for config in configs for part in ("-c", str(config))]
+        config_options = [part for config in configs for part in ("-c", str(config))]
         main(
-            ["fit", *given, f"--data.root={EXAMPLES}", f"--data.cache_dir={latents}", "--model.backbone=tiny",
+            ["fit", *config_options, f"--data.root={EXAMPLES}", f"--data.cache_dir={latents}", "--model.backbone=tiny",
              f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false",
              "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu", *options]
         )  # fmt: skip
@@ -61,9 +61,9 @@ def test_fit_improves_on_kmeans_and_leaves_what_it_promises(fit, capsys):
     assert {"checkpoints", "codebook", "config.yaml", "lightning_logs"} <= names
     codebook = load_codebook(folder / "codebook")
     codebook.check(tiny_backbone())
-    figures = codebook.config["fit"]
-    assert figures["quantisation_error"] < 0.95 * figures["quantisation_error_start"]
-    assert 0 < figures["usage"] <= 1 and 0 < figures["kbps"] <= 400 * 7 / 1000
+    metrics = codebook.config["fit"]
+    assert metrics["quantisation_error"] < 0.95 * metrics["quantisation_error_start"]
+    assert 0 < metrics["usage"] <= 1 and 0 < metrics["kbps"] <= 400 * 7 / 1000
     assert "k-means start" in capsys.readouterr().out
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert set(checkpoint["state_dict"]) == {"quantizer.codebook", "quantizer.usage", "quantizer.steps"}
@@ -109,8 +109,8 @@ def test_killed_and_resumed_is_never_killed(fit, monkeypatch, kind, validate_eve
     cut = fit("cut", *options, f"--ckpt_path={last}")
     assert torch.load(last, weights_only=True)["global_step"] == 35
     assert differing(whole, cut) == []
-    figures = [load_codebook(folder / "codebook").config["fit"] for folder in (whole, cut)]
-    assert figures[0] == figures[1]
+    metrics = [load_codebook(folder / "codebook").config["fit"] for folder in (whole, cut)]
+    assert metrics[0] == metrics[1]
 
 
 def test_a_second_fit_in_a_folder_exports_its_own_best(fit):
@@ -190,10 +190,10 @@ def test_diffusion_term_reaches_the_atoms_and_the_best_denoises_best(fit):
     weighted = fit("weighted", *options, "--model.diffusion_weight=1.0", "--best.monitor=val/denoising_error")
     assert "quantizer.codebook" in differing(plain, weighted)
     assert state(weighted / "checkpoints/last.ckpt").keys() == state(plain / "checkpoints/last.ckpt").keys()
-    figures = load_codebook(weighted / "codebook").config["fit"]
+    metrics = load_codebook(weighted / "codebook").config["fit"]
     kept = torch.load(weighted / "checkpoints/last.ckpt", weights_only=True)["callbacks"].values()
     (best,) = [float(one["best_model_score"]) for one in kept if one.get("monitor")]
-    assert figures["denoising_error"] == pytest.approx(best) and figures["denoising_error_start"] > 0
+    assert metrics["denoising_error"] == pytest.approx(best) and metrics["denoising_error_start"] > 0
     assert "denoising_error" not in load_codebook(plain / "codebook").config["fit"]
 
 

@@ -79,7 +79,7 @@ def test_inside_a_slurm_job(tmp_path, slurm, overlay):
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
 @pytest.mark.parametrize("resumed", [False, True])
 def test_the_slurm_script_starts_this(tmp_path, resumed):
-    """The script with srun replaced by one that prints what it was given."""
+    """The script with srun replaced by one that prints what its arguments."""
     (tmp_path / "srun").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "srun").chmod(0o755)
     last = tmp_path / "a run" / "checkpoints" / "last.ckpt"
@@ -92,9 +92,10 @@ def test_the_slurm_script_starts_this(tmp_path, resumed):
              "SLURM_NTASKS_PER_NODE": "4", "RUN_DIR": str(tmp_path / "a run")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    given = done.stdout.splitlines()
-    assert given[1:4] == ["python", "train.py", "fit"]
-    assert given[given.index("--data.root") + 1 :][:3] == ["my audio", "--data.batch_size", "8"]
-    assert given[given.index("--trainer.num_nodes") + 1] == "2" and given[given.index("--trainer.devices") + 1] == "4"
-    assert (given[-2:] == ["--ckpt_path", str(last)]) == resumed
-    assert all((ROOT / name).is_file() for name in given if name.endswith(".yaml"))
+    arguments = done.stdout.splitlines()
+    assert arguments[1:4] == ["python", "train.py", "fit"]
+    assert arguments[arguments.index("--data.root") + 1 :][:3] == ["my audio", "--data.batch_size", "8"]
+    for option, value in (("--trainer.num_nodes", "2"), ("--trainer.devices", "4")):
+        assert arguments[arguments.index(option) + 1] == value
+    assert (arguments[-2:] == ["--ckpt_path", str(last)]) == resumed
+    assert all((ROOT / name).is_file() for name in arguments if name.endswith(".yaml"))

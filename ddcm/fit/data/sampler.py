@@ -1,4 +1,4 @@
-"""The order of training and validation batches. A killed training that is resumed meets the same batches."""
+"""The order of training and validation batches. A resumed training gets the batches of the uninterrupted one."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _worker_errors() -> Iterator[None]:
 
 
 class EvalBatches:
-    """The given batches of a dataset, in order. Lightning would deal a plain DataLoader out to ranks a second time."""
+    """The given batches of a dataset, in order. Lightning would share a plain DataLoader out to ranks again."""
 
     def __init__(self, dataset: Dataset, batches: Sequence[list[int]]):
         self.dataset, self.batches = dataset, batches

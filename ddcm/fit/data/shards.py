@@ -50,8 +50,8 @@ def read_status(entries: Sequence[Entry]) -> np.ndarray:
     status = np.full((len(entries), 2), -1, np.int64)
     for index, entry in enumerate(entries):
         with suppress(OSError):
-            found = os.stat(entry.path)
-            status[index] = found.st_size, found.st_mtime_ns
+            stat = os.stat(entry.path)
+            status[index] = stat.st_size, stat.st_mtime_ns
     return status
 
 

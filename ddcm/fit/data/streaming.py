@@ -1,6 +1,6 @@
 """Fitting on packed latents (``python -m ddcm.fit.data.pack``) in a folder, on a web server or in an object store.
 
-For collections whose latents do not fit the disk of the machine that fits. Needs the ``stream`` extra.
+For latents that do not fit the disk of the training machine. Needs the ``stream`` extra.
 
     index.json       latent digest, mel spec, shape of a window, and number of windows in each tar file
     train-00000.tar  members 00000000.npy, ...: one window (C, L, F) float16 each; likewise val- and test-
@@ -40,9 +40,9 @@ class StreamedLatents(LatentData):
     The reading processes of all ranks share out the tar files. Each goes through its own without end, and holds one of
     them in memory. Batches are {"z": (B, C, L, F) float32}.
 
-    A killed run that is resumed with the same numbers of processes, workers and windows a batch meets the batches of
-    the uninterrupted run, and does not read what lies before them. With other numbers it warns and continues in another
-    order. Unlike with ``LatentData``, two processes with batches of B do not meet the windows of one process with
+    A killed run that is resumed with the same numbers of processes, workers and windows a batch gets the batches of
+    the uninterrupted run, and does not read those before them. With other numbers it warns and continues in another
+    order. Unlike with ``LatentData``, two processes with batches of B do not get the windows of one process with
     batches of 2B.
 
     Args:

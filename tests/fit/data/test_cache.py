@@ -145,11 +145,11 @@ def test_a_folder_of_unreadable_files_is_refused(tmp_path):
 
 
 def killed_writer(clips: Path, cache_dir: Path) -> None:
-    met = []
+    paths = []
 
     def encode_file(path, backbone):
-        met.append(path)
-        if len(met) == 12:
+        paths.append(path)
+        if len(paths) == 12:
             os.kill(os.getpid(), signal.SIGKILL)
         return cheap_encoder(path, backbone)
 
@@ -198,12 +198,12 @@ def test_a_disk_that_is_really_full_is_one_line_and_exit_code_2(tmp_path):
 
     def fit():  # the interpreter ignores SIGXFSZ: what is too long fails like a write to a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
-        with pytest.raises(SystemExit) as stop, contextlib.redirect_stderr(io.StringIO()) as said:
+        with pytest.raises(SystemExit) as stop, contextlib.redirect_stderr(io.StringIO()) as errors_text:
             main(
                 ["fit", f"-c={ROOT}/configs/tiny.yaml", f"--data.root={EXAMPLES}", f"--trainer.default_root_dir={run}",
                  f"--data.cache_dir={tmp_path / 'cache'}", "--trainer.logger=false"]
             )  # fmt: skip
-        errors = [line for line in said.getvalue().splitlines() if line.startswith("error:")]
+        errors = [line for line in errors_text.getvalue().splitlines() if line.startswith("error:")]
         assert stop.value.code == 2 and len(errors) == 1 and "cannot write latents" in errors[0]
 
     run = tmp_path / "run"

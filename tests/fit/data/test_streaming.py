@@ -99,9 +99,9 @@ def test_readers_share_the_tar_files(packed, cache, world, workers):
     """In the first rounds no two readers meet the same window."""
     rounds = 2 * max(1, workers)
     ranks = [stream(packed, workers, rank, world) for rank in range(world)]
-    met = Counter(window for batches in ranks for window in windows_of(next(batches) for _ in range(rounds)))
-    assert met.total() == world * rounds * 3
-    assert not met - Counter(cached(cache, "train"))
+    seen = Counter(window for batches in ranks for window in windows_of(next(batches) for _ in range(rounds)))
+    assert seen.total() == world * rounds * 3
+    assert not seen - Counter(cached(cache, "train"))
 
 
 @pytest.mark.parametrize("world, workers, position", [(1, 0, 1), (1, 0, 61), (1, 2, 5), (1, 3, 100), (2, 2, 33)])
