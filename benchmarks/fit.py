@@ -34,7 +34,7 @@ ATOMS = 1024
 class Theirs(nn.Module):
     """vector-quantize-pytorch behind our contract, as far as ``CodebookMetrics`` needs it."""
 
-    levels, codebook_size, embedding_dim = 1, ATOMS, 8
+    num_quantizers, codebook_size, embedding_dim = 1, ATOMS, 8
 
     def __init__(self, decay: float):
         from vector_quantize_pytorch import VectorQuantize
