@@ -30,8 +30,8 @@ def window_mel(
     return log_mel(piece[None], spec)[:, :, start - left : start - left + layout.size]
 
 
-def cross_fade(windows: torch.Tensor, starts: Sequence[int], total: int, overlap: int | None = OVERLAP) -> torch.Tensor:
-    """Windows (W, 1, T, M) -> (1, 1, total, M), cross-faded linearly where they overlap."""
+def cross_fade(windows: torch.Tensor, starts: Sequence[int], overlap: int | None = OVERLAP) -> torch.Tensor:
+    """Windows (W, 1, T, M) -> (1, 1, n, M), cross-faded linearly where they overlap."""
     return torch.cat([*cross_fade_stream(windows.split(1), starts, overlap)], dim=2)
 
 

@@ -25,7 +25,7 @@ def render(setup: Setup, latents: Latents, progress: Progress | None = None) -> 
         decoded.append(backbone.decode(batch).cpu())
         if progress is not None:
             progress.step()
-    mel = cross_fade(torch.cat(decoded), fixed_layout(reference.frames).starts, reference.frames)
+    mel = cross_fade(torch.cat(decoded), fixed_layout(reference.frames).starts)
     audio, vocoder, failed = vocode(mel, recipe.vocoder, backbone)
     info = replace(latents.info, vocoder=vocoder, vocoder_failed=tuple(failed))
     rate = backbone.mel_spec.sample_rate
