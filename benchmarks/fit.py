@@ -3,11 +3,12 @@
     pip install -e '.[train,bench]'
     python -m benchmarks.fit --root POOL/manifest.csv
 
-Every contender meets the same batches (64 windows of 64 frames: 65536 cells of 8 numbers), starts with its own k-means
-on the first of them, and learns 1024 atoms. Theirs: k-means, EMA and revival, with its default decay and with ours.
-Steps alternate between contenders, so a busy machine slows all of them; ``step`` is the median. Validation error is the
-mean squared error per number on the held-back files. Memory is what the peak of one step adds, each in a process of its
-own; the large step is measured for ours alone: theirs holds several 65536 x 1024 matrices and grows with the cells.
+Every contender gets the same batches (64 windows of 64 frames: 65536 cells of 8 numbers), starts with its own k-means
+on the first one, and fits 1024 atoms. Theirs uses k-means, EMA and revival, with its default decay and with ours.
+Steps alternate between contenders, so a busy machine slows all of them; ``step`` is the median. The validation error
+is the mean squared error per number on the validation files. Memory is the growth of the peak in one step, in a
+process of its own. The large step is measured for ours alone: theirs holds several 65536 x 1024 matrices and grows
+with the cells.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Run:
 
     def __init__(self, quantizer: nn.Module, steps: int):
         self.quantizer = quantizer.train()
-        learned = [p for p in quantizer.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(learned, lr=0.01) if learned else None
+        parameters = [p for p in quantizer.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(parameters, lr=0.01) if parameters else None
         if self.optimizer:
             self.falling = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / steps))
         self.seconds: list[float] = []
@@ -96,7 +97,7 @@ class Run:
 
 
 def peak_mib() -> float:
-    """Of this program alone: getrusage would count the parent that it was forked from."""
+    """Peak of this program alone; getrusage would include the parent process."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 1024
 
@@ -112,7 +113,7 @@ def memory_of(name: str, cells: int) -> float:
     return peak_mib() - before
 
 
-def in_a_process(name: str, cells: int) -> float:
+def measure_memory(name: str, cells: int) -> float:
     command = [sys.executable, __file__, "--memory_of", name, "--cells", str(cells)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -139,13 +140,13 @@ def main(args: argparse.Namespace) -> None:
         medians[name] = statistics.median(run.seconds)
         print(
             f"| {name} | {figures['quantisation_error']:.6f} | {figures['usage']:.4f} | {figures['perplexity']:.0f} "
-            f"| {1000 * medians[name]:.0f} | {in_a_process(name, first.numel() // 8):.0f} |"
+            f"| {1000 * medians[name]:.0f} | {measure_memory(name, first.numel() // 8):.0f} |"
         )
     slowest_of_ours = max(value for name, value in medians.items() if name.startswith("ddcm"))
     fastest_of_theirs = min(value for name, value in medians.items() if name.startswith("theirs"))
     print(f"\ntime of a step, theirs / ours (faster / slower one): {fastest_of_theirs / slowest_of_ours:.2f}")
     for name in (name for name in runs if name.startswith("ddcm")):
-        print(f"a step of {args.cells:,} cells, {name}: {in_a_process(name, args.cells):.0f} MiB")
+        print(f"a step of {args.cells:,} cells, {name}: {measure_memory(name, args.cells):.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
     python -m benchmarks.full_size runs/audioldm2 --variant audioldm2 --dtype float32
     python -m benchmarks.full_size runs/large --variant audioldm2-large --dtype float16 --layout hub
 
-Speed and memory do not depend on the values of weights; sound does, so nothing here is worth listening to. The folder
-is saved by the stock pipeline. ``--layout hub`` has the habits of the published repositories: ``GPT2Model`` as the
-language model's class, the tokenizers' older names, and a CLAP that declares float64. ``small`` has every part of the
-others at a size for tests.
+Speed and memory do not depend on the values of weights; the audio does, and is noise. The stock pipeline saves the
+folder. ``--layout hub`` imitates the published repositories: ``GPT2Model`` as the class of the language model, older
+names of the tokenizers, and a CLAP that declares float64. ``small`` has every part at a size for tests.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ TEXT = dict(
             feed_forward_proj="gated-gelu", is_encoder_decoder=False),
     gpt2=dict(n_layer=12, n_embd=768, n_head=12, n_positions=1024),
 )  # fmt: skip
-LENGTHS = (512, 128)  # tokens that CLAP's tokenizer pads to, and T5's cuts at
+LENGTHS = (512, 128)  # tokens to which CLAP's tokenizer pads, and at which T5's cuts
 
 
 def sizes(variant: str) -> tuple[dict, dict]:
@@ -91,12 +90,12 @@ def pipeline(variant: str, dtype: torch.dtype, seed: int = 0):
     configs, text = sizes(variant)
     parts, pieces = RandomParts(configs, seed), learn_pieces(captions())
     text["clap"]["text_config"] |= dict(pad_token_id=1, bos_token_id=0, eos_token_id=2)
-    if variant == "small":  # vocabularies as small as what was learned; else as large as the published ones
+    if variant == "small":  # vocabularies as small as the tokenizers; otherwise as large as the published ones
         text["clap"]["text_config"]["vocab_size"] = len(pieces["bpe"])
         text["t5"]["vocab_size"], text["gpt2"]["vocab_size"] = len(pieces["unigram"]), 8
         text["gpt2"] |= dict(bos_token_id=0, eos_token_id=0)
     gpt2 = transformers.GPT2Config(**text["gpt2"])
-    gpt2.max_new_tokens = 8  # where the stock pipeline looks for it
+    gpt2.max_new_tokens = 8  # the stock pipeline reads it here
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(seed)
         modules = {
@@ -110,26 +109,29 @@ def pipeline(variant: str, dtype: torch.dtype, seed: int = 0):
     modules |= {part: parts.make(part) for part in ("vae", "unet", "vocoder")}
     for module in modules.values():
         torch.nn.Module.to(module, dtype).eval()
-    given = dict(zip(("tokenizer", "tokenizer_2"), tokenizers(pieces), strict=True))
-    for tokenizer, length in zip(given.values(), LENGTHS, strict=True):
+    text_tokenizers = dict(zip(("tokenizer", "tokenizer_2"), tokenizers(pieces), strict=True))
+    for tokenizer, length in zip(text_tokenizers.values(), LENGTHS, strict=True):
         tokenizer.model_max_length = length
     return AudioLDM2Pipeline(
-        **modules, **given, feature_extractor=feature_extractor(), scheduler=DDIMScheduler(**configs["scheduler"])
+        **modules,
+        **text_tokenizers,
+        feature_extractor=feature_extractor(),
+        scheduler=DDIMScheduler(**configs["scheduler"]),
     )
 
 
 def write(out: Path, variant: str = "audioldm2", dtype: torch.dtype = torch.float32, layout: str = "resaved") -> None:
-    """A folder, whole or not at all. ``layout``: ``hub`` as published, ``resaved`` as current versions write it."""
-    made = pipeline(variant, dtype)
+    """Write a folder. ``layout``: ``hub`` as published, ``resaved`` as current versions write it."""
+    pipe = pipeline(variant, dtype)
     if layout == "hub":
-        made.register_modules(language_model=made.language_model.transformer)
+        pipe.register_modules(language_model=pipe.language_model.transformer)
     with write_atomically(out) as temporary:
-        made.save_pretrained(temporary)
+        pipe.save_pretrained(temporary)
         if layout == "hub":
-            _age(temporary)
+            _make_like_hub(temporary)
 
 
-def _age(folder: Path) -> None:
+def _make_like_hub(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     index |= {name: ["transformers", kind] for name, kind in
               (("tokenizer", "RobertaTokenizerFast"), ("tokenizer_2", "T5TokenizerFast"))}  # fmt: skip

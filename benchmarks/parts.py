@@ -1,11 +1,11 @@
-"""What each measure that makes the backbone fast is worth, part by part, on networks of the published size.
+"""The gain of each measure that makes the backbone fast, part by part, on networks of the published size.
 
     python -m benchmarks.parts --threads 1                     # a CPU: seconds of processor time
     python -m benchmarks.parts --device cuda --dtypes float32 bfloat16
 
-Weights are random, inputs are shorter than ten seconds (``--frames``), the best of ``--repeats`` counts. "UNet at 60 %
-of 200 GFLOP/s" is its own rate, operations counted by torch, over that of a product of two 2048 x 2048 matrices in the
-same dtype, measured in the same run. The table goes into docs/audioldm2.md.
+Weights are random, inputs are shorter than ten seconds (``--frames``), and the best of ``--repeats`` counts. "UNet at
+60 % of 200 GFLOP/s" is the UNet's rate, with operations counted by torch, relative to the rate of a product of two
+2048 x 2048 matrices in the same dtype and run. The table is written into docs/audioldm2.md.
 """
 
 from __future__ import annotations
@@ -51,29 +51,33 @@ class Timer:
             torch.cuda.synchronize()
 
 
-def placed(module: torch.nn.Module, device: str, dtype: torch.dtype, **layout) -> torch.nn.Module:
+def move(module: torch.nn.Module, device: str, dtype: torch.dtype, **layout) -> torch.nn.Module:
     return torch.nn.Module.to(module.eval(), device, dtype, **layout)
 
 
-def measured(args: argparse.Namespace, dtype: torch.dtype) -> Iterator[tuple[str, float, float]]:
+def measure_parts(args: argparse.Namespace, dtype: torch.dtype) -> Iterator[tuple[str, float, float]]:
     """(measure, seconds without it, seconds with it)"""
-    timed, device = Timer(args.device, args.repeats), args.device
+    timer, device = Timer(args.device, args.repeats), args.device
     parts = RandomParts(sizes(args.variant)[0], 0)
     mel = torch.randn(1, 1, args.frames, 64, device=device, dtype=dtype)
     z = torch.randn(1, 8, args.frames // 4, 16, device=device, dtype=dtype)
 
-    vocoder = placed(parts.make("vocoder"), device, dtype)
-    flat = HifiGan2d(vocoder)
-    yield "vocoder in two dimensions, channels last", timed(lambda: vocoder(mel[:, 0])), timed(lambda: flat(mel[:, 0]))
-    vae = placed(parts.make("vae"), device, dtype)
-    plain = timed(lambda: vae.decode(z)), timed(lambda: vae.encode(mel))
+    vocoder = move(parts.make("vocoder"), device, dtype)
+    two_dimensional = HifiGan2d(vocoder)
+    yield (
+        "vocoder in two dimensions, channels last",
+        timer(lambda: vocoder(mel[:, 0])),
+        timer(lambda: two_dimensional(mel[:, 0])),
+    )
+    vae = move(parts.make("vae"), device, dtype)
+    baseline = timer(lambda: vae.decode(z)), timer(lambda: vae.encode(mel))
     vae.to(memory_format=torch.channels_last)
-    yield "VAE decoder, channels last", plain[0], timed(lambda: vae.decode(z))
-    yield "VAE encoder, channels last", plain[1], timed(lambda: vae.encode(mel))
-    yield from unet_measured(args, dtype, placed(parts.make("unet"), device, dtype), z, timed)
+    yield "VAE decoder, channels last", baseline[0], timer(lambda: vae.decode(z))
+    yield "VAE encoder, channels last", baseline[1], timer(lambda: vae.encode(mel))
+    yield from measure_unet(args, dtype, move(parts.make("unet"), device, dtype), z, timer)
 
 
-def unet_measured(args, dtype, unet, z, timed: Timer) -> Iterator[tuple[str, float, float]]:
+def measure_unet(args, dtype, unet, z, timer: Timer) -> Iterator[tuple[str, float, float]]:
     from diffusers.models.attention_processor import AttnProcessor
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -87,24 +91,24 @@ def unet_measured(args, dtype, unet, z, timed: Timer) -> Iterator[tuple[str, flo
             encoder_attention_mask_1=torch.ones(batch, 12, dtype=torch.long, device=z.device), return_dict=False,
         )  # fmt: skip
 
-    once, twice = timed(call), timed(lambda: call(2))
+    once, twice = timer(call), timer(lambda: call(2))
     yield "guidance in one call", 2 * once, twice
     yield "guidance skipped at scale 1", twice, once
     fused = unet.attn_processors
     unet.set_attn_processor(AttnProcessor())
-    yield "fused attention", timed(call), once
+    yield "fused attention", timer(call), once
     unet.set_attn_processor(fused)
     with FlopCounterMode(display=False) as counter:
         call()
     a = torch.randn(SIZE, SIZE, device=z.device, dtype=dtype)
-    ceiling = 2 * SIZE**3 / timed(lambda: a @ a)
+    ceiling = 2 * SIZE**3 / timer(lambda: a @ a)
     yield f"UNet at {counter.get_total_flops() / once / ceiling:.0%} of {ceiling / 1e9:.0f} GFLOP/s", once, once
     unet.to(memory_format=torch.channels_last)
-    yield "UNet, channels last", once, timed(call)
+    yield "UNet, channels last", once, timer(call)
     unet.to(memory_format=torch.contiguous_format)
     if args.compile:
         unet.compile(dynamic=False, mode="default" if args.device == "cpu" else "reduce-overhead")
-        yield "UNet, --compile", once, timed(call)
+        yield "UNet, --compile", once, timer(call)
 
 
 @torch.no_grad()
@@ -125,10 +129,10 @@ def main() -> None:
     lines += ["| measure | dtype | without, s | with, s | times |", "|---|---|---|---|---|"]
     print("\n".join(lines))
     for dtype in args.dtypes:
-        for what, without, having in measured(args, getattr(torch, dtype)):
-            lines.append(f"| {what} | {dtype} | {without:.2f} | {having:.2f} | {without / having:.2f} |")
+        for what, without, with_it in measure_parts(args, getattr(torch, dtype)):
+            lines.append(f"| {what} | {dtype} | {without:.2f} | {with_it:.2f} | {without / with_it:.2f} |")
             print(lines[-1], flush=True)
-            if args.mark != "none":  # after every row: an interrupted run has measured something
+            if args.mark != "none":  # after every row, so that an interrupted run leaves its rows
                 fill(PAGE, args.mark, "\n".join(lines))
 
 

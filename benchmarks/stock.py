@@ -1,15 +1,15 @@
-"""Stock diffusers against ours, side by side: time, peak memory and their ratio, on a folder of the published size.
+"""The stock pipeline of diffusers against ours: time and peak memory, on a folder of the published size.
 
     python -m benchmarks.full_size runs/audioldm2
     python -m benchmarks.stock runs/audioldm2 --steps 4 --threads 1 --dtypes float32 bfloat16
     python -m benchmarks.stock runs/audioldm2 --device cuda --steps 50 --batch 1 4 16 --seconds 10 60 --dtypes bfloat16
 
-"Ours" is with what changes nothing; "fastest" has everything switched on: all of it in bfloat16, and --compile if it is
-given. Both are held against the stock pipeline in the row above them. Each system runs in a process of its own, so that
-peaks do not mix; nothing is warmed up but what ``--warm`` says. On the CPU the clock is the process's own (seconds of
-processor time on ``--threads`` threads), because other work on the machine would otherwise be measured too. "First" is
-a prompt that was never seen, without the loading of weights, which is a column of its own whenever it happens; "second"
-is another one in the same process with everything that it costs. The table goes into docs/audioldm2.md, row by row.
+"Ours" uses the measures that change no result. "Fastest" uses all: bfloat16 everywhere, and --compile if that flag is
+set. Both are compared with the stock pipeline in the row above. Each system runs in a process of its own, so that peaks
+do not mix, after ``--warm`` runs. On the CPU times are processor time on ``--threads`` threads, because other work on
+the machine would otherwise count too. "First" is a new prompt without the loading of weights, which has a column of its
+own. "Second" is another prompt in the same process, loading included. The table is written into docs/audioldm2.md, row
+by row.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.stock"
 HEAD = ("task", "batch", "s", "steps", "dtype", "system", "load, s", "first, s", "second, s", "peak MiB", "times")
 
 
-def child(system: str, given: dict, threads: int | None, repeats: int, warm: int) -> dict:
+def run_case(system: str, case: dict, threads: int | None, repeats: int, warm: int) -> dict:
     import torch
 
     from benchmarks import systems
 
     set_threads(threads)
-    case = systems.Case(**given)
+    case = systems.Case(**case)
     cuda = case.device.startswith("cuda")
     clock = systems.clock(case.device)
     loaded = getattr(systems, system)(case)
@@ -62,43 +62,43 @@ def child(system: str, given: dict, threads: int | None, repeats: int, warm: int
                 second_load_s=late_second, peak_mib=peak)  # fmt: skip
 
 
-def measure(system: str, given: dict, args: argparse.Namespace) -> dict:
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.stock", "--child", json.dumps([system, given]),
+def measure(system: str, case: dict, args: argparse.Namespace) -> dict:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.stock", "--child", json.dumps([system, case]),
                "--repeats", str(args.repeats), "--warm", str(args.warm)]  # fmt: skip
     if args.threads:
         command += ["--threads", str(args.threads)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{system} {given['task']}:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{system} {case['task']}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def rows(args: argparse.Namespace) -> Iterator[tuple]:
+def measure_rows(args: argparse.Namespace) -> Iterator[tuple]:
     with tempfile.TemporaryDirectory() as folder:
         for batch, seconds, dtype, task in product(args.batch, args.seconds, args.dtypes, args.tasks):
-            given = dict(folder=args.folder, task=task, batch=batch, seconds=seconds, steps=args.steps,
+            case = dict(folder=args.folder, task=task, batch=batch, seconds=seconds, steps=args.steps,
                          device=args.device, dtype=dtype)  # fmt: skip
-            given["stream"] = f"{folder}/{batch}-{seconds}-{dtype}.ddcm"
+            case["stream"] = f"{folder}/{batch}-{seconds}-{dtype}.ddcm"
             fastest = dict(dtype="bfloat16", vae_dtype="bfloat16", compiled=args.compile)
-            fastest["stream"] = f"{given['stream']}.fastest"  # is decoded with the dtype that it was made with
-            settings = {"stock": given, "ours": given, "fastest": given | fastest}
-            base: dict | None = None
+            fastest["stream"] = f"{case['stream']}.fastest"  # a file is decoded with the dtype of its encoder
+            settings = {"stock": case, "ours": case, "fastest": case | fastest}
+            baseline: dict | None = None
             for system in args.systems:
-                got = measure("stock" if system == "stock" else "ours", settings[system], args)
-                base = base or got
-                ratios = " / ".join(cell(base[key] / got[key], 2) for key in ("first_s", "second_s"))
+                result = measure("stock" if system == "stock" else "ours", settings[system], args)
+                baseline = baseline or result
+                ratios = " / ".join(cell(baseline[key] / result[key], 2) for key in ("first_s", "second_s"))
                 steps = "-" if task == "reconstruct" else args.steps
                 used = settings[system]["dtype"]
                 yield (task, batch, f"{seconds:g}", steps, used, system, *(
-                    cell(got[key], 1) for key in ("load_s", "first_s", "second_s")), f"{got['peak_mib']:.0f}",
-                    "1" if got is base else ratios)  # fmt: skip
+                    cell(result[key], 1) for key in ("load_s", "first_s", "second_s")), f"{result['peak_mib']:.0f}",
+                    "1" if result is baseline else ratios)  # fmt: skip
 
 
-def table(found: list[tuple], args: argparse.Namespace, machine: str) -> str:
-    words = " ".join(args.said).replace(args.folder, Path(args.folder).name)
-    lines = [f"{Path(args.folder).name}, {machine}; `python -m benchmarks.stock {words}`", ""]
+def table(results: list[tuple], args: argparse.Namespace, machine: str) -> str:
+    flags = " ".join(args.argv).replace(args.folder, Path(args.folder).name)
+    lines = [f"{Path(args.folder).name}, {machine}; `python -m benchmarks.stock {flags}`", ""]
     lines += [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in found)])
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in results)])
 
 
 def main() -> None:
@@ -122,18 +122,18 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        system, given = json.loads(args.child)
-        print(json.dumps(child(system, given, args.threads, args.repeats, args.warm)))
+        system, case = json.loads(args.child)
+        print(json.dumps(run_case(system, case, args.threads, args.repeats, args.warm)))
         return
-    args.said = sys.argv[1:]
+    args.argv = sys.argv[1:]
     print(f"| {' | '.join(HEAD)} |")
     set_threads(args.threads)
-    found = []
-    for row in rows(args):  # the page after every row: an interrupted run has measured something
-        found.append(row)
+    results = []
+    for row in measure_rows(args):  # fill the page after every row, so that an interrupted run leaves its rows
+        results.append(row)
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
         if args.mark != "none":
-            fill(PAGE, args.mark, table(found, args, describe_machine(args.device)))
+            fill(PAGE, args.mark, table(results, args, describe_machine(args.device)))
 
 
 if __name__ == "__main__":

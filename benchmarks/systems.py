@@ -1,4 +1,4 @@
-"""The stock components and ours, doing the same work: what ``benchmarks.stock`` times."""
+"""The stock components and ours with the same work, for ``benchmarks.stock``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Case:
     vae_dtype: str = "float32"
     compiled: bool = False
     stream: str = ""
-    """where ``compress`` leaves its file for ``decompress``"""
+    """path of the file that ``compress`` writes and ``decompress`` reads"""
 
 
 @dataclass
@@ -44,26 +44,25 @@ class Loaded:
 
 
 def clock(device: str) -> Callable[[], float]:
-    """Seconds of the process's own processor time on a CPU, where other work would be measured too; else of the
-    wall."""
+    """A clock in seconds: processor time on a CPU, so that other work does not count; otherwise wall time."""
     return time.process_time if device == "cpu" else time.perf_counter
 
 
 def recording(seconds: float) -> torch.Tensor:
-    """(S,): noise that swells, for times do not depend on what is heard."""
+    """(S,): noise with a changing level; times do not depend on the audio."""
     size = round(16000 * seconds)
     swell = torch.linspace(0, 31.4 * seconds, size).sin()
     return torch.randn(size, generator=torch.Generator().manual_seed(0)) * 0.1 * swell
 
 
-def mel_of(audio: torch.Tensor) -> torch.Tensor:
+def compute_mel(audio: torch.Tensor) -> torch.Tensor:
     audio = normalise_level(audio)[0]
     return log_mel(torch.nn.functional.pad(audio, (0, -len(audio) % 640))[None])
 
 
 def stock(case: Case) -> Loaded:
-    """diffusers' pipeline for ``generate``; for the others, which it does not have, its components and scheduler in a
-    plain loop of as many UNet calls as ours make, and no more of them than are needed."""
+    """The pipeline of diffusers for ``generate``. It lacks the other tasks: they run its components and scheduler in a
+    plain loop with as many UNet calls as ours, and load only the components that they need."""
     dtype = getattr(torch, case.dtype)
     now = clock(case.device)
     begin = now()
@@ -92,7 +91,7 @@ def _stock_loop(case: Case, dtype: torch.dtype) -> Callable[[str], object]:
     from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
     from transformers import SpeechT5HifiGan
 
-    folder, mels = case.folder, mel_of(recording(case.seconds)).repeat(case.batch, 1, 1, 1)
+    folder, mels = case.folder, compute_mel(recording(case.seconds)).repeat(case.batch, 1, 1, 1)
     parts: dict = {"vae": AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype)}
     if case.task != "compress":
         parts["vocoder"] = SpeechT5HifiGan.from_pretrained(folder, subfolder="vocoder", dtype=dtype)
@@ -169,8 +168,8 @@ def _our_work(case: Case, pipe: DDCMPipeline) -> Callable[[str], object]:
 
 
 def _count_late_loading(pipe: DDCMPipeline, loaded: Loaded, now: Callable[[], float]) -> None:
-    """Ours loads weights when they are first needed, and the text encoders for each new prompt again: both are
-    loading."""
+    """Record the seconds of loading during ``work``: ours loads weights at their first use, and the text encoders for
+    each new prompt."""
     import transformers
 
     def timed(function):
