@@ -126,13 +126,14 @@ def judge(args: argparse.Namespace) -> str:
     for title in max(rows.values(), key=len):
         values = [row.get(title, math.nan) for row in rows.values()]
         lines.append(f"| {title} | " + " | ".join(cell(v, 2) for v in [*values, float(np.nanmean(values))]) + " |")
-    of_real = np.concatenate([statistics(clips) for clips in real.values()])
-    weights = np.concatenate([np.full(len(clips), 1 / len(clips)) for clips in real.values()])  # as many of each kind
+    both = [torch.cat([pool[kind] for pool in (real, wide) if kind in pool]) for kind in KINDS]
+    of_real = np.concatenate([statistics(clips) for clips in both])
+    weights = np.concatenate([np.full(len(clips), 1 / len(clips)) for clips in both])  # as many of each kind
     distance = frechet(moments(statistics(torch.cat(every))), moments(of_real, weights))
     halves = frechet(*(moments(of_real[i::2], weights[i::2]) for i in range(2)))
     sentence = (
-        f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(of_real)} real clips of the first "
-        f"pool: {distance:.1f} (one half of the real clips to the other: {halves:.1f}). "
+        f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(of_real)} real clips of both "
+        f"pools: {distance:.1f} (one half of the real clips to the other: {halves:.1f}). "
         f"Guidance {args.guidance_scale:g}, of transforms "
         f"{args.transform_guidance:g}; {args.steps} steps, {args.transforms} transforms of each kind."
     )
