@@ -46,9 +46,9 @@ from ddcm.codec.decode import decode
 from ddcm.codec.encode import encode
 from ddcm.codec.settings import CodecSettings
 from ddcm.errors import UserError
-from ddcm.evaluation.folder import measure
-from ddcm.evaluation.metrics import log_mel_mae_db
+from ddcm.evaluation.evaluate_files import measure
 from ddcm.evaluation.perceptual import PERCEPTUAL
+from ddcm.evaluation.signal_metrics import log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize.pretrained import load_codebook
 from pocket.batches import validation

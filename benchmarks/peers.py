@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from ddcm.audio.files import resample
-from ddcm.evaluation.metrics import log_mel_mae_db
+from ddcm.evaluation.signal_metrics import log_mel_mae_db
 
 RATE = 16000
 Peer = Callable[[torch.Tensor], tuple[torch.Tensor, int, float, float]]

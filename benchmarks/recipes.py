@@ -23,8 +23,8 @@ from tqdm import tqdm
 from benchmarks.recipe_claims import FRONT_ENDS, STRENGTHS, TEXT, Results, median
 from benchmarks.recipe_page import render_page
 from ddcm import recipes
-from ddcm.evaluation.folder import measure
-from ddcm.evaluation.metrics import log_mel_corr
+from ddcm.evaluation.evaluate_files import measure
+from ddcm.evaluation.signal_metrics import log_mel_corr
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES
 from ddcm.runtime.files import write_atomically

@@ -21,8 +21,8 @@ from benchmarks.marks import cell, fill, mean
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.audio.refine import refine
 from ddcm.backbone import Backbone
-from ddcm.evaluation.metrics import log_mel_corr, log_mel_mae_db
 from ddcm.evaluation.perceptual import installed
+from ddcm.evaluation.signal_metrics import log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from pocket.batches import validation
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus

@@ -19,7 +19,7 @@ from jinja2 import Template
 from tqdm import tqdm
 
 from benchmarks.marks import fill
-from ddcm.evaluation.metrics import log_mel_mae_db
+from ddcm.evaluation.signal_metrics import log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from ddcm.runtime.files import write_atomically
 from pocket.batches import level

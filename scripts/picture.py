@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from ddcm.audio.files import read_audio
-from ddcm.evaluation.metrics import SAMPLE_RATE, log_mel_corr, log_mel_mae_db
+from ddcm.evaluation.signal_metrics import SAMPLE_RATE, log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from ddcm.runtime.files import write_atomically
 

@@ -27,10 +27,10 @@ LAYERS = [  # a package imports from the rows above its own; packages of one row
 ]
 NEVER = {  # package or file -> packages and libraries that no chain of its imports may reach
     "codec": {"backbone"},
-    "evaluation/metrics.py": {"backbone", "pipeline"},
+    "evaluation/signal_metrics.py": {"backbone", "pipeline"},
     "evaluation/perceptual.py": {"backbone", "pipeline"},
-    "evaluation/folder.py": {"backbone", "pipeline"},
-    "evaluation/report.py": {"backbone", "pipeline"},
+    "evaluation/evaluate_files.py": {"backbone", "pipeline"},
+    "evaluation/html_report.py": {"backbone", "pipeline"},
     "recipes.py": {"torch", "numpy"},
     "runtime/ranks.py": {"torch"},
     "cli/run_log.py": {"torch"},
@@ -176,11 +176,11 @@ def test_every_exception_is_needed():
         ("codec/header.py", "from ddcm.fit.data import cache"),
         ("codec/header.py", "import numpy"),
         ("recipes.py", "from ddcm.runtime.memory import cost"),
-        ("evaluation/folder.py", "from ddcm.evaluation.compare import compare"),
+        ("evaluation/evaluate_files.py", "from ddcm.evaluation.compare import compare"),
         ("pipeline/encode.py", "from ddcm.pipeline import DDCMPipeline"),
         ("diffusion/noise.py", "import diffusers"),
         ("app/tabs.py", "from ddcm.codec.encode import encode"),
-        ("cli/report.py", "from ddcm import DDCMPipeline"),
+        ("cli/evaluation.py", "from ddcm import DDCMPipeline"),
     ],
 )
 def test_a_planted_violation_is_seen(tmp_path, file, line):
@@ -231,7 +231,7 @@ LIGHT = {"diffusers", "transformers", "lightning", "matplotlib"}
         ("import ddcm.codec.format, ddcm.codec.header, ddcm.codec.describe, ddcm.cli.info", {"torch", "numpy"}),
         ("import ddcm.pipeline", LIGHT | {"constriction", "librosa"}),
         ("import ddcm.app.server", LIGHT | {"gradio"}),
-        ("import ddcm.cli.report, ddcm.evaluation.compare", LIGHT | {"pesq", "pystoi"}),
+        ("import ddcm.cli.evaluation, ddcm.evaluation.compare", LIGHT | {"pesq", "pystoi"}),
     ],
 )
 def test_light_imports(statement, absent):

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from ddcm.app.server_options import Limits, ServerOptions
 from ddcm.app.service import Service
 from ddcm.app.sessions import Sessions
-from ddcm.app.settings import Limits, ServerOptions
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 

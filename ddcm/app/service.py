@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from ddcm.app.settings import Limits
+from ddcm.app.server_options import Limits
 from ddcm.audio.files import read_audio, write_audio
 from ddcm.codec.describe import describe
 from ddcm.codec.format import read, unpack
 from ddcm.errors import UserError
 from ddcm.evaluation.compare import compare, select_info
-from ddcm.evaluation.metrics import METRICS
+from ddcm.evaluation.html_report import render_report, slug
 from ddcm.evaluation.plots import compute_mel, draw_sheet
-from ddcm.evaluation.report import render_report, slug
+from ddcm.evaluation.signal_metrics import METRICS
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
 from ddcm.recipes import RECIPES, RUNS, Recipe, Verb, list_settings, resolve

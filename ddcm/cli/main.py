@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from ddcm.cli import codec, fit, inference, info, report, serve
+from ddcm.cli import codec, evaluation, fit, inference, info, serve
 from ddcm.cli.launcher import is_first_process, run_as_processes
 from ddcm.cli.options import Parser, accept_hyphens
 from ddcm.runtime.exit import run_to_exit_code
 
 VERBS: dict[str, tuple[Callable[[Namespace], int], Callable[[ArgumentParser], None]]] = {
     run.__name__: (run, add_flags)
-    for run, add_flags in (*inference.VERBS, *report.VERBS, *codec.VERBS, *info.VERBS, *serve.VERBS)
+    for run, add_flags in (*inference.VERBS, *evaluation.VERBS, *codec.VERBS, *info.VERBS, *serve.VERBS)
 }
 """Name -> the verb, whose docstring is its help, and what adds its flags. A verb returns an exit code."""
 

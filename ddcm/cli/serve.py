@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from ddcm.app.settings import Limits, ServerOptions
+from ddcm.app.server_options import Limits, ServerOptions
 from ddcm.cli.loading import load_pipeline
 from ddcm.cli.options import ModelSettings, add_settings, read_settings
 

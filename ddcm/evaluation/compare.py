@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ddcm.evaluation.folder import measure
-from ddcm.evaluation.report import Entry
+from ddcm.evaluation.evaluate_files import measure
+from ddcm.evaluation.html_report import Entry
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
 from ddcm.recipes import RECIPES, Verb, list_settings, resolve

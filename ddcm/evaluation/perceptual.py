@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import torch
 
-from ddcm.evaluation.metrics import SAMPLE_RATE, Metric
+from ddcm.evaluation.signal_metrics import SAMPLE_RATE, Metric
 
 
 def pesq_wb(reference: torch.Tensor, estimate: torch.Tensor) -> float:

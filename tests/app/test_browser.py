@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from ddcm.app.settings import Limits
+from ddcm.app.server_options import Limits
 from tests.conftest import EXAMPLES
 from tests.helpers.served import PASSWORD, served, tone
 

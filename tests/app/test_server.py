@@ -15,8 +15,8 @@ import pytest
 import soundfile
 import torch
 
+from ddcm.app.server_options import Limits
 from ddcm.app.sessions import Sessions
-from ddcm.app.settings import Limits
 from ddcm.audio.files import encode_wav, read_audio, write_audio
 from ddcm.backbone.tiny import tiny_backbone
 from ddcm.cli.main import main
@@ -176,7 +176,7 @@ def test_too_large_is_refused(server, visitor, tmp_path):
 
 def test_the_comparison(visitor, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "ddcm.evaluation.folder.installed", dict
+        "ddcm.evaluation.evaluate_files.installed", dict
     )  # the judges of other packages have tests of their own
     report, metrics = visitor.predict(audio=handle_file(tone(tmp_path / "a.wav", 0.3)), api_name="/compare")
     assert "<html" in Path(report).read_text() and metrics["input"]["log_mel_mae_db"] == 0 and len(metrics) > 15

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddcm.audio.postprocess import STEPS, postprocess
-from ddcm.evaluation.metrics import hf_ratio_db
+from ddcm.evaluation.signal_metrics import hf_ratio_db
 from ddcm.pipeline.encode import LIMITS, limit_std
 from ddcm.recipes import CHOICES
 

@@ -10,7 +10,7 @@ from ddcm.audio.postprocess import HIGH, lift_high
 from ddcm.backbone import load
 from ddcm.backbone.vocoding import STRATEGIES, vocode
 from ddcm.errors import UserError
-from ddcm.evaluation.metrics import hf_ratio_db
+from ddcm.evaluation.signal_metrics import hf_ratio_db
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import CHOICES, RECIPES
 from tests.conftest import ROOT

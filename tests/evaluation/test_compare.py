@@ -10,7 +10,7 @@ import torch
 
 from ddcm.cli.main import main
 from ddcm.evaluation.compare import compare, list_cases
-from ddcm.evaluation.report import Entry, render_report, slug, write_report
+from ddcm.evaluation.html_report import Entry, render_report, slug, write_report
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ddcm.app.server import run_server
-from ddcm.app.settings import Limits, ServerOptions
+from ddcm.app.server_options import Limits, ServerOptions
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook

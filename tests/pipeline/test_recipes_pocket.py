@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from ddcm.audio.files import read_audio
-from ddcm.evaluation.metrics import hf_ratio_db, log_mel_corr, log_mel_mae_db
+from ddcm.evaluation.signal_metrics import hf_ratio_db, log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES
 from tests.conftest import EXAMPLES, ROOT

@@ -11,7 +11,7 @@ from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
 from ddcm.diffusion.solvers import ddim_step
-from ddcm.evaluation.metrics import log_mel_corr, log_mel_mae_db
+from ddcm.evaluation.signal_metrics import log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from tests.conftest import EXAMPLES, ROOT
 

@@ -21,7 +21,7 @@ def compare(arguments: Namespace) -> int:
 
     from ddcm.audio.files import read_audio
     from ddcm.evaluation.compare import compare as compare_recipes
-    from ddcm.evaluation.report import check_target, write_report
+    from ddcm.evaluation.html_report import check_target, write_report
     from ddcm.runtime.memory import describe_machine
 
     folder = Path(arguments.out)
@@ -55,7 +55,7 @@ def compare(arguments: Namespace) -> int:
 
 def evaluate(arguments: Namespace) -> int:
     """metrics of estimates against references: a folder and a folder, or two files"""
-    from ddcm.evaluation.folder import evaluate_pairs, pair_files, summarize, write_csv
+    from ddcm.evaluation.evaluate_files import evaluate_pairs, pair_files, summarize, write_csv
 
     target = None if arguments.out is None else Path(arguments.out)
     if target is not None and target.exists() and not arguments.overwrite:

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from ddcm.audio.files import find_audio, read_audio
 from ddcm.errors import UserError, to_one_line
-from ddcm.evaluation.metrics import METRICS, SAMPLE_RATE, badness
 from ddcm.evaluation.perceptual import installed
+from ddcm.evaluation.signal_metrics import METRICS, SAMPLE_RATE, badness
 from ddcm.runtime.files import write_atomically
 
 Row = dict[str, str | float]

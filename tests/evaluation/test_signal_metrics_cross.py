@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 from ddcm.audio.files import read_audio
 from ddcm.audio.mel import LN_TO_DB
-from ddcm.evaluation.metrics import (
+from ddcm.evaluation.signal_metrics import (
     align_levels,
     aligned_log_mels,
     log_mel_corr,

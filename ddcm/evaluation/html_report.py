@@ -15,9 +15,9 @@ from jinja2 import Environment, PackageLoader
 
 from ddcm.audio.files import encode_wav, write_audio
 from ddcm.errors import UserError
-from ddcm.evaluation.folder import write_csv
-from ddcm.evaluation.metrics import badness
+from ddcm.evaluation.evaluate_files import write_csv
 from ddcm.evaluation.plots import compute_mel, draw_sheet, encode_thumbnail
+from ddcm.evaluation.signal_metrics import badness
 from ddcm.runtime.files import write_atomically
 
 PAGE_SECONDS = 30

@@ -10,9 +10,9 @@ import torch
 from ddcm.audio.files import write_audio
 from ddcm.cli.main import main
 from ddcm.errors import UserError
-from ddcm.evaluation.folder import evaluate_pairs, measure, pair_files, summarize
-from ddcm.evaluation.metrics import METRICS, badness, hf_ratio_db, lsd_db, mrstft, si_sdr_db
+from ddcm.evaluation.evaluate_files import evaluate_pairs, measure, pair_files, summarize
 from ddcm.evaluation.perceptual import installed
+from ddcm.evaluation.signal_metrics import METRICS, badness, hf_ratio_db, lsd_db, mrstft, si_sdr_db
 
 
 def noise(samples=32000, seed=0):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddcm.evaluation.metrics import METRICS, log_mel_corr, log_mel_mae_db
+from ddcm.evaluation.signal_metrics import METRICS, log_mel_corr, log_mel_mae_db
 
 
 def test_a_signal_equals_itself(speech):
