@@ -42,9 +42,9 @@ from ddcm.audio.level import measure_level
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.audio.refine import refine
 from ddcm.audio.windows import window_mel
-from ddcm.codec.decode import decode
-from ddcm.codec.encode import encode
-from ddcm.codec.settings import CodecSettings
+from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.compress import compress as compress_alone
+from ddcm.codec.decompress import decompress
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import measure
 from ddcm.evaluation.perceptual import PERCEPTUAL
@@ -103,7 +103,7 @@ class Work:
             rows.append(self._row(name, number, one.data, one.calls) | self._measure(audio, one, self.clips[number][0]))
         if check and settings is not None:
             begin, first = time.perf_counter(), coded[0]
-            again = decode(first.data, self.pipe.backbone, self.pipe.codebook).latent
+            again = decompress(first.data, self.pipe.backbone, self.pipe.codebook).latent
             if not torch.equal(again, first.z):
                 raise UserError(f"{name}: {rows[0]['clip']} does not decode to the latents of its encoder")
             print(f"{name}: decoded alone, the same to the last bit, {time.perf_counter() - begin:.1f} s", flush=True)
@@ -115,7 +115,7 @@ class Work:
 
     def _vq(self, audio: torch.Tensor, settings: CodecSettings) -> Coded:
         kept, begin = [], time.perf_counter()
-        data = encode(audio, self.pipe.backbone, settings, self.pipe.codebook, on_latent=kept.append)
+        data = compress_alone(audio, self.pipe.backbone, settings, self.pipe.codebook, on_latent=kept.append)
         return Coded(data, kept[0], 0, time.perf_counter() - begin)
 
     def _measure(self, audio: torch.Tensor, one: Coded, clip: Clip) -> Row:

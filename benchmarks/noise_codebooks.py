@@ -20,9 +20,9 @@ from benchmarks.together import compress
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
 from ddcm.codec import turbo
+from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.header import ceil_log2
 from ddcm.codec.noise_codebooks import NOISE_CODEBOOKS
-from ddcm.codec.settings import CodecSettings
 
 
 def selection_seconds(kind: str, numbers: int, log2_atoms: int, count: int, repeats: int) -> float:

@@ -7,9 +7,9 @@ The start of a search follows from one measurement. For each number of the laten
 (SNR(s) - SNR(t)) / 2 nats times the squared error of the denoiser's estimate at t (DiffC, arXiv 2206.08889). The sum is
 the cost of a path from noise to any timestep. A good start is the schedule whose steps all cost the same and that ends
 where the rate is spent. From there the search moves the ends and exponents of the
-``ddcm.codec.schedule.ParametricSchedule`` one at a time, while the mels of coded clips get nearer to the recordings.
-All clips share their UNet calls. The table is written after each rate and number of steps, and a rerun goes on from
-there. Use the table with ``compress --schedules FILE``.
+``ddcm.codec.step_schedule.ParametricSchedule`` one at a time, while the mels of coded clips get nearer to the
+recordings. All clips share their UNet calls. The table is written after each rate and number of steps, and a rerun goes
+on from there. Use the table with ``compress --schedules FILE``.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import Backbone, load
 from ddcm.codec.bitstream import BitWriter
-from ddcm.codec.encode import build_header, compute_targets
+from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.compress import build_header, compute_targets
 from ddcm.codec.header import Header
 from ddcm.codec.rate_control import SHAPE, SHIPPED, find_nearest
-from ddcm.codec.schedule import ParametricSchedule, expand
-from ddcm.codec.settings import CodecSettings
+from ddcm.codec.step_schedule import ParametricSchedule, expand
 from ddcm.codec.trajectory import encode_windows
-from ddcm.diffusion.schedule import add_noise, quadratic
+from ddcm.diffusion.timesteps import add_noise, quadratic
 from ddcm.errors import UserError
 from ddcm.runtime.files import write_atomically
 

@@ -17,9 +17,9 @@ from ddcm.audio.level import measure_level
 from ddcm.audio.windows import window_mel
 from ddcm.backbone import Backbone
 from ddcm.codec.bitstream import BitWriter
-from ddcm.codec.encode import add_level, add_schedule, build_header, compute_targets
+from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.compress import add_level, add_schedule, build_header, compute_targets
 from ddcm.codec.format import pack
-from ddcm.codec.settings import CodecSettings
 from ddcm.codec.trajectory import encode_windows
 from ddcm.errors import UserError
 

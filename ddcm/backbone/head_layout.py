@@ -13,7 +13,7 @@ from ddcm.audio.mel import log_mel
 from ddcm.backbone import load
 from ddcm.backbone.base import Backbone
 from ddcm.diffusion.noise import latent_noise
-from ddcm.diffusion.schedule import add_noise
+from ddcm.diffusion.timesteps import add_noise
 from ddcm.errors import UserError
 
 TIMESTEPS = (50, 150, 300, 450, 600, 750, 900)

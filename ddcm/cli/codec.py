@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ddcm.cli.loading import load_pipeline
 from ddcm.cli.options import ModelSettings, ProcessSettings, add_files, add_settings, read_settings
-from ddcm.codec.settings import CodecSettings
+from ddcm.codec.codec_settings import CodecSettings
 from ddcm.errors import UserError
 
 
@@ -36,14 +36,14 @@ def decompress(arguments: Namespace) -> int:
     """.ddcm -> audio"""
     from ddcm.audio.files import audio_writer, duration_s
     from ddcm.cli.batch import Done, process_files
-    from ddcm.codec.decode import decode_pieces
+    from ddcm.codec.decompress import decompress_pieces
     from ddcm.codec.format import read
 
     # Only an opened file says whether it needs a codebook; the pocket's own costs nothing.
     pipeline = load_pipeline(arguments, quantises=True)
 
     def do(job, on_step):
-        pieces = decode_pieces(read(job.source), pipeline.backbone, pipeline.codebook, arguments.vocoder, on_step)
+        pieces = decompress_pieces(read(job.source), pipeline.backbone, pipeline.codebook, arguments.vocoder, on_step)
         with audio_writer(job.target, pipeline.backbone.mel_spec.sample_rate) as write_piece:
             for piece in pieces:
                 write_piece(piece)

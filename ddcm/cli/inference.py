@@ -152,7 +152,7 @@ def _add_transform(parser: ArgumentParser) -> None:
 
 
 def _add_generate(parser: ArgumentParser) -> None:
-    from ddcm.codec.settings import CodecSettings
+    from ddcm.codec.codec_settings import CodecSettings
 
     parser.add_argument("-o", "--out", required=True, help="a .wav or .flac, or a folder; more of --n are numbered")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")

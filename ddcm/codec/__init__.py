@@ -2,8 +2,8 @@
 
 Denoising Diffusion Codebook Models (arXiv 2502.01189), with the selection of Turbo-DDCM (arXiv 2511.06424).
 
-    settings           how a recording is compressed
-    schedule           timesteps and atoms of each step: integers, no torch
+    codec_settings     how a recording is compressed
+    step_schedule      timesteps and atoms of each step: integers, no torch
     header, format     what a file records, and its bytes
     rate_control       a rate -> a schedule, from measurements (schedules.json)
     noise_codebooks    gaussian, hadamard
@@ -11,7 +11,8 @@ Denoising Diffusion Codebook Models (arXiv 2502.01189), with the selection of Tu
     trajectory         the denoising loop, encoding and decoding
     vq                 codes of a fitted codebook, entropy coded
     coder              latents -> payload, payload -> latents
-    encode, decode     audio -> file, file -> audio
+    compress           audio -> file
+    decompress         file -> audio
     generate           compressed generation
     describe           facts of a file, for ``ddcm inspect``
 """

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ddcm.codec.header import BOOKS, MAX_PROMPT, MEL, MODES, Header, check_bounds
-from ddcm.codec.schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule, Schedule
+from ddcm.codec.step_schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule, Schedule
 from ddcm.errors import UserError, describe_error
 from ddcm.recipes import DTYPES
 from ddcm.runtime.files import write_atomically

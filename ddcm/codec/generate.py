@@ -15,12 +15,12 @@ import torch
 from ddcm.audio.layout import FRAMES
 from ddcm.codec import turbo
 from ddcm.codec.bitstream import BitWriter
-from ddcm.codec.encode import add_schedule, build_header
+from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.compress import add_schedule, build_header
 from ddcm.codec.format import pack
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import START, noise_codebook
 from ddcm.codec.philox import random_words
-from ddcm.codec.settings import CodecSettings
 from ddcm.codec.trajectory import denoise_windows
 from ddcm.errors import UserError
 from ddcm.runtime.progress import OnStep, Progress

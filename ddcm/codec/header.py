@@ -7,8 +7,8 @@ from typing import get_args
 
 from ddcm.audio.layout import FRAMES, OVERLAP, Layout, even_layout
 from ddcm.codec.bitstream import subset_bits
-from ddcm.codec.schedule import MAX_ATOMS, ExplicitSchedule, Schedule, expand
-from ddcm.codec.settings import Book, Mode
+from ddcm.codec.codec_settings import Book, Mode
+from ddcm.codec.step_schedule import MAX_ATOMS, ExplicitSchedule, Schedule, expand
 from ddcm.errors import UserError, is_utf8
 from ddcm.recipes import DTYPES
 

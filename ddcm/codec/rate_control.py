@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ddcm.codec.format import pack
 from ddcm.codec.header import Header
-from ddcm.codec.schedule import MAX_ATOMS, MAX_STEPS, ParametricSchedule, expand
+from ddcm.codec.step_schedule import MAX_ATOMS, MAX_STEPS, ParametricSchedule, expand
 from ddcm.errors import UserError
 
 SHIPPED = Path(__file__).with_name("schedules.json")

@@ -9,7 +9,7 @@ import torch
 
 from ddcm.audio.layout import fixed_layout
 from ddcm.diffusion.loop import Project, denoise_loop, identity
-from ddcm.diffusion.schedule import add_noise, from_strength
+from ddcm.diffusion.timesteps import add_noise, from_strength
 from ddcm.pipeline.quantise import add_usage, count_codes, quantise
 from ddcm.pipeline.stages import Conditioning, Estimates, Latents, Setup
 from ddcm.quantize import Quantizer

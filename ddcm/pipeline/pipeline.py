@@ -23,7 +23,7 @@ from ddcm.runtime.progress import OnStep, Progress
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ddcm.codec.settings import CodecSettings
+    from ddcm.codec.codec_settings import CodecSettings
 
 LONGEST_S = 3600  # of generated audio
 
@@ -119,16 +119,16 @@ class DDCMPipeline:
         """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` by default.
 
         A ``ddcm.audio.recording.SpooledAudio`` at the backbone's rate is read window by window. ``overrides`` are
-        fields of ``ddcm.codec.settings.CodecSettings``.
+        fields of ``ddcm.codec.codec_settings.CodecSettings``.
         """
-        from ddcm.codec.encode import encode as encode_stream
-        from ddcm.codec.settings import CodecSettings
+        from ddcm.codec.codec_settings import CodecSettings
+        from ddcm.codec.compress import compress
 
         chosen = replace(settings or CodecSettings(), **overrides)
         batch_size = 1 if self.backbone.device.type == "cpu" else self.batch_size
         if not isinstance(audio, SpooledAudio):
             audio = to_mono(audio, sample_rate, self.backbone.mel_spec.sample_rate)
-        return encode_stream(audio, self.backbone, chosen, self.codebook, batch_size, on_step)
+        return compress(audio, self.backbone, chosen, self.codebook, batch_size, on_step)
 
     def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
         """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level.
@@ -136,9 +136,9 @@ class DDCMPipeline:
         Raises:
             UserError: damaged, or of another version, backbone or codebook.
         """
-        from ddcm.codec.decode import decode
+        from ddcm.codec.decompress import decompress
 
-        decoded = decode(data, self.backbone, self.codebook, vocoder, on_step)
+        decoded = decompress(data, self.backbone, self.codebook, vocoder, on_step)
         header, rate = decoded.header, self.backbone.mel_spec.sample_rate
         info = Info(self.backbone.name, prompt=header.prompt, mode=header.mode, kbps=len(data) / 125 / header.seconds)
         return Output(decoded.audio, rate, decoded.mel, decoded.latent, info)
@@ -149,8 +149,8 @@ class DDCMPipeline:
     ) -> tuple[bytes, Output]:  # fmt: skip
         """A prompt -> audio and the ``.ddcm`` file that decodes to it, without the prompt: see
         ``ddcm.codec.generate``."""
+        from ddcm.codec.codec_settings import CodecSettings
         from ddcm.codec.generate import generate
-        from ddcm.codec.settings import CodecSettings
 
         data = generate(self.backbone, prompt, duration_s, CodecSettings(**settings), seed, on_step=on_step)
         return data, self.decompress(data, vocoder)

@@ -12,7 +12,7 @@ from ddcm.audio.mel import log_mel
 from ddcm.backbone import load
 from ddcm.backbone.head_layout import LAYOUTS, TIMESTEPS, check_heads, verdict
 from ddcm.cli.main import main
-from ddcm.diffusion.schedule import add_noise
+from ddcm.diffusion.timesteps import add_noise
 from tests.conftest import EXAMPLES
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmarks.together import compress, in_lengths
+from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.format import pack, unpack
-from ddcm.codec.schedule import ParametricSchedule
-from ddcm.codec.settings import CodecSettings
+from ddcm.codec.step_schedule import ParametricSchedule
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer, ResidualQuantizer

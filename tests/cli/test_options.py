@@ -7,7 +7,7 @@ import pytest
 
 from ddcm.cli import fit, main
 from ddcm.cli.options import ModelSettings, Parser, accept_hyphens, add_settings, read_settings
-from ddcm.codec.settings import CodecSettings
+from ddcm.codec.codec_settings import CodecSettings
 from ddcm.errors import UserError
 from ddcm.recipes import SETTINGS, Recipe, list_flags
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ddcm.audio.level import Level
 from ddcm.backbone.tiny import tiny_backbone
 from ddcm.cli.main import main
-from ddcm.codec.decode import decode, decode_pieces, open_stream
-from ddcm.codec.encode import encode
+from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.compress import compress
+from ddcm.codec.decompress import decompress, decompress_pieces, open_stream
 from ddcm.codec.format import pack, unpack
-from ddcm.codec.schedule import ExplicitSchedule, ParametricSchedule
-from ddcm.codec.settings import CodecSettings
+from ddcm.codec.step_schedule import ExplicitSchedule, ParametricSchedule
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
@@ -46,7 +46,7 @@ def pipe(tiny):
 def test_the_decoder_is_the_encoder_bit_for_bit(pipe, speech, seconds, options):
     kept = []
     audio = speech.repeat(4)[: 16000 * seconds]
-    data = encode(audio, pipe.backbone, CodecSettings(**options, verify=True), pipe.codebook, 2, None, kept.append)
+    data = compress(audio, pipe.backbone, CodecSettings(**options, verify=True), pipe.codebook, 2, None, kept.append)
     other = DDCMPipeline(pipe.backbone, pipe.codebook, batch_size=7)
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)  # the file says how many the encoder had
@@ -76,7 +76,7 @@ def test_pieces_are_the_whole(pipe):
     """Windows that were decoded without loss join to the whole, and so does what is vocoded piece by piece."""
     audio = torch.randn(16000 * 11 + 77, generator=torch.Generator().manual_seed(0)) * 0.1
     data = pipe.compress(audio, 16000, schedule=ParametricSchedule(2, 24, 8, 24))
-    whole = decode(data, pipe.backbone, vocoder="backbone")
+    whole = decompress(data, pipe.backbone, vocoder="backbone")
     layout, level = whole.header.layout, Level(whole.header.mean, 2 ** (whole.header.gain / 256))
     assert len(layout.starts) == 2 and whole.mel.shape == (1, 1, layout.total, 64)
     for window, start in zip(whole.latent.split(1), layout.starts, strict=True):
@@ -84,7 +84,7 @@ def test_pieces_are_the_whole(pipe):
         mel = whole.mel[:, :, start : start + layout.size]
         assert torch.allclose(pipe.backbone.decode(window)[:, :, alone], mel[:, :, alone], atol=1e-5)
     assert torch.allclose(whole.audio, level.undo(pipe.backbone.vocode(whole.mel)[0, : len(audio)]), atol=1e-4)
-    pieces = torch.cat([*decode_pieces(data, pipe.backbone, vocoder="backbone")])
+    pieces = torch.cat([*decompress_pieces(data, pipe.backbone, vocoder="backbone")])
     assert torch.equal(pieces, whole.audio)
 
 

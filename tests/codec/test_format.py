@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ddcm.codec.format import VERSION, pack, unpack
 from ddcm.codec.header import MAX_GAIN, MAX_SAMPLES, Header, validate
-from ddcm.codec.schedule import ExplicitSchedule, ParametricSchedule, expand
+from ddcm.codec.step_schedule import ExplicitSchedule, ParametricSchedule, expand
 from ddcm.errors import UserError
 
 digests = st.text("0123456789abcdef", min_size=16, max_size=16)

@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.schedules import equal_cost_schedule, move_parameter, search
-from ddcm.codec.encode import add_schedule, build_header
+from ddcm.codec.codec_settings import QUALITIES, CodecSettings
+from ddcm.codec.compress import add_schedule, build_header
 from ddcm.codec.rate_control import file_size, interpolate, read_rows
-from ddcm.codec.schedule import ParametricSchedule, expand
-from ddcm.codec.settings import QUALITIES, CodecSettings
+from ddcm.codec.step_schedule import ParametricSchedule, expand
 from ddcm.errors import UserError
 
 

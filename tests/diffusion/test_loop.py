@@ -5,8 +5,8 @@ import torch
 
 from ddcm.diffusion.loop import denoise_loop
 from ddcm.diffusion.noise import latent_noise
-from ddcm.diffusion.schedule import add_noise, even, from_strength, quadratic
 from ddcm.diffusion.solvers import ddim_step, dpmpp_step
+from ddcm.diffusion.timesteps import add_noise, even, from_strength, quadratic
 
 BETAS = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64).square()
 ABAR = torch.cumprod(1 - BETAS, dim=0)

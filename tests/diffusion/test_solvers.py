@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddcm.diffusion.loop import denoise_loop
-from ddcm.diffusion.schedule import quadratic
+from ddcm.diffusion.timesteps import quadratic
 from tests.diffusion.test_loop import ABAR, gaussian, start
 
 

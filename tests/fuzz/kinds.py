@@ -98,7 +98,7 @@ def codec():
 
 def _ddcm() -> Read:
     from ddcm.cli.info import collect_facts
-    from ddcm.codec.decode import decode, open_stream
+    from ddcm.codec.decompress import decompress, open_stream
 
     backbone, codebook = codec()
 
@@ -111,7 +111,7 @@ def _ddcm() -> Read:
         if header.schedule is not None:
             atoms, calls = sum(header.steps.atoms), len(header.steps.timesteps) * header.batch_size
         if windows <= WINDOWS and calls <= CALLS and atoms * header.latent_size <= DRAWN:
-            audio = decode(data, backbone, codebook, "backbone").audio
+            audio = decompress(data, backbone, codebook, "backbone").audio
             require(audio.shape == (header.samples,) and bool(audio.isfinite().all()), "audio that is none")
 
     return read

@@ -9,9 +9,9 @@ import soundfile
 import torch
 
 from ddcm.audio.files import read_audio
-from ddcm.codec.encode import encode
-from ddcm.codec.schedule import ExplicitSchedule, ParametricSchedule
-from ddcm.codec.settings import CodecSettings
+from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.compress import compress
+from ddcm.codec.step_schedule import ExplicitSchedule, ParametricSchedule
 from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer, SoftQuantizer
 from ddcm.quantize.pretrained import describe, save_codebook
 from tests.fuzz.kinds import DIGEST, ROOT, codec
@@ -42,7 +42,7 @@ def ddcm(folder: Path, recording: torch.Tensor) -> None:
         "classic": dict(mode="classic", schedule=curve, book="gaussian", noise_atoms=64),
         "vq": dict(mode="vq"),
     }.items():
-        (folder / f"{name}.ddcm").write_bytes(encode(recording[:9000], backbone, CodecSettings(**options), codebook))
+        (folder / f"{name}.ddcm").write_bytes(compress(recording[:9000], backbone, CodecSettings(**options), codebook))
 
 
 def codebooks(folder: Path) -> None:

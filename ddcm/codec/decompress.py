@@ -35,7 +35,7 @@ class Decoded:
     """(W, C, L, F): z of each window"""
 
 
-def decode(
+def decompress(
     data: bytes, model: LatentDiffusion, codebook: Codebook | None = None, vocoder: str = "refined",
     on_step: OnStep | None = None,
 ) -> Decoded:  # fmt: skip
@@ -55,7 +55,7 @@ def decode(
     return Decoded(header, audio, torch.cat(mels, dim=2), torch.cat(latents))
 
 
-def decode_pieces(
+def decompress_pieces(
     data: bytes, model: LatentDiffusion, codebook: Codebook | None = None, vocoder: str = "refined",
     on_step: OnStep | None = None,
 ) -> Iterator[torch.Tensor]:  # fmt: skip

@@ -14,18 +14,18 @@ from ddcm.audio.level import Level, measure_level
 from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.windows import window_mel
 from ddcm.codec import vq
+from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.coder import OnLatent, Targets, decode_payload, encode_payload
 from ddcm.codec.format import pack
 from ddcm.codec.header import Header, ceil_log2
 from ddcm.codec.model import LatentDiffusion, header_fields
 from ddcm.codec.rate_control import solve_schedule
-from ddcm.codec.settings import CodecSettings
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.progress import OnStep
 
 
-def encode(
+def compress(
     audio: torch.Tensor | SpooledAudio, model: LatentDiffusion, settings: CodecSettings,
     codebook: Codebook | None = None, batch_size: int = 1, on_step: OnStep | None = None,
     on_latent: OnLatent | None = None,

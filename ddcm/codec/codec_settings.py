@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ddcm.codec.schedule import ExplicitSchedule, ParametricSchedule
+from ddcm.codec.step_schedule import ExplicitSchedule, ParametricSchedule
 from ddcm.errors import UserError
 
 Mode = Literal["turbo", "classic", "vq"]
