@@ -30,6 +30,7 @@ from ddcm.runtime.ranks import read_launched_rank, read_local_rank
 
 log = logging.getLogger(__name__)
 RESTARTS = 3
+GRACE_S = 10  # to leave after Ctrl-C
 Main = Callable[[list[str]], int]
 CHILD, FINISHED = "DDCM_CHILD", "DDCM_FINISHED"
 
@@ -127,6 +128,7 @@ def run(main: Main, argv: Sequence[str], ranks: Sequence[int], world: int, out: 
 def _work(main: Main, argv: list[str], first: int, world: int, out: str, folder: str) -> int:
     """The entry point of one process; its exit code. Only a process that dies without one is restarted."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, _interrupt)
     listing = Path(folder) / os.environ["TORCHELASTIC_RESTART_COUNT"]
     _list_files(out, listing)
     rank = first + int(os.environ["LOCAL_RANK"])
@@ -139,6 +141,14 @@ def _work(main: Main, argv: list[str], first: int, world: int, out: str, folder:
     if code in (INTERRUPTED, TERMINATED):
         sys.exit(code)  # a process that returns waits for the others
     return code
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Raise KeyboardInterrupt, and end this process if that is ignored: Python does so in callbacks, as of imports."""
+    timer = threading.Timer(GRACE_S, os._exit, [INTERRUPTED])
+    timer.daemon = True
+    timer.start()
+    raise KeyboardInterrupt
 
 
 def _exit_with_parent() -> None:
