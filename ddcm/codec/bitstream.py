@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -66,8 +67,8 @@ def rank_subset(members: Sequence[int]) -> int:
 def unrank_subset(rank: int, universe: int, size: int) -> list[int]:
     """The ``size``-subset of range(universe) at ``rank``; the inverse of ``rank_subset``.
 
-    The largest c with C(c, i) <= rank is estimated by bisection in floating point, then made exact with integers. So
-    each member costs one call of ``math.comb`` and a few multiplications, not one call for each candidate.
+    The largest c with C(c, i) <= rank is estimated in floating point, then made exact with integers: one call of
+    ``math.comb`` and a few multiplications for each member.
 
     Raises:
         ValueError: the rank is not that of a subset.
@@ -76,7 +77,8 @@ def unrank_subset(rank: int, universe: int, size: int) -> list[int]:
         raise ValueError(f"rank out of range for {size} of {universe}")
     members, above = [], universe
     for i in range(size, 0, -1):
-        c = _estimate(rank, i, above - 1)
+        log = math.log(max(rank, 1)) + math.lgamma(i + 1)
+        c = i - 1 + bisect_right(range(i, above), log, key=lambda c: math.lgamma(c + 1) - math.lgamma(c - i + 1))
         count = math.comb(c, i)
         while count > rank:  # C(c - 1, i) = C(c, i) (c - i) / c
             count, c = count * (c - i) // c, c - 1
@@ -88,17 +90,3 @@ def unrank_subset(rank: int, universe: int, size: int) -> list[int]:
         members.append(c)
         rank, above = rank - count, c
     return members[::-1]
-
-
-def _estimate(rank: int, i: int, high: int) -> int:
-    """About the largest c <= high with C(c, i) <= rank. A wrong one costs time, not correctness."""
-    if rank < 1:
-        return i - 1
-    target, low = math.log(rank) + math.lgamma(i + 1), i
-    while low < high:
-        middle = (low + high + 1) // 2
-        if math.lgamma(middle + 1) - math.lgamma(middle - i + 1) <= target:
-            low = middle
-        else:
-            high = middle - 1
-    return low

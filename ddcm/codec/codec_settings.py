@@ -63,24 +63,24 @@ class CodecSettings:
         ):
             if value not in known:
                 raise UserError(f"{name} {value!r} is not known; use one of: {', '.join(filter(None, known))}")
-        if self.kbps is not None and self.quality is not None:
-            raise UserError("kbps and quality are two names for the same choice; give one")
-        if self.kbps is not None and not (math.isfinite(self.kbps) and self.kbps > 0):
-            raise UserError(f"kbps {self.kbps} is not a positive number; the shipped table is for 0.25 to 4")
-        if self.mode == "vq" and (self.kbps is not None or self.quality is not None):
-            raise UserError("the rate of vq is its codebook's; leave out kbps and quality")
-        if self.levels is not None and self.mode != "vq":
-            raise UserError(f"levels are a codebook's, for mode vq; mode {self.mode} has kbps")
-        if self.noise_atoms < 2 or self.noise_atoms & (self.noise_atoms - 1) or self.noise_atoms > 1 << 20:
-            raise UserError(f"noise_atoms {self.noise_atoms} is not a power of two up to {1 << 20}")
-        if not 2 <= self.coefficient_bits <= 8:
-            raise UserError(
-                f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"
-            )
-        if not 0 <= self.seed < 1 << 32:
-            raise UserError(f"seed {self.seed} is outside [0, {(1 << 32) - 1}]")
-        if not 0 <= self.guidance_scale <= 100:
-            raise UserError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
+        rated, atoms = self.kbps is not None or self.quality is not None, self.noise_atoms
+        checks = (
+            (self.kbps is None or self.quality is None, "kbps and quality are two names for the same choice; give one"),
+            (self.kbps is None or (math.isfinite(self.kbps) and self.kbps > 0),
+             f"kbps {self.kbps} is not a positive number; the shipped table is for 0.25 to 4"),
+            (self.mode != "vq" or not rated, "the rate of vq is its codebook's; leave out kbps and quality"),
+            (self.levels is None or self.mode == "vq",
+             f"levels are a codebook's, for mode vq; mode {self.mode} has kbps"),
+            (2 <= atoms <= 1 << 20 and not atoms & (atoms - 1),
+             f"noise_atoms {atoms} is not a power of two up to {1 << 20}"),
+            (2 <= self.coefficient_bits <= 8,
+             f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"),
+            (0 <= self.seed < 1 << 32, f"seed {self.seed} is outside [0, {(1 << 32) - 1}]"),
+            (0 <= self.guidance_scale <= 100, f"guidance_scale {self.guidance_scale} is outside [0, 100]"),
+        )  # fmt: skip
+        for is_valid, message in checks:
+            if not is_valid:
+                raise UserError(message)
 
     @property
     def rate_kbps(self) -> float:

@@ -28,11 +28,19 @@ def encode_payload(
     on_step: OnStep | None = None,
 ) -> bytes:  # fmt: skip
     """Code window after window, ``header.batch_size`` at a time. Only those windows are in memory."""
+    progress = _count_steps(header, on_step)
     if header.mode == "vq":
         assert codebook is not None, "build_header() asks for it"
-        return _encode_codes(header, codebook, read_targets, on_latent, on_step)
-    writer, progress = BitWriter(), _count_calls(header, on_step)
-    for windows in _split_into_batches(header):
+        quantizer, encoder = codebook.quantizer, vq.Encoder(codebook.quantizer, header.levels, BANDS)
+        with fixed_arithmetic(header.threads):
+            for window in range(len(header.layout.starts)):
+                codes = vq.to_levels(quantizer.encode(read_targets([window])[0]))[: header.levels]
+                encoder.write(codes)
+                on_latent(quantizer.decode(vq.from_levels(codes, quantizer)))
+                progress.step()
+        return encoder.getvalue()
+    writer = BitWriter()
+    for windows in header.batches:
         z = encode_windows(header, model, *read_targets(windows), windows, [writer] * len(windows), progress.step)
         for row in z.split(1):
             on_latent(row)
@@ -47,13 +55,16 @@ def decode_payload(
     Raises:
         UserError: the payload holds what no encoder writes.
     """
+    progress = _count_steps(header, on_step)
     if header.mode == "vq":
         assert codebook is not None, "check_model() asks for it"
-        yield from _decode_codes(header, payload, codebook, on_step)
+        quantizer, shape = codebook.quantizer, (header.levels, *header.latent_shape[1:])
+        for codes in vq.decode(payload, quantizer, len(header.layout.starts), shape):
+            yield quantizer.decode(vq.from_levels(codes, quantizer))
+            progress.step()
         return
-    bits, progress = header.window_bits, _count_calls(header, on_step)
-    for windows in _split_into_batches(header):
-        readers = [BitReader(payload, window * bits) for window in windows]
+    for windows in header.batches:
+        readers = [BitReader(payload, window * header.window_bits) for window in windows]
         try:
             z = decode_windows(header, model, windows, readers, progress.step)
         except ValueError as error:
@@ -61,33 +72,8 @@ def decode_payload(
         yield from z.split(1)
 
 
-def _encode_codes(header: Header, codebook: Codebook, read_targets, on_latent: OnLatent, on_step) -> bytes:
-    quantizer, encoder = codebook.quantizer, vq.Encoder(codebook.quantizer, header.levels, BANDS)
-    windows = len(header.layout.starts)
-    progress = Progress(on_step, windows)
-    with fixed_arithmetic(header.threads):
-        for window in range(windows):
-            z, _ = read_targets([window])
-            codes = vq.to_levels(quantizer.encode(z))[: header.levels]
-            encoder.write(codes)
-            on_latent(quantizer.decode(vq.from_levels(codes, quantizer)))
-            progress.step()
-    return encoder.getvalue()
-
-
-def _decode_codes(header: Header, payload: bytes, codebook: Codebook, on_step) -> Iterator[torch.Tensor]:
-    quantizer, (_, frames, bands) = codebook.quantizer, header.latent_shape
-    windows = len(header.layout.starts)
-    progress = Progress(on_step, windows)
-    for codes in vq.decode(payload, quantizer, windows, (header.levels, frames, bands)):
-        yield quantizer.decode(vq.from_levels(codes, quantizer))
-        progress.step()
-
-
-def _split_into_batches(header: Header) -> list[range]:
-    windows, size = len(header.layout.starts), header.batch_size
-    return [range(first, min(first + size, windows)) for first in range(0, windows, size)]
-
-
-def _count_calls(header: Header, on_step: OnStep | None) -> Progress:
-    return Progress(on_step, len(_split_into_batches(header)) * len(header.steps.timesteps))
+def _count_steps(header: Header, on_step: OnStep | None) -> Progress:
+    """A step is a UNet call, or a window of a vq file."""
+    if header.mode == "vq":
+        return Progress(on_step, len(header.layout.starts))
+    return Progress(on_step, len(header.batches) * len(header.steps.timesteps))

@@ -44,23 +44,19 @@ def compress(
     header = add_level(build_header(settings, model, len(audio), codebook, min(batch_size, windows)), level)
     if settings.mode != "vq":
         header = add_schedule(header, settings)
-    digest, layout = hashlib.sha256(), header.layout
+    digests, layout = [], header.layout
 
     def read_targets(windows: Sequence[int]) -> Targets:
         return compute_targets(model, [window_mel(audio, level, layout, i, model.mel_spec) for i in windows])
 
     def keep(z: torch.Tensor) -> None:
-        _update(digest, z)
+        digests.append(_digest(z))
         if on_latent is not None:
             on_latent(z)
 
     payload = encode_payload(header, model, codebook, read_targets, keep, on_step)
-    if settings.verify:
-        decoded = hashlib.sha256()
-        for z in decode_payload(header, payload, model, codebook):
-            _update(decoded, z)
-        if decoded.digest() != digest.digest():
-            raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
+    if settings.verify and digests != [_digest(z) for z in decode_payload(header, payload, model, codebook)]:
+        raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
     return pack(header, payload)
 
 
@@ -110,15 +106,14 @@ def add_schedule(header: Header, settings: CodecSettings) -> Header:
 def compute_targets(model: LatentDiffusion, mels: Sequence[torch.Tensor]) -> Targets:
     """z of windows of mel (1, 1, T, M), and the weight of each of its numbers; both (W, C, L, F).
 
-    The posterior's deviation says how far a number may move before the decoder makes another mel of it. In some
-    channels that is several times less than in others. So the residual is weighted by one over the root of the
-    deviation, which costs no bits and brings the mel nearer. Over the deviation itself, numbers of little weight drift
-    too far.
+    The posterior's deviation says how far a number may move before the decoder makes another mel of it: in some
+    channels several times less than in others. So the weight is one over the root of the deviation, which costs no bits
+    and brings the mel nearer. With one over the deviation itself, numbers of little weight drift too far.
     """
     posteriors = [model.posterior(mel) for mel in mels]
     z = torch.cat([mean for mean, _ in posteriors]) * model.scaling_factor
     return z, torch.cat([deviation for _, deviation in posteriors]).clamp(min=1e-6).rsqrt()
 
 
-def _update(digest: hashlib._Hash, z: torch.Tensor) -> None:
-    digest.update(z.cpu().numpy().tobytes())
+def _digest(z: torch.Tensor) -> bytes:
+    return hashlib.sha256(z.cpu().numpy().tobytes()).digest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,12 +47,10 @@ def decompress(
     header, payload = open_stream(data, model, codebook)
     if header.samples > LONGEST:
         raise UserError(f"{header.samples} samples are too many for memory; ddcm decompress writes them as they come")
-    latents: list[torch.Tensor] = []
-    mels: list[torch.Tensor] = []
-    windows = _tee(decode_payload(header, payload, model, codebook, on_step), lambda z: latents.append(z.cpu()))
-    pieces = _tee(_decode_mels(header, model, windows), mels.append)
-    audio = torch.cat(list(_vocode(header, model, pieces, vocoder)))
-    return Decoded(header, audio, torch.cat(mels, dim=2), torch.cat(latents))
+    latents = list(decode_payload(header, payload, model, codebook, on_step))
+    mels = list(_decode_mels(header, model, latents))
+    audio = torch.cat(list(_vocode(header, model, mels, vocoder)))
+    return Decoded(header, audio, torch.cat(mels, dim=2), torch.cat(latents).cpu())
 
 
 def decompress_pieces(
@@ -61,10 +59,7 @@ def decompress_pieces(
 ) -> Iterator[torch.Tensor]:  # fmt: skip
     """Decode a file of any length in constant memory: pieces of audio (S,), in order.
 
-    The file is checked at once, and decoded as the pieces are read.
-
-    Raises:
-        UserError: as ``open_stream``.
+    The file is checked at once, and decoded as the pieces are read. Errors are those of ``open_stream``.
     """
     header, payload = open_stream(data, model, codebook)
     windows = decode_payload(header, payload, model, codebook, on_step)
@@ -89,23 +84,22 @@ def check_model(header: Header, model: LatentDiffusion, codebook: Codebook | Non
     Raises:
         UserError: names what the file was made with.
     """
-    fields = header_fields(model)
-    digest = model.latent_digest if header.mode == "vq" else fields["backbone"]
+    fields, is_vq = header_fields(model), header.mode == "vq"
+    digest = model.latent_digest if is_vq else fields["backbone"]
     if header.backbone != digest:
-        for heads in ("hub", "original"):
-            if header.mode != "vq" and header.backbone == model.digest_with(heads):
+        for heads in () if is_vq else ("hub", "original"):
+            if header.backbone == model.digest_with(heads):
                 raise UserError(f"made with --heads {heads}: decode it with the same")
         raise UserError(f"made with backbone {header.backbone}; this is {model.name} ({digest}): give --backbone")
     if header.mel != fields["mel"]:
         raise UserError(f"made for another mel spectrogram than that of {model.name}")
-    if header.mode == "vq":
+    if is_vq:
         if codebook is None:
             raise UserError(f"made with codebook {header.codebook}: give it with --codebook")
-        quantizer = codebook.quantizer
-        digest = vq.digest(quantizer)
+        digest = vq.digest(codebook.quantizer)
         if header.codebook != digest:
             raise UserError(f"made with codebook {header.codebook}; this one is {digest}: give --codebook")
-        if header.levels > quantizer.num_quantizers or header.atoms != quantizer.codebook_size:
+        if header.levels > codebook.quantizer.num_quantizers or header.atoms != codebook.quantizer.codebook_size:
             raise UserError("the .ddcm file's header is damaged: its codebook has other levels or atoms")
     elif header.stock_null != fields["stock_null"]:
         raise UserError(f"made with --null {'stock' if header.stock_null else 'trained'}: decode it with the same")
@@ -118,14 +112,8 @@ def _decode_mels(header: Header, model: LatentDiffusion, windows: Iterable[torch
 
     The VAE decodes one window at a time, always: a batch would round differently.
     """
-
-    def decode_each() -> Iterator[torch.Tensor]:
-        for z in windows:
-            with fixed_arithmetic(header.threads):
-                mel = model.decode(z).cpu()
-            yield mel
-
-    return cross_fade_stream(decode_each(), header.layout.starts, overlap=None)
+    decode = fixed_arithmetic(header.threads)(lambda z: model.decode(z).cpu())
+    return cross_fade_stream(map(decode, windows), header.layout.starts, overlap=None)
 
 
 def _vocode(
@@ -145,10 +133,3 @@ def _vocode(
         remaining -= len(audio)
         if len(audio):
             yield level.undo(audio)
-
-
-def _tee(items: Iterable[torch.Tensor], keep: Callable[[torch.Tensor], None]) -> Iterator[torch.Tensor]:
-    """The same items; ``keep`` gets each one, too."""
-    for item in items:
-        keep(item)
-        yield item

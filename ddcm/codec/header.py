@@ -74,6 +74,12 @@ class Header:
         return even_layout(self.samples, int(self.mel[2]))
 
     @property
+    def batches(self) -> list[range]:
+        """numbers of the windows of each UNet call"""
+        windows, size = len(self.layout.starts), self.batch_size
+        return [range(first, min(first + size, windows)) for first in range(0, windows, size)]
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, L, F) of a window"""
         return CHANNELS, self.layout.latent_frames, BANDS

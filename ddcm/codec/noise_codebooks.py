@@ -13,7 +13,6 @@ codebook works on the device of the residual, or of the atoms, and never waits f
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,16 +30,14 @@ Indices = Sequence[int] | torch.Tensor
 
 @dataclass(frozen=True)
 class NoiseCodebook(ABC):
-    """The contract above."""
+    """The contract above: n is ``size``, K is ``atoms``."""
 
     seed: int
     size: int
-    """n"""
     log2_atoms: int
 
     @property
     def atoms(self) -> int:
-        """K"""
         return 1 << self.log2_atoms
 
     @abstractmethod
@@ -67,7 +64,7 @@ class Hadamard(NoiseCodebook):
         atoms, weights = torch.as_tensor(atoms), torch.as_tensor(weights)
         chosen = torch.zeros(self.atoms, dtype=torch.int64, device=atoms.device)
         chosen[atoms] = weights
-        return normalise_on_device(walsh_hadamard(chosen)[: self.size] * self._signs(window, step, atoms.device))
+        return normalise(walsh_hadamard(chosen)[: self.size] * self._signs(window, step, atoms.device))
 
     def _signs(self, window: int, step: int, device: torch.device) -> torch.Tensor:
         """int64 (n,) of 1 and -1: 4 kB of random bits, drawn on the CPU and unpacked where they are needed."""
@@ -83,20 +80,18 @@ class Gaussian(NoiseCodebook):
     """Independent unit normal atoms, as in the papers; K = 2^log2_atoms. Each can be made alone."""
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
-        blocks = (range(first, min(first + BLOCK, self.atoms)) for first in range(0, self.atoms, BLOCK))
-        residual = residual.cpu()
+        residual, blocks = residual.cpu(), torch.arange(self.atoms).split(BLOCK)
         return torch.cat([residual @ self._draw(window, step, block).float().T for block in blocks], dim=-1) / GRID
 
     def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor:
-        atoms, weights = (x.tolist() if isinstance(x, torch.Tensor) else x for x in (atoms, weights))
         total = torch.zeros(self.size, dtype=torch.int64)
-        for first in range(0, len(atoms), BLOCK):
-            drawn = self._draw(window, step, atoms[first : first + BLOCK]).long()
-            total += (drawn * torch.as_tensor(weights[first : first + BLOCK])[:, None]).sum(dim=0)
+        atoms, weights = (torch.as_tensor(x).cpu().split(BLOCK) for x in (atoms, weights))
+        for block, factors in zip(atoms, weights, strict=True):
+            total += (self._draw(window, step, block).long() * factors[:, None]).sum(dim=0)
         return normalise(total)
 
-    def _draw(self, window: int, step: int, atoms: Sequence[int]) -> torch.Tensor:
-        return torch.from_numpy(random_normals(self.size, (np.asarray(atoms), step, window), self.seed))
+    def _draw(self, window: int, step: int, atoms: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(random_normals(self.size, (atoms.numpy(), step, window), self.seed))
 
 
 NOISE_CODEBOOKS: dict[str, type[NoiseCodebook]] = {"hadamard": Hadamard, "gaussian": Gaussian}
@@ -122,16 +117,9 @@ def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
 
 
 def normalise(total: torch.Tensor) -> torch.Tensor:
-    """Integers (n,) -> float32 (n,) with mean square 1. All zeros stay zeros."""
-    power = int((total * total).sum())
-    scale = math.sqrt(len(total) / power) if power else 0.0
-    return (total.double() * scale).float()
+    """Integers (n,) -> float32 (n,) with mean square 1, without waiting for their device. All zeros stay zeros.
 
-
-def normalise_on_device(total: torch.Tensor) -> torch.Tensor:
-    """As ``normalise``, to the bit, on the device of ``total`` and without waiting for it.
-
-    For sums of squares below 2^53: they are exact in float64, whose division and root round correctly everywhere.
+    The same bits everywhere: sums of squares below 2^53 are exact in float64, whose division and root round correctly.
     """
     power = (total * total).sum().double()
     scale = torch.where(power > 0, (len(total) / power.clamp(min=1)).sqrt(), 0.0)

@@ -18,9 +18,11 @@ from ddcm.codec import classic, turbo
 from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.header import Header
 from ddcm.codec.model import LatentDiffusion
-from ddcm.codec.noise_codebooks import NoiseCodebook, noise_codebook, start_noise
+from ddcm.codec.noise_codebooks import noise_codebook, start_noise
 from ddcm.diffusion.loop import Denoiser, denoise_loop
 
+SELECTIONS: dict[str, Any] = {"turbo": turbo, "classic": classic}
+"""Mode -> the module with its ``choose``, ``weights``, ``write`` and ``read``."""
 PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
 """``pick(step, x0, count)``: the noise (n,) of each window after a step, from the estimates x0 (W, C, L, F)."""
 OnCall = Callable[[], None]
@@ -41,10 +43,6 @@ def fixed_arithmetic(threads: int) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
-def _prompted(header: Header, model: LatentDiffusion) -> Denoiser:
-    return model.denoiser(header.prompt, "", header.guidance / 256)
-
-
 def encode_windows(
     header: Header, model: LatentDiffusion, z: torch.Tensor, weights: torch.Tensor, windows: Sequence[int],
     writers: Sequence[BitWriter], on_call: OnCall | None = None,
@@ -57,44 +55,31 @@ def encode_windows(
             numbers are equal, all share their atoms, which are then drawn once.
         writers: take the bits of each window; may all be one writer.
     """
-    codebook = noise_codebook(header)
+    codebook, selection, bits = noise_codebook(header), SELECTIONS[header.mode], header.coefficient_bits
     targets, weights = (x.detach().float().to(model.device) for x in (z, weights))
-    symbols: list[list[Any]] = [[] for _ in windows]
+    symbols: list[list[Any]] = []  # [steps][windows]
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         residuals = ((targets - x0) * weights).flatten(1)
-        noises = []
-        for row, (symbol, choice) in enumerate(_choose(codebook, header, windows, step, residuals, count)):
-            symbols[row].append(symbol)
-            noises.append(codebook.synthesize(windows[row], step, *choice))
-        return noises
+        if header.mode == "classic":
+            rows = zip(windows, residuals.cpu(), strict=True)
+            chosen = [classic.choose(codebook, window, step, row, count, bits) for window, row in rows]
+        else:
+            correlations: Iterable[torch.Tensor]
+            if len(set(windows)) == 1:
+                correlations = codebook.correlate(windows[0], step, residuals)
+            else:
+                correlations = (codebook.correlate(w, step, row) for w, row in zip(windows, residuals, strict=True))
+            chosen = [turbo.choose(row, count) for row in correlations]
+        symbols.append(chosen)
+        pairs = zip(windows, chosen, strict=True)
+        return [codebook.synthesize(window, step, *selection.weights(symbol, bits)) for window, symbol in pairs]
 
     result = denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
-    for writer, symbols_of_window in zip(writers, symbols, strict=True):
-        for symbol in symbols_of_window:
-            if header.mode == "classic":
-                classic.write(writer, symbol, header.log2_atoms, header.coefficient_bits)
-            else:
-                turbo.write(writer, symbol, header.log2_atoms)
+    for row, writer in enumerate(writers):
+        for chosen in symbols:
+            selection.write(writer, chosen[row], header.log2_atoms, bits)
     return result
-
-
-def _choose(
-    codebook: NoiseCodebook, header: Header, windows: Sequence[int], step: int, residuals: torch.Tensor, count: int
-) -> Iterator[tuple[Any, turbo.Choice]]:
-    """For each window's residual (W, n): the symbol to write, and the atoms and weights that it stands for."""
-    if header.mode == "classic":
-        for window, residual in zip(windows, residuals, strict=True):
-            stages = classic.choose(codebook, window, step, residual.cpu(), count, header.coefficient_bits)
-            yield stages, classic.weights(stages, header.coefficient_bits)
-        return
-    if len(set(windows)) == 1:
-        rows: Iterable[torch.Tensor] = codebook.correlate(windows[0], step, residuals)
-    else:
-        rows = (codebook.correlate(window, step, row) for window, row in zip(windows, residuals, strict=True))
-    for correlations in rows:
-        choice = turbo.choose(correlations, count)
-        yield choice, choice
 
 
 def decode_windows(
@@ -106,22 +91,22 @@ def decode_windows(
     Raises:
         ValueError: bits that no encoder writes.
     """
-    codebook = noise_codebook(header)
+    codebook, selection, bits = noise_codebook(header), SELECTIONS[header.mode], header.coefficient_bits
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         noises = []
         for window, reader in zip(windows, readers, strict=True):
-            if header.mode == "classic":
-                stages = classic.read(reader, count, header.log2_atoms, header.coefficient_bits)
-                atoms, weights = classic.weights(stages, header.coefficient_bits)
-            else:
-                atoms, weights = turbo.read(reader, count, header.log2_atoms)
+            choice = selection.weights(selection.read(reader, count, header.log2_atoms, bits), bits)
             if header.book == "hadamard":
-                atoms, weights = (torch.tensor(x).to(x0.device, non_blocking=True) for x in (atoms, weights))
-            noises.append(codebook.synthesize(window, step, atoms, weights))
+                choice = (torch.tensor(x).to(x0.device, non_blocking=True) for x in choice)
+            noises.append(codebook.synthesize(window, step, *choice))
         return noises
 
     return denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
+
+
+def _prompted(header: Header, model: LatentDiffusion) -> Denoiser:
+    return model.denoiser(header.prompt, "", header.guidance / 256)
 
 
 def denoise_windows(
