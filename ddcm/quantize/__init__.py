@@ -7,18 +7,8 @@ from ddcm.quantize.residual import ResidualQuantizer
 from ddcm.quantize.soft import SoftQuantizer
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
-    "hard": HardQuantizer,
-    "soft": SoftQuantizer,
-    "residual": ResidualQuantizer,
-    "projected": ProjectedQuantizer,
-}
-
+    "hard": HardQuantizer, "soft": SoftQuantizer, "residual": ResidualQuantizer, "projected": ProjectedQuantizer,
+}  # fmt: skip
 __all__ = [
-    "QUANTIZERS",
-    "HardQuantizer",
-    "ProjectedQuantizer",
-    "Quantized",
-    "Quantizer",
-    "ResidualQuantizer",
-    "SoftQuantizer",
-]
+    "QUANTIZERS", "HardQuantizer", "ProjectedQuantizer", "Quantized", "Quantizer", "ResidualQuantizer", "SoftQuantizer",
+]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 
 import torch
@@ -60,8 +61,15 @@ class Quantizer(nn.Module):
 
     @property
     def config(self) -> dict:
-        """Constructor arguments: ``type(q)(**q.config)`` has the same shape. JSON-able except for inner quantizers."""
-        raise NotImplementedError
+        """Constructor arguments: ``type(q)(**q.config)`` has the same shape. JSON-able except for inner quantizers.
+
+        They are read from attributes of the arguments' names, those of base classes first.
+        """
+        classes = [
+            cls for cls in reversed(type(self).__mro__) if issubclass(cls, Quantizer) and "__init__" in vars(cls)
+        ]
+        parameters = [p for cls in classes for p in inspect.signature(cls).parameters.values()]
+        return {p.name: getattr(self, p.name) for p in parameters if p.kind is not p.VAR_KEYWORD}
 
 
 def to_cells(z: torch.Tensor, dim: int) -> torch.Tensor:

@@ -23,21 +23,13 @@ class HardQuantizer(SingleCodebook):
     """
 
     def __init__(
-        self,
-        codebook_size: int = 1024,
-        embedding_dim: int = 8,
-        commitment: float = 0.25,
-        gradient: Literal["straight-through", "rotation"] = "straight-through",
-        **options,
-    ):
+        self, codebook_size: int = 1024, embedding_dim: int = 8, commitment: float = 0.25,
+        gradient: Literal["straight-through", "rotation"] = "straight-through", **options,
+    ):  # fmt: skip
         super().__init__(codebook_size, embedding_dim, commitment, **options)
         if gradient not in GRADIENTS:
             raise ValueError(f"gradient is one of {', '.join(GRADIENTS)}, not {gradient!r}")
         self.gradient = gradient
-
-    @property
-    def config(self) -> dict:
-        return super().config | {"gradient": self.gradient}
 
     def approximate(self, cells: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         atoms = F.embedding(codes, self.codebook.float())

@@ -37,17 +37,14 @@ class Codebook:
 
     quantizer: Quantizer
     backbone_name: str
-    """Name of the backbone in the fit: for messages, not for comparison."""
+    """of the fit, for messages"""
     latent_digest: str
-    """``Backbone.latent_digest`` of the latents it was fitted on."""
+    """``Backbone.latent_digest`` of the latents of the fit"""
     config: dict[str, Any]
-    """All of config.json."""
+    """all of config.json"""
 
     def check(self, backbone) -> None:
-        """Refuse a backbone with another latent space, which would decode the codes to noise.
-
-        Args:
-            backbone: a ``ddcm.backbone.Backbone``.
+        """Refuse a ``ddcm.backbone.Backbone`` with another latent space, which would decode the codes to noise.
 
         Raises:
             UserError: another latent digest or another number of latent channels.
@@ -96,13 +93,8 @@ class Codebook:
 
 def describe(quantizer: Quantizer, backbone_name: str, latent_digest: str, mel_spec: dict) -> dict[str, Any]:
     """The entries of config.json, also kept in Lightning checkpoints: JSON-able, nothing to unpickle."""
-    return {
-        "format": FORMAT,
-        "quantizer": to_spec(quantizer),
-        "backbone": backbone_name,
-        "latent_digest": latent_digest,
-        "mel_spec": mel_spec,
-    }
+    entries = {"format": FORMAT, "quantizer": to_spec(quantizer), "backbone": backbone_name}
+    return entries | {"latent_digest": latent_digest, "mel_spec": mel_spec}
 
 
 def save_codebook(
@@ -120,18 +112,19 @@ def load_codebook(name: str | Path) -> Codebook:
         UserError: not found, damaged, of an unknown class, or a pickle.
     """
     path = resolve_shipped(str(name))
-    if path.is_dir():
-        return _from_folder(path)
-    if path.suffix in PICKLES:
+    if not path.is_dir() and path.suffix in PICKLES:
         raise UserError(f"{name}: pickles are not read, they can run code; give an exported folder or a .ckpt")
     if path.is_file():
-        return _from_lightning(path) if path.suffix == ".ckpt" else _from_folder(path.parent)
-    if not is_hub_name(str(name)) or path.suffix == ".ckpt":
-        raise UserError(f"codebook {name} is neither a folder, nor a .ckpt file, nor a hub name")
-    return _from_folder(download("codebook", str(name), [CONFIG, WEIGHTS]))
+        path = path if path.suffix == ".ckpt" else path.parent
+    elif not path.is_dir():
+        if not is_hub_name(str(name)) or path.suffix == ".ckpt":
+            raise UserError(f"codebook {name} is neither a folder, nor a .ckpt file, nor a hub name")
+        path = download("codebook", str(name), [CONFIG, WEIGHTS])
+    return _build(path, *(_read_folder(path) if path.is_dir() else _read_checkpoint(path)))
 
 
-def _from_folder(folder: Path) -> Codebook:
+def _read_folder(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """config.json and the weights of an exported folder."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -140,30 +133,28 @@ def _from_folder(folder: Path) -> Codebook:
             raise UserError(f"{folder} is not a codebook: {part} is missing")
     try:
         with open(folder / CONFIG, "rb") as file:
-            config = json.loads(file.read(MOST))
-        tensors = load_file(folder / WEIGHTS)
+            return json.loads(file.read(MOST)), load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise UserError(f"{folder / WEIGHTS} is not a safetensors file (a pickle, or damaged): refused") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is not JSON") from error
     except OSError as error:
         raise UserError(f"{folder}: {describe_error(error)}") from error
-    return _build(folder, config, tensors)
 
 
-def _from_lightning(path: Path) -> Codebook:
+def _read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The same of a Lightning checkpoint."""
     refused = f"{path} is damaged, holds more than tensors, or is no checkpoint of python train.py fit: refused"
     try:
         with open(path, "rb") as file:
             if file.read(4) != b"PK\3\4":  # torch reads other files as plain pickles
                 raise UserError(refused)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        config = checkpoint["ddcm"]
         state = checkpoint["state_dict"]
         tensors = {key.removeprefix(PREFIX): state[key] for key in state if key.startswith(PREFIX)}
+        return checkpoint["ddcm"], tensors
     except DAMAGED as error:  # a UserError is a ValueError, too
         raise UserError(refused) from error
-    return _build(path, config, tensors)
 
 
 def _build(source: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Codebook:

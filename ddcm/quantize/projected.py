@@ -46,10 +46,6 @@ class ProjectedQuantizer(Quantizer):
         self.project_out.weight.copy_(basis.T)
         self.project_out.bias.copy_(mean)
 
-    @property
-    def config(self) -> dict:
-        return {"inner": self.inner, "embedding_dim": self.embedding_dim}
-
     @torch.no_grad()
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
         """Project on the principal axes of cells (N, D), largest first; then initialise the inner quantizer."""
@@ -60,23 +56,22 @@ class ProjectedQuantizer(Quantizer):
         self._set_projections(broadcast(basis.contiguous()), broadcast(mean))
         self.inner.initialise(self.project_in(cells), seed=seed)
 
-    def _to_inner(self, z: torch.Tensor) -> torch.Tensor:
-        return from_cells(self.project_in(to_cells(z, self.embedding_dim)), z.float())
-
-    def _to_outer(self, z: torch.Tensor) -> torch.Tensor:
-        return from_cells(self.project_out(to_cells(z, self.inner.embedding_dim)), z.float())
-
     def encode(self, z: torch.Tensor) -> torch.Tensor:
-        return self.inner.encode(self._to_inner(z))
+        return self.inner.encode(_project(z, self.project_in))
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        return self._to_outer(self.inner.decode(codes))
+        return _project(self.inner.decode(codes), self.project_out)
 
     @torch.autocast("cpu", enabled=False)
     @torch.autocast("cuda", enabled=False)
     def forward(self, z: torch.Tensor) -> Quantized:
-        inner = self.inner(self._to_inner(z))
-        z_q = self._to_outer(inner.z)
-        z_q_codebook = self._to_outer(inner.z_q_codebook) if self.training else z_q
+        inner = self.inner(_project(z, self.project_in))
+        z_q = _project(inner.z, self.project_out)
+        z_q_codebook = _project(inner.z_q_codebook, self.project_out) if self.training else z_q
         losses = inner.losses | {"projection": F.mse_loss(z_q, z.detach().float())}
         return replace(inner, z=z_q.to(z.dtype), z_q_codebook=z_q_codebook.to(z.dtype), losses=losses)
+
+
+def _project(z: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
+    """A linear layer on the cells of z (B, D, *spatial); float32."""
+    return from_cells(layer(to_cells(z, layer.in_features)), z.float())

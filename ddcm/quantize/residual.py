@@ -52,8 +52,8 @@ class ResidualQuantizer(Quantizer):
         return zip(cast(Iterable[SingleCodebook], self.stack), self.scales, strict=True)
 
     @property
-    def config(self) -> dict:
-        return {"num_quantizers": self.num_quantizers, "level": self.stack[0]}
+    def level(self) -> SingleCodebook:
+        return cast(SingleCodebook, self.stack[0])
 
     @torch.no_grad()
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
@@ -94,12 +94,11 @@ class ResidualQuantizer(Quantizer):
             value = scale * (result.z_q_codebook if self.training else level.decode(result.codes))
             residual, total = residual - value.detach(), total + value
             results.append(result)
-        first = cast(SingleCodebook, self.stack[0])
         cells, quantized = to_cells(z, self.embedding_dim), to_cells(total, self.embedding_dim)
-        losses = {"commitment": first.commitment * F.mse_loss(cells, quantized.detach())}
+        losses = {"commitment": self.level.commitment * F.mse_loss(cells, quantized.detach())}
         if "codebook" in results[0].losses:
             losses["codebook"] = torch.stack([result.losses["codebook"] for result in results]).mean()
-        z_q = from_cells(GRADIENTS[first.gradient](cells, quantized), z) if self.training else total.to(z.dtype)
+        z_q = from_cells(GRADIENTS[self.level.gradient](cells, quantized), z) if self.training else total.to(z.dtype)
         return Quantized(
             z=z_q,
             codes=torch.stack([result.codes for result in results], dim=1),

@@ -28,14 +28,9 @@ class SoftQuantizer(SingleCodebook):
     """
 
     def __init__(
-        self,
-        codebook_size: int = 1024,
-        embedding_dim: int = 8,
-        temperature: float = 1.0,
-        final_temperature: float | None = None,
-        anneal_steps: int = 1000,
-        **options,
-    ):
+        self, codebook_size: int = 1024, embedding_dim: int = 8, temperature: float = 1.0,
+        final_temperature: float | None = None, anneal_steps: int = 1000, **options,
+    ):  # fmt: skip
         super().__init__(codebook_size, embedding_dim, learn="gradient", **options)
         if temperature < 0:
             raise ValueError(f"temperature is at least 0, not {temperature}")
@@ -49,10 +44,7 @@ class SoftQuantizer(SingleCodebook):
 
     @property
     def config(self) -> dict:
-        shared = {name: value for name, value in super().config.items() if name != "learn"}
-        return shared | dict(
-            temperature=self.temperature, final_temperature=self.final_temperature, anneal_steps=self.anneal_steps
-        )
+        return {name: value for name, value in super().config.items() if name != "learn"}
 
     @property
     def temperature_now(self) -> torch.Tensor | float:

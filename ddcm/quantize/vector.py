@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -19,9 +19,8 @@ class SingleCodebook(Quantizer):
     Args:
         codebook_size: K, number of atoms.
         embedding_dim: D, numbers in an atom; 8 for AudioLDM2's latents.
-        commitment: weight of the commitment loss, mean |z - atom|^2 with the atom held fixed. With a frozen encoder
-            it moves nothing, unless something before the codebook learns (``ProjectedQuantizer``). It is computed in
-            any case, so that runs can be compared.
+        commitment: weight of the commitment loss, mean |z - atom|^2 with the atom held fixed. It moves something only
+            if something before the codebook learns (``ProjectedQuantizer``).
         learn: ``gradient`` moves atoms by the codebook loss, mean |atom - z|^2 with z held fixed. ``ema`` sets atoms
             to exponential means of their cells (VQ-VAE, arXiv 1711.00937, appendix A.1), summed over ranks.
         decay: of the exponential means and of the atoms' usage, per step.
@@ -38,20 +37,12 @@ class SingleCodebook(Quantizer):
     counts: torch.Tensor
 
     def __init__(
-        self,
-        codebook_size: int = 1024,
-        embedding_dim: int = 8,
-        commitment: float = 0.25,
-        learn: Literal["gradient", "ema"] = "gradient",
-        decay: float = 0.99,
-        threshold_usage_ratio: float = 0.05,
+        self, codebook_size: int = 1024, embedding_dim: int = 8, commitment: float = 0.25,
+        learn: Literal["gradient", "ema"] = "gradient", decay: float = 0.99, threshold_usage_ratio: float = 0.05,
         distance: Distance = "euclidean",
-    ):
+    ):  # fmt: skip
         super().__init__()
-        for name, value, known in (
-            ("learn", learn, ("gradient", "ema")),
-            ("distance", distance, ("euclidean", "cosine")),
-        ):
+        for name, value, known in (("learn", learn, ("gradient", "ema")), ("distance", distance, get_args(Distance))):
             if value not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
         self.codebook_size, self.embedding_dim, self.commitment = codebook_size, embedding_dim, commitment
@@ -73,11 +64,6 @@ class SingleCodebook(Quantizer):
     def metrics(self) -> dict[str, torch.Tensor]:
         """For ``Quantized.metrics``."""
         return {}
-
-    @property
-    def config(self) -> dict:
-        names = ("codebook_size", "embedding_dim", "commitment", "learn", "decay", "threshold_usage_ratio", "distance")
-        return {name: getattr(self, name) for name in names}
 
     @torch.no_grad()
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
