@@ -30,11 +30,7 @@ class BitWriter:
 
 
 class BitReader:
-    """Reads what ``BitWriter`` wrote, from bit ``start`` on.
-
-    Raises:
-        ValueError: reading beyond the end.
-    """
+    """Reads what ``BitWriter`` wrote, from bit ``start`` on. Raises ValueError: reading beyond the end."""
 
     def __init__(self, data: bytes, start: int = 0):
         self._data, self._position = data, start
@@ -68,10 +64,7 @@ def unrank_subset(rank: int, universe: int, size: int) -> list[int]:
     """The ``size``-subset of range(universe) at ``rank``; the inverse of ``rank_subset``.
 
     The largest c with C(c, i) <= rank is estimated in floating point, then made exact with integers: one call of
-    ``math.comb`` and a few multiplications for each member.
-
-    Raises:
-        ValueError: the rank is not that of a subset.
+    ``math.comb`` and a few multiplications for each member. Raises ValueError: the rank is not that of a subset.
     """
     if not 0 <= rank < math.comb(universe, size):
         raise ValueError(f"rank out of range for {size} of {universe}")

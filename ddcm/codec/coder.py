@@ -15,12 +15,9 @@ from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.progress import OnStep, Progress
 
-Targets = tuple[torch.Tensor, torch.Tensor]
-"""z of windows, and the weight of each of its numbers, both (W, C, L, F)."""
-ReadTargets = Callable[[Sequence[int]], Targets]
-"""``read_targets(windows)``: the targets of windows by their numbers."""
-OnLatent = Callable[[torch.Tensor], None]
-"""Called with each window's z (1, C, L, F) as the decoder will get it."""
+Targets = tuple[torch.Tensor, torch.Tensor]  # z of windows, and the weight of each of its numbers, both (W, C, L, F).
+ReadTargets = Callable[[Sequence[int]], Targets]  # ``read_targets(windows)``: the targets of windows by their numbers.
+OnLatent = Callable[[torch.Tensor], None]  # Called with each window's z (1, C, L, F) as the decoder will get it.
 
 
 def encode_payload(
@@ -50,11 +47,7 @@ def encode_payload(
 def decode_payload(
     header: Header, payload: bytes, model: LatentDiffusion, codebook: Codebook | None, on_step: OnStep | None = None
 ) -> Iterator[torch.Tensor]:
-    """z (1, C, L, F) of each window, in order.
-
-    Raises:
-        UserError: the payload holds what no encoder writes.
-    """
+    """z (1, C, L, F) of each window, in order. Raises UserError: the payload holds what no encoder writes."""
     progress = _count_steps(header, on_step)
     if header.mode == "vq":
         assert codebook is not None, "check_model() asks for it"

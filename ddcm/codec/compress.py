@@ -63,11 +63,8 @@ def compress(
 def build_header(
     settings: CodecSettings, model: LatentDiffusion, samples: int, codebook: Codebook | None, batch_size: int
 ) -> Header:
-    """A header without the level and the schedule.
-
-    Raises:
-        UserError: vq without a codebook, or with more levels than the codebook has.
-    """
+    """A header without the level and the schedule. Raises UserError: vq without a codebook, or with more levels than
+    the codebook has."""
     fields = header_fields(model)
     fields |= dict(samples=samples, batch_size=batch_size, threads=min(torch.get_num_threads(), 64))
     if settings.mode == "vq":
@@ -93,11 +90,7 @@ def add_level(header: Header, level: Level) -> Header:
 
 
 def add_schedule(header: Header, settings: CodecSettings) -> Header:
-    """The schedule of the settings, or the one that meets their rate.
-
-    Raises:
-        UserError: no schedule meets the rate.
-    """
+    """The schedule of the settings, or the one that meets their rate. Raises UserError: no schedule meets the rate."""
     if settings.schedule is not None:
         return replace(header, schedule=settings.schedule)
     return solve_schedule(header, settings.rate_kbps, settings.steps, settings.schedules)

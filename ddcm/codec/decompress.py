@@ -27,12 +27,9 @@ class Decoded:
     """A decoded file. Tensors are on the CPU."""
 
     header: Header
-    audio: torch.Tensor
-    """(S,) at the level of the recording"""
-    mel: torch.Tensor
-    """(1, 1, T, M): the vocoder's input"""
-    latent: torch.Tensor
-    """(W, C, L, F): z of each window"""
+    audio: torch.Tensor  # (S,) at the level of the recording
+    mel: torch.Tensor  # (1, 1, T, M): the vocoder's input
+    latent: torch.Tensor  # (W, C, L, F): z of each window
 
 
 def decompress(
@@ -67,11 +64,8 @@ def decompress_pieces(
 
 
 def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) -> tuple[Header, bytes]:
-    """Header and payload of a file, checked before anything is computed from them.
-
-    Raises:
-        UserError: damaged, or of another version, model or codebook.
-    """
+    """Header and payload of a file, checked before anything is computed from them. Raises UserError: damaged, or of
+    another version, model or codebook."""
     header, payload = unpack(data)
     validate(header, payload)
     check_model(header, model, codebook)
@@ -79,11 +73,8 @@ def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) 
 
 
 def check_model(header: Header, model: LatentDiffusion, codebook: Codebook | None) -> None:
-    """Refuse a model or a codebook that did not make the file: the result would be noise.
-
-    Raises:
-        UserError: names what the file was made with.
-    """
+    """Refuse a model or a codebook that did not make the file: the result would be noise. Raises UserError: names what
+    the file was made with."""
     fields, is_vq = header_fields(model), header.mode == "vq"
     digest = model.latent_digest if is_vq else fields["backbone"]
     if header.backbone != digest:

@@ -12,11 +12,7 @@ from ddcm.errors import UserError
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Facts by name: header, rate, schedule.
-
-    Raises:
-        UserError: the file cannot be read or is damaged.
-    """
+    """Facts by name: header, rate, schedule. Raises UserError: the file cannot be read or is damaged."""
     try:
         data = read(path)
         header, payload = unpack(data)

@@ -31,11 +31,8 @@ _LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Str
 
 
 def read(path: Path) -> bytes:
-    """Read a file that can be a ``.ddcm`` file.
-
-    Raises:
-        UserError: missing, unreadable, or larger than any .ddcm file.
-    """
+    """Read a file that can be a ``.ddcm`` file. Raises UserError: missing, unreadable, or larger than any .ddcm
+    file."""
     try:
         if path.stat().st_size > MAX_FILE:
             raise UserError(f"{path.stat().st_size} bytes are more than a .ddcm file can have")
@@ -45,21 +42,13 @@ def read(path: Path) -> bytes:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a file whole or not at all. Raises OSError: it cannot be written."""
     with write_atomically(path) as temporary:
         temporary.write_bytes(data)
 
 
 def pack(header: Header, payload: bytes) -> bytes:
-    """The bytes of the file.
-
-    Raises:
-        UserError: a field is out of its bounds.
-    """
+    """The bytes of the file. Raises UserError: a field is out of its bounds."""
     check_bounds(header)
     flags = MODES.index(header.mode) | BOOKS.index(header.book) << 2
     flags |= isinstance(header.schedule, ExplicitSchedule) << 3
@@ -83,11 +72,8 @@ def pack(header: Header, payload: bytes) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[Header, bytes]:
-    """The header and the payload of a file.
-
-    Raises:
-        UserError: not a .ddcm file, another version, damaged, or a field out of its bounds.
-    """
+    """The header and the payload of a file. Raises UserError: not a .ddcm file, another version, damaged, or a field
+    out of its bounds."""
     if data[: len(MAGIC)] != MAGIC:
         raise UserError("not a .ddcm file")
     if len(data) > MAX_FILE:

@@ -27,43 +27,25 @@ class Header:
     """All that a file records besides its payload."""
 
     mode: Mode
-    backbone: str
-    """digest (16 hexadecimal digits) of the denoiser, or for vq of the latent space"""
-    samples: int
-    """length of the audio at the mel's sample rate"""
-    mean: float = 0.0
-    """of the recording; the file keeps a half-precision number"""
-    gain: int = 0
-    """log2 of the gain that brought the recording to AudioLDM2's level, in 1/256"""
-    batch_size: int = 1
-    """windows in a UNet call: a batch rounds differently from its rows alone"""
-    threads: int = 1
-    """CPU threads of the encoder, for the same reason"""
-    dtype: str = "float32"
-    """of the UNet"""
-    stock_null: bool = False
-    """whether no prompt means diffusers' GPT2("") and not what AudioLDM2 was trained with"""
-    mel: tuple[float, ...] = MEL
-    """fields of the ``MelSpec``"""
-    seed: int = 0
-    """of the noise codebooks, in [0, 2^32)"""
+    backbone: str  # digest (16 hexadecimal digits) of the denoiser, or for vq of the latent space
+    samples: int  # length of the audio at the mel's sample rate
+    mean: float = 0.0  # of the recording; the file keeps a half-precision number
+    gain: int = 0  # log2 of the gain that brought the recording to AudioLDM2's level, in 1/256
+    batch_size: int = 1  # windows in a UNet call: a batch rounds differently from its rows alone
+    threads: int = 1  # CPU threads of the encoder, for the same reason
+    dtype: str = "float32"  # of the UNet
+    stock_null: bool = False  # whether no prompt means diffusers' GPT2("") and not what AudioLDM2 was trained with
+    mel: tuple[float, ...] = MEL  # fields of the ``MelSpec``
+    seed: int = 0  # of the noise codebooks, in [0, 2^32)
     prompt: str = ""
-    guidance: int = 256
-    """scale of classifier-free guidance under the prompt, in 1/256"""
-    book: Book = "hadamard"
-    """the noise codebook"""
-    log2_atoms: int = 0
-    """log2 of the atoms of the noise codebook"""
-    coefficient_bits: int = 0
-    """classic: bits of the coefficient of each atom after the first of a step"""
-    schedule: Schedule | None = None
-    """turbo and classic have one"""
-    codebook: str = ""
-    """vq: digest of the fitted codebook"""
-    atoms: int = 0
-    """vq: atoms of a level"""
-    levels: int = 0
-    """vq: levels of the residual codebook that are kept"""
+    guidance: int = 256  # scale of classifier-free guidance under the prompt, in 1/256
+    book: Book = "hadamard"  # the noise codebook
+    log2_atoms: int = 0  # log2 of the atoms of the noise codebook
+    coefficient_bits: int = 0  # classic: bits of the coefficient of each atom after the first of a step
+    schedule: Schedule | None = None  # turbo and classic have one
+    codebook: str = ""  # vq: digest of the fitted codebook
+    atoms: int = 0  # vq: atoms of a level
+    levels: int = 0  # vq: levels of the residual codebook that are kept
 
     @property
     def seconds(self) -> float:
@@ -110,11 +92,7 @@ def ceil_log2(count: int) -> int:
 
 
 def check_bounds(header: Header) -> None:
-    """Check the range of each field.
-
-    Raises:
-        UserError: names the first field that is out of bounds.
-    """
+    """Check the range of each field. Raises UserError: names the first field that is out of bounds."""
     rate, _, hop, bands, *_ = header.mel
     checks = [
         ("mode", header.mode in MODES), ("book", header.book in BOOKS), ("dtype", header.dtype in DTYPES),
@@ -150,10 +128,8 @@ def _is_digest(text: str) -> bool:
 def validate(header: Header, payload: bytes) -> None:
     """Check that header and payload belong together, before anything is computed from them.
 
-    The payload bounds the number of windows: a claimed length alone makes no work and takes no memory.
-
-    Raises:
-        UserError: they do not belong together.
+    The payload bounds the number of windows: a claimed length alone makes no work and takes no memory. Raises
+    UserError: they do not belong together.
     """
     least_windows = max(1, -(-(-(-header.samples // int(header.mel[2])) - OVERLAP) // (FRAMES - OVERLAP)))
     if 8 * len(payload) < least_windows:

@@ -73,11 +73,8 @@ def find_nearest(value: Callable[[int], float], target: float, low: int, high: i
 
 
 def read_rows(table: Path | None, backbone: str) -> list[dict]:
-    """Rows {kbps, steps, power, growth, first, last} of this backbone; of the table's first one if it has none.
-
-    Raises:
-        UserError: the file is not such a table.
-    """
+    """Rows {kbps, steps, power, growth, first, last} of this backbone; of the table's first one if it has none. Raises
+    UserError: the file is not such a table."""
     try:
         entries = json.loads((table or SHIPPED).read_text())
         own = [entry for entry in entries if entry["backbone"] == backbone]

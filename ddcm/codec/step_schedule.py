@@ -19,18 +19,12 @@ EXACT = Context(prec=28)
 class ParametricSchedule:
     """A schedule in six numbers."""
 
-    steps: int
-    """T timesteps, which are T UNet calls and T - 1 coded noises; in [2, 1000]"""
-    power: int
-    """timesteps are last + (first - last) (1 - s)^(power / 16), s even in [0, 1]; in [1, 255]"""
-    growth: int
-    """atoms of a step are proportional to s^(growth / 16); in [0, 255]"""
-    total: int
-    """atoms of all steps of a window together"""
-    first: int = MAX_STEPS - 1
-    """the noisiest timestep"""
-    last: int = 0
-    """the timestep whose estimate is the result; first - last >= steps - 1"""
+    steps: int  # T timesteps, which are T UNet calls and T - 1 coded noises; in [2, 1000]
+    power: int  # timesteps are last + (first - last) (1 - s)^(power / 16), s even in [0, 1]; in [1, 255]
+    growth: int  # atoms of a step are proportional to s^(growth / 16); in [0, 255]
+    total: int  # atoms of all steps of a window together
+    first: int = MAX_STEPS - 1  # the noisiest timestep
+    last: int = 0  # the timestep whose estimate is the result; first - last >= steps - 1
 
     @property
     def is_valid(self) -> bool:
@@ -43,10 +37,8 @@ class ParametricSchedule:
 class ExplicitSchedule:
     """A schedule as its two lists."""
 
-    timesteps: tuple[int, ...]
-    """T timesteps, strictly falling"""
-    atoms: tuple[int, ...]
-    """atoms of each step but the last: T - 1 numbers"""
+    timesteps: tuple[int, ...]  # T timesteps, strictly falling
+    atoms: tuple[int, ...]  # atoms of each step but the last: T - 1 numbers
 
     @property
     def is_valid(self) -> bool:

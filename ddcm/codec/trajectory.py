@@ -25,8 +25,7 @@ SELECTIONS: dict[str, Any] = {"turbo": turbo, "classic": classic}
 """Mode -> the module with its ``choose``, ``weights``, ``write`` and ``read``."""
 PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
 """``pick(step, x0, count)``: the noise (n,) of each window after a step, from the estimates x0 (W, C, L, F)."""
-OnCall = Callable[[], None]
-"""Called after each UNet call."""
+OnCall = Callable[[], None]  # Called after each UNet call.
 
 
 @contextmanager
@@ -86,11 +85,8 @@ def decode_windows(
     header: Header, model: LatentDiffusion, windows: Sequence[int], readers: Sequence[BitReader],
     on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """The latents (W, C, L, F) that the encoder got, each from a reader at the first bit of its window.
-
-    Raises:
-        ValueError: bits that no encoder writes.
-    """
+    """The latents (W, C, L, F) that the encoder got, each from a reader at the first bit of its window. Raises
+    ValueError: bits that no encoder writes."""
     codebook, selection, bits = noise_codebook(header), SELECTIONS[header.mode], header.coefficient_bits
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:

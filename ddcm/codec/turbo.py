@@ -8,8 +8,7 @@ import torch
 from ddcm.codec.bitstream import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
 from ddcm.codec.noise_codebooks import Indices
 
-Choice = tuple[Indices, Indices]
-"""(atoms, integer weights): the noise of a step is their weighted sum."""
+Choice = tuple[Indices, Indices]  # (atoms, integer weights): the noise of a step is their weighted sum.
 
 
 def choose(correlations: torch.Tensor, count: int) -> Choice:

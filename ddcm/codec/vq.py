@@ -84,11 +84,8 @@ class Encoder:
 
 
 def decode(payload: bytes, quantizer: Quantizer, windows: int, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-    """int32 (Q, L, F) for each of the windows; ``shape`` is (Q, L, F).
-
-    Raises:
-        UserError: the payload is not what an encoder writes.
-    """
+    """int32 (Q, L, F) for each of the windows; ``shape`` is (Q, L, F). Raises UserError: the payload is not what an
+    encoder writes."""
     from constriction import stream
 
     levels, frames, bands = shape

@@ -10,8 +10,7 @@ import torch
 
 from ddcm.diffusion.solvers import Estimate, UniPCState, ddim_step, dpmpp_step, unipc_step
 
-Denoiser = Callable[[torch.Tensor, int], torch.Tensor]
-"""``denoise(x, t) -> x0``, guidance inside."""
+Denoiser = Callable[[torch.Tensor, int], torch.Tensor]  # ``denoise(x, t) -> x0``, guidance inside.
 PickNoise = Callable[[int, torch.Tensor], torch.Tensor | None]
 """``pick_noise(i, x0) -> noise``, unit variance, for the step after the i-th estimate; None: a step without noise."""
 Project = Callable[[int, torch.Tensor], torch.Tensor]

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-Estimate = tuple[torch.Tensor, float]
-"""(x0, abar that it was made at)"""
+Estimate = tuple[torch.Tensor, float]  # (x0, abar that it was made at)
 
 
 def ddim_step(
@@ -58,10 +57,8 @@ def dpmpp_step(
 class UniPCState:
     """What a step of UniPC needs of the steps before it."""
 
-    x: torch.Tensor
-    """the corrected sample of the step before, at the abar of ``estimates[0]``"""
-    estimates: tuple[Estimate, ...]
-    """of the last one or two steps, latest first"""
+    x: torch.Tensor  # the corrected sample of the step before, at the abar of ``estimates[0]``
+    estimates: tuple[Estimate, ...]  # of the last one or two steps, latest first
 
 
 def unipc_step(
