@@ -19,7 +19,7 @@ import torch
 from benchmarks.together import compress
 from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
-from ddcm.codec import turbo
+from ddcm.codec import selection
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.header import ceil_log2
 from ddcm.codec.noise_codebooks import NOISE_CODEBOOKS
@@ -30,7 +30,7 @@ def selection_seconds(kind: str, numbers: int, log2_atoms: int, count: int, repe
     codebook, residual, times = NOISE_CODEBOOKS[kind](0, numbers, log2_atoms), torch.randn(numbers), []
     for step in range(repeats):
         begin = time.process_time()
-        turbo.choose(codebook.correlate(0, step, residual), count)
+        selection.choose_largest(codebook.correlate(0, step, residual), count)
         times.append(time.process_time() - begin)
     return statistics.median(times)
 

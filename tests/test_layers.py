@@ -36,7 +36,6 @@ NEVER = {  # package or file -> packages and libraries that no chain of its impo
     "cli/run_log.py": {"torch"},
     "codec/bitstream.py": {"torch", "numpy"},
     "codec/format.py": {"torch", "numpy"},
-    "codec/describe.py": {"torch", "numpy"},
     "codec/philox.py": {"torch"},
 }
 NOT_DIRECTLY = {"app": {"backbone", "quantize", "codec", "fit"}}  # the page reaches them through the pipeline
@@ -228,7 +227,7 @@ LIGHT = {"diffusers", "transformers", "lightning", "matplotlib"}
     "statement, absent",
     [
         ("import ddcm, ddcm.recipes, ddcm.cli.main", {"torch", "numpy", "librosa", "transformers"}),
-        ("import ddcm.codec.format, ddcm.codec.header, ddcm.codec.describe, ddcm.cli.info", {"torch", "numpy"}),
+        ("import ddcm.codec.format, ddcm.codec.header, ddcm.cli.info", {"torch", "numpy"}),
         ("import ddcm.pipeline", LIGHT | {"constriction", "librosa"}),
         ("import ddcm.app.server", LIGHT | {"gradio"}),
         ("import ddcm.cli.evaluation, ddcm.evaluation.compare", LIGHT | {"pesq", "pystoi"}),

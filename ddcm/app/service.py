@@ -11,8 +11,7 @@ import torch
 
 from ddcm.app.server_options import Limits
 from ddcm.audio.files import read_audio, write_audio
-from ddcm.codec.describe import describe
-from ddcm.codec.format import read, unpack
+from ddcm.codec.format import describe, read, unpack
 from ddcm.errors import UserError
 from ddcm.evaluation.compare import compare, select_info
 from ddcm.evaluation.html_report import render_report, slug

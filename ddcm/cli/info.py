@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from ddcm.cli.options import print_table
-from ddcm.codec.describe import describe
+from ddcm.codec.format import describe
 from ddcm.errors import UserError
 
 if TYPE_CHECKING:

@@ -56,13 +56,10 @@ class CodecSettings:
     """decode the finished file and compare its latents with the encoder's, bit for bit"""
 
     def __post_init__(self):
-        for name, value, known in (
-            ("mode", self.mode, get_args(Mode)),
-            ("book", self.book, get_args(Book)),
-            ("quality", self.quality, (None, *QUALITIES)),
-        ):
-            if value not in known:
-                raise UserError(f"{name} {value!r} is not known; use one of: {', '.join(filter(None, known))}")
+        for name, known in {"mode": get_args(Mode), "book": get_args(Book), "quality": tuple(QUALITIES)}.items():
+            value = getattr(self, name)
+            if value not in known and not (name == "quality" and value is None):
+                raise UserError(f"{name} {value!r} is not known; use one of: {', '.join(known)}")
         rated, atoms = self.kbps is not None or self.quality is not None, self.noise_atoms
         checks = (
             (self.kbps is None or self.quality is None, "kbps and quality are two names for the same choice; give one"),

@@ -64,17 +64,13 @@ def decompress_pieces(
 
 
 def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) -> tuple[Header, bytes]:
-    """Header and payload of a file, checked before anything is computed from them. Raises UserError: damaged, or of
-    another version, model or codebook."""
+    """Header and payload of a file, checked before anything is computed from them.
+
+    With another model or codebook than those that made the file, the result would be noise. Raises UserError: damaged,
+    or of another version, model or codebook; names what the file was made with.
+    """
     header, payload = unpack(data)
     validate(header, payload)
-    check_model(header, model, codebook)
-    return header, payload
-
-
-def check_model(header: Header, model: LatentDiffusion, codebook: Codebook | None) -> None:
-    """Refuse a model or a codebook that did not make the file: the result would be noise. Raises UserError: names what
-    the file was made with."""
     fields, is_vq = header_fields(model), header.mode == "vq"
     digest = model.latent_digest if is_vq else fields["backbone"]
     if header.backbone != digest:
@@ -96,6 +92,7 @@ def check_model(header: Header, model: LatentDiffusion, codebook: Codebook | Non
         raise UserError(f"made with --null {'stock' if header.stock_null else 'trained'}: decode it with the same")
     elif header.dtype != fields["dtype"]:
         raise UserError(f"made with --dtype {header.dtype}: decode it with the same")
+    return header, payload
 
 
 def _decode_mels(header: Header, model: LatentDiffusion, windows: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:

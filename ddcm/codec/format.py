@@ -13,13 +13,15 @@ Little-endian; "varint" is base 128, low bits first. Sizes are checked first. A 
 from __future__ import annotations
 
 import io
+import operator
 import struct
 import zlib
-from itertools import pairwise
+from dataclasses import asdict
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from ddcm.codec.header import BOOKS, MAX_PROMPT, MEL, MODES, Header, check_bounds
+from ddcm.codec.header import BOOKS, MAX_PROMPT, MEL, MODES, Header, check_bounds, validate
 from ddcm.codec.step_schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule, Schedule
 from ddcm.errors import UserError, describe_error
 from ddcm.recipes import DTYPES
@@ -113,9 +115,32 @@ def _read_header(reader: _Reader) -> Header:
         fields |= dict(codebook=reader.take(8).hex(), atoms=reader.varint(), levels=reader.varint())
     else:
         fields["log2_atoms"], fields["coefficient_bits"] = reader.take(2)
-        fields["schedule"] = _read_explicit(reader) if flags >> 3 & 1 else _read_parametric(reader)
+        fields["schedule"] = _read_schedule(reader, bool(flags >> 3 & 1))
     dtype, stock_null = DTYPES[arithmetic & 3], bool(arithmetic >> 2 & 1)
     return Header(mode, dtype=dtype, stock_null=stock_null, book=BOOKS[flags >> 2 & 1], **fields)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Facts by name: header, rate, schedule. Raises UserError: the file cannot be read or is damaged."""
+    try:
+        data = read(path)
+        header, payload = unpack(data)
+        validate(header, payload)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    facts = {"what": "ddcm file", "version": VERSION, "bytes": len(data), "seconds": f"{header.seconds:g}"}
+    facts["kbps"] = f"{len(data) / 125 / header.seconds:.3f}"
+    facts |= {name: value for name, value in asdict(header).items() if name != "schedule"}
+    facts |= {"windows": len(header.layout.starts), "window frames": header.layout.size, "payload bytes": len(payload)}
+    if header.schedule is not None:
+        is_guided = header.prompt != "" and header.guidance != 256
+        facts |= {
+            "timesteps": " ".join(map(str, header.steps.timesteps)),
+            "atoms of each step": " ".join(map(str, header.steps.atoms)),
+            "UNet calls of a window": len(header.steps.timesteps) * (2 if is_guided else 1),
+            "bits of a window": header.window_bits,
+        }
+    return facts
 
 
 def varint(value: int) -> bytes:
@@ -135,18 +160,14 @@ def _pack_schedule(schedule: Schedule) -> bytes:
     return b"".join(map(varint, (len(schedule.timesteps), schedule.timesteps[0], *falls, *schedule.atoms)))
 
 
-def _read_parametric(reader: _Reader) -> ParametricSchedule:
-    steps, (power, growth) = reader.varint(), reader.take(2)
-    return ParametricSchedule(steps, power, growth, reader.varint(), reader.varint(), reader.varint())
-
-
-def _read_explicit(reader: _Reader) -> ExplicitSchedule:
-    count, timestep = reader.varint(), reader.varint()
+def _read_schedule(reader: _Reader, is_explicit: bool) -> Schedule:
+    count = reader.varint()
+    if not is_explicit:
+        return ParametricSchedule(count, *reader.take(2), reader.varint(), reader.varint(), reader.varint())
+    timestep = reader.varint()
     if not 2 <= count <= MAX_STEPS:
         raise ValueError(f"{count} timesteps")
-    timesteps = [timestep]
-    for _ in range(count - 1):
-        timesteps.append(timesteps[-1] - reader.varint())
+    timesteps = accumulate((reader.varint() for _ in range(count - 1)), operator.sub, initial=timestep)
     return ExplicitSchedule(tuple(timesteps), tuple(reader.varint() for _ in range(count - 1)))
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from ddcm.audio.layout import FRAMES
-from ddcm.codec import turbo
+from ddcm.codec import selection
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.compress import add_schedule, build_header
@@ -69,10 +69,10 @@ def generate(
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         lots = torch.from_numpy(random_words(codebook.atoms, ([0], step, START), seed)[0].astype("int64"))
         drawn = lots.topk(max(count, round(share * codebook.atoms))).indices
-        correlations = torch.full((codebook.atoms,), 0.0)
+        correlations = torch.zeros(codebook.atoms)
         correlations[drawn] = codebook.correlate(0, step, direction)[drawn]
-        choice = turbo.choose(correlations, count)
-        turbo.write(writer, choice, header.log2_atoms)
+        choice = selection.choose_largest(correlations, count)
+        selection.write(writer, choice, header)
         return [codebook.synthesize(0, step, *choice)]
 
     denoise_windows(header, model, denoise, [0], pick, Progress(on_step, len(header.steps.timesteps)).step)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any, Protocol
 
 import torch
 
 from ddcm.audio.mel import MelSpec
+from ddcm.diffusion.loop import Denoiser
 
 
 class LatentDiffusion(Protocol):
@@ -34,17 +34,11 @@ class LatentDiffusion(Protocol):
     def null_condition(self) -> Any: ...
     def eps(self, x: torch.Tensor, t: int, condition: Any) -> torch.Tensor: ...
     def x0_from_eps(self, x: torch.Tensor, t: int, eps: torch.Tensor) -> torch.Tensor: ...
-    def denoiser(
-        self, prompt: str, negative_prompt: str, guidance_scale: float
-    ) -> Callable[[torch.Tensor, int], torch.Tensor]: ...
+    def denoiser(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Denoiser: ...
     def check(self) -> None: ...
 
 
 def header_fields(model: LatentDiffusion) -> dict[str, Any]:
     """The fields of the header that describe the model."""
-    return {
-        "backbone": model.digest,
-        "mel": astuple(model.mel_spec),
-        "stock_null": model.null == "stock",
-        "dtype": str(model.dtype).removeprefix("torch."),
-    }
+    dtype = str(model.dtype).removeprefix("torch.")
+    return dict(backbone=model.digest, mel=astuple(model.mel_spec), stock_null=model.null == "stock", dtype=dtype)

@@ -42,7 +42,6 @@ class NoiseCodebook(ABC):
 
     @abstractmethod
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor: ...
-
     @abstractmethod
     def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor: ...
 

@@ -1,6 +1,6 @@
 """Random numbers made of integers: the same on every device, in every order, for every batch size.
 
-A counter-based generator has no state: a number is a function of its counter. So any part of any atom can be drawn
+A counter-based generator has no state: a number is a function of its counter, so any part of any atom can be drawn
 alone.
 """
 
@@ -12,7 +12,6 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-ROUNDS = 10
 GRID = 1 << 10  # normal numbers are integers on a grid of 1 / 1024
 
 
@@ -29,7 +28,7 @@ def philox(counter: tuple, key: int) -> np.ndarray:
     low32, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
     c0, c1, c2, c3 = (c.astype(np.uint64) for c in np.broadcast_arrays(*map(np.asarray, counter)))
     k0, k1 = key & 0xFFFFFFFF, key >> 32
-    for _ in range(ROUNDS):
+    for _ in range(10):
         left, right = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
         c0, c2 = (right >> shift) ^ c1 ^ np.uint64(k0), (left >> shift) ^ c3 ^ np.uint64(k1)
         c1, c3 = right & low32, left & low32

@@ -42,7 +42,8 @@ def solve_schedule(header: Header, kbps: float, steps: int | None, table: Path |
     rate, _, hop, *_ = header.mel
     payload_kbps = max(budget - header_bytes, 1) / (len(layout.starts) * layout.size * hop / rate) / 125
     if header.mode == "classic":
-        shape = _even_shape(payload_kbps * 1000 * layout.size * hop / rate, header.log2_atoms, steps)
+        atoms = payload_kbps * 1000 * layout.size * hop / rate / header.log2_atoms  # that the bits pay for
+        shape = ParametricSchedule(_check_steps(steps or min(max(round(atoms) + 1, 2), MAX_STEPS)), 16, 0, 1)
     else:
         shape = interpolate(payload_kbps, steps, read_rows(table, header.backbone))
 
@@ -111,12 +112,6 @@ def interpolate(kbps: float, steps: int | None, rows: list[dict]) -> ParametricS
     first, last = between("first"), between("last")
     first = min(max(first, last + steps - 1), MAX_STEPS - 1)  # room for all steps
     return ParametricSchedule(steps, between("power"), between("growth"), 1, first, min(last, first - steps + 1))
-
-
-def _even_shape(bits: float, log2_atoms: int, steps: int | None) -> ParametricSchedule:
-    """Classic DDCM's even timesteps; without ``steps``, as many as the bits pay atoms for."""
-    steps = _check_steps(steps or min(max(round(bits / log2_atoms) + 1, 2), MAX_STEPS))
-    return ParametricSchedule(steps, 16, 0, 1)
 
 
 def _check_steps(steps: int) -> int:

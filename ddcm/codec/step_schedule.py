@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 MAX_STEPS, MAX_ATOMS = 1000, 2048  # timesteps of the denoiser; atoms of one step
 EXACT = Context(prec=28)
@@ -42,11 +42,8 @@ class ExplicitSchedule:
 
     @property
     def is_valid(self) -> bool:
-        falls = all(a > b for a, b in pairwise(self.timesteps))
-        bounded = self.timesteps[-1] >= 0 and self.timesteps[0] < MAX_STEPS
-        return falls and bounded and len(self.atoms) == len(self.timesteps) - 1 and all(
-            0 <= m <= MAX_ATOMS for m in self.atoms
-        )  # fmt: skip
+        falls = all(a > b for a, b in pairwise((MAX_STEPS, *self.timesteps, -1)))
+        return falls and len(self.atoms) == len(self.timesteps) - 1 and all(0 <= m <= MAX_ATOMS for m in self.atoms)
 
 
 Schedule = ParametricSchedule | ExplicitSchedule
@@ -68,13 +65,9 @@ def expand(schedule: Schedule) -> ExplicitSchedule:
         ideal = schedule.last + _round((schedule.first - schedule.last) * EXACT.power(Decimal(i) / noises, power))
         timesteps.append(min(max(ideal, timesteps[-1] + 1), schedule.first - noises + i))
     weights = [EXACT.power(Decimal(i + 1) / noises, growth) for i in range(noises)]
-    weight_sum, cumulated, atoms, spent = sum(weights), Decimal(0), [], 0
-    for weight in weights:
-        cumulated += weight
-        target = _round(EXACT.divide(EXACT.multiply(cumulated, schedule.total), weight_sum))
-        atoms.append(target - spent)
-        spent = target
-    return ExplicitSchedule(tuple(timesteps[::-1]), tuple(atoms))
+    weight_sum, cumulated = sum(weights), accumulate(weights)
+    spent = [0, *(_round(EXACT.divide(EXACT.multiply(c, schedule.total), weight_sum)) for c in cumulated)]
+    return ExplicitSchedule(tuple(timesteps[::-1]), tuple(b - a for a, b in pairwise(spent)))
 
 
 def _round(number: Decimal) -> int:

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
-from ddcm.codec import classic, turbo
+from ddcm.codec import selection
 from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.header import Header
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import noise_codebook, start_noise
 from ddcm.diffusion.loop import Denoiser, denoise_loop
 
-SELECTIONS: dict[str, Any] = {"turbo": turbo, "classic": classic}
-"""Mode -> the module with its ``choose``, ``weights``, ``write`` and ``read``."""
 PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
 """``pick(step, x0, count)``: the noise (n,) of each window after a step, from the estimates x0 (W, C, L, F)."""
 OnCall = Callable[[], None]  # Called after each UNet call.
@@ -54,30 +51,32 @@ def encode_windows(
             numbers are equal, all share their atoms, which are then drawn once.
         writers: take the bits of each window; may all be one writer.
     """
-    codebook, selection, bits = noise_codebook(header), SELECTIONS[header.mode], header.coefficient_bits
+    codebook = noise_codebook(header)
     targets, weights = (x.detach().float().to(model.device) for x in (z, weights))
-    symbols: list[list[Any]] = []  # [steps][windows]
+    symbols: list[list[selection.Symbol]] = []  # [steps][windows]
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         residuals = ((targets - x0) * weights).flatten(1)
         if header.mode == "classic":
             rows = zip(windows, residuals.cpu(), strict=True)
-            chosen = [classic.choose(codebook, window, step, row, count, bits) for window, row in rows]
+            chosen = [
+                selection.pursue(codebook, window, step, row, count, header.coefficient_bits) for window, row in rows
+            ]
         else:
             correlations: Iterable[torch.Tensor]
             if len(set(windows)) == 1:
                 correlations = codebook.correlate(windows[0], step, residuals)
             else:
                 correlations = (codebook.correlate(w, step, row) for w, row in zip(windows, residuals, strict=True))
-            chosen = [turbo.choose(row, count) for row in correlations]
+            chosen = [selection.choose_largest(row, count) for row in correlations]
         symbols.append(chosen)
         pairs = zip(windows, chosen, strict=True)
-        return [codebook.synthesize(window, step, *selection.weights(symbol, bits)) for window, symbol in pairs]
+        return [codebook.synthesize(window, step, *selection.to_choice(symbol, header)) for window, symbol in pairs]
 
     result = denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
     for row, writer in enumerate(writers):
         for chosen in symbols:
-            selection.write(writer, chosen[row], header.log2_atoms, bits)
+            selection.write(writer, chosen[row], header)
     return result
 
 
@@ -87,12 +86,12 @@ def decode_windows(
 ) -> torch.Tensor:  # fmt: skip
     """The latents (W, C, L, F) that the encoder got, each from a reader at the first bit of its window. Raises
     ValueError: bits that no encoder writes."""
-    codebook, selection, bits = noise_codebook(header), SELECTIONS[header.mode], header.coefficient_bits
+    codebook = noise_codebook(header)
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         noises = []
         for window, reader in zip(windows, readers, strict=True):
-            choice = selection.weights(selection.read(reader, count, header.log2_atoms, bits), bits)
+            choice = selection.to_choice(selection.read(reader, count, header), header)
             if header.book == "hadamard":
                 choice = (torch.tensor(x).to(x0.device, non_blocking=True) for x in choice)
             noises.append(codebook.synthesize(window, step, *choice))

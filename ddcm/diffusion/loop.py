@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from ddcm.diffusion.solvers import Estimate, UniPCState, ddim_step, dpmpp_step, unipc_step
+from ddcm.diffusion.solvers import ddim_step, dpmpp_step, unipc_step
 
 Denoiser = Callable[[torch.Tensor, int], torch.Tensor]  # ``denoise(x, t) -> x0``, guidance inside.
 PickNoise = Callable[[int, torch.Tensor], torch.Tensor | None]
 """``pick_noise(i, x0) -> noise``, unit variance, for the step after the i-th estimate; None: a step without noise."""
 Project = Callable[[int, torch.Tensor], torch.Tensor]
 """``project(i, x0) -> x0``: a codebook's action on the i-th estimate."""
+
+MULTISTEP: dict[str, Callable[..., tuple[torch.Tensor, Any]]] = {"dpm++": dpmpp_step, "unipc": unipc_step}
 
 
 def identity(i: int, x0: torch.Tensor) -> torch.Tensor:
@@ -42,14 +44,13 @@ def denoise_loop(
     Raises:
         ValueError: an unknown solver, noise for a deterministic one, or timesteps that do not fall.
     """
-    if solver not in ("ddim", "dpm++", "unipc"):
+    if solver not in ("ddim", *MULTISTEP):
         raise ValueError(f"solver is 'ddim', 'dpm++' or 'unipc', not {solver!r}")
     if solver != "ddim" and pick_noise is not None:
         raise ValueError(f"{solver} is deterministic; noise is picked with ddim")
     if any(a <= b for a, b in pairwise(timesteps)):
         raise ValueError(f"timesteps must fall strictly: {list(timesteps)}")
-    previous: Estimate | None = None  # of dpm++
-    state: UniPCState | None = None  # of unipc
+    state: Any = None  # of a multistep solver
     for i, t in enumerate(timesteps):
         x0 = project(i, denoise(x, t))
         if on_step is not None:
@@ -57,10 +58,8 @@ def denoise_loop(
         if i + 1 == len(timesteps):
             return x0
         abar, abar_next = float(alphas_cumprod[t]), float(alphas_cumprod[timesteps[i + 1]])
-        if solver == "dpm++":
-            x, previous = dpmpp_step(x, x0, abar, abar_next, previous), (x0, abar)
-        elif solver == "unipc":
-            x, state = unipc_step(x, x0, abar, abar_next, state)
+        if solver != "ddim":
+            x, state = MULTISTEP[solver](x, x0, abar, abar_next, state)
         else:
             noise = None if pick_noise is None else pick_noise(i, x0)
             x = ddim_step(x, x0, abar, abar_next, 0.0 if noise is None else 1.0, noise)

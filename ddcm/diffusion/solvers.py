@@ -40,8 +40,10 @@ def ddim_step(
 
 def dpmpp_step(
     x: torch.Tensor, x0: torch.Tensor, abar: float, abar_next: float, previous: Estimate | None = None
-) -> torch.Tensor:
-    """A step of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2); without ``previous`` it is of first order.
+) -> tuple[torch.Tensor, Estimate]:
+    """A step of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2); x at ``abar_next``, and the next ``previous``.
+
+    Without ``previous`` the step is of first order.
 
     1. D = x0 + (x0 - x0_previous) h / (2 h_previous)
     2. x' = sqrt(1 - abar') / sqrt(1 - abar) x - sqrt(abar') (exp(-h) - 1) D
@@ -50,7 +52,7 @@ def dpmpp_step(
     if previous is not None:
         x0_before, abar_before = previous
         d = x0 + (x0 - x0_before) * (_h(abar, abar_next) / (2 * _h(abar_before, abar)))
-    return _first_order(x, d, abar, abar_next)
+    return _first_order(x, d, abar, abar_next), (x0, abar)
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,13 @@ def unipc_step(
 
     Without a state the step is of first order. Equal to diffusers' ``UniPCMultistepScheduler(solver_type="bh2")``.
     """
-    if state is not None:
-        x = _correct(x0, abar, state)
-    estimates = ((x0, abar), *(state.estimates[:1] if state else ()))
-    result = _first_order(x, x0, abar, abar_next)
-    if len(estimates) == 2:
-        x0_before, abar_before = estimates[1]
-        h = _h(abar, abar_next)
-        r = _h(abar, abar_before) / h
-        result = result - abar_next**0.5 * math.expm1(-h) * 0.5 * (x0_before - x0) / r
-    return result, UniPCState(x, estimates)
+    if state is None:
+        return _first_order(x, x0, abar, abar_next), UniPCState(x, ((x0, abar),))
+    x, (x0_before, abar_before) = _correct(x0, abar, state), state.estimates[0]
+    h = _h(abar, abar_next)
+    r = _h(abar, abar_before) / h
+    result = _first_order(x, x0, abar, abar_next) - abar_next**0.5 * math.expm1(-h) * 0.5 * (x0_before - x0) / r
+    return result, UniPCState(x, ((x0, abar), state.estimates[0]))
 
 
 def _correct(x0_here: torch.Tensor, abar_here: float, state: UniPCState) -> torch.Tensor:

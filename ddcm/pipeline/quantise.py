@@ -9,8 +9,8 @@ import torch
 from ddcm.errors import UserError
 from ddcm.pipeline.output import Info
 from ddcm.quantize import Quantizer
-from ddcm.quantize.mixture import soften
 from ddcm.quantize.pretrained import Codebook
+from ddcm.quantize.soft import soften
 from ddcm.recipes import Recipe
 
 

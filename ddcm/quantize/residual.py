@@ -59,13 +59,12 @@ class ResidualQuantizer(Quantizer):
     def initialise(self, cells: torch.Tensor, seed: int = 0) -> None:
         """k-means on cells (N, D), the same on every rank, then on their residual, level after level."""
         residual = cells.float()
-        for number, (level, _) in enumerate(self._levels):
-            scale = residual.std()
-            self.scales[number] = torch.where(scale > 0, scale, 1.0)
+        for number, (level, scale) in enumerate(self._levels):
+            deviation = residual.std()
+            scale.copy_(torch.where(deviation > 0, deviation, 1.0))
             broadcast(self.scales)
-            level.initialise(residual / self.scales[number], seed=seed + number)
-            codes = level.encode(residual / self.scales[number])
-            residual = residual - self.scales[number] * F.embedding(codes, level.codebook)
+            level.initialise(residual / scale, seed=seed + number)
+            residual = residual - scale * F.embedding(level.encode(residual / scale), level.codebook)
 
     def atom_usage(self) -> torch.Tensor:
         return torch.stack([level.usage for level, _ in self._levels])

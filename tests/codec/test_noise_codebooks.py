@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ddcm.codec import classic, noise_codebooks, turbo
+from ddcm.codec import noise_codebooks, selection
 from ddcm.codec.noise_codebooks import (
     NOISE_CODEBOOKS,
     Gaussian,
@@ -68,13 +68,13 @@ def test_normalising_rounds_as_exact_integers_do():
 def test_the_codebook_works_on_any_device_without_waiting_for_it():
     """On the meta device, which has no numbers: reading one fails there."""
     codebook, residual = Hadamard(1, 1000, 10), torch.empty(1000, device="meta")
-    atoms, weights = turbo.choose(codebook.correlate(0, 0, residual), 4)
+    atoms, weights = selection.choose_largest(codebook.correlate(0, 0, residual), 4)
     assert atoms.device.type == "meta" and codebook.synthesize(0, 0, atoms, weights).shape == (1000,)
 
 
 def test_the_hadamard_choice_is_the_best_there_is():
     codebook, residual = Hadamard(1, 64, 6), torch.randn(64)
-    atoms, weights = turbo.choose(codebook.correlate(0, 0, residual), 2)
+    atoms, weights = selection.choose_largest(codebook.correlate(0, 0, residual), 2)
     ours = float(codebook.synthesize(0, 0, atoms, weights) @ residual)
     every = [
         float(codebook.synthesize(0, 0, [a, b], [s, t]) @ residual)
@@ -88,8 +88,8 @@ def test_pursuit_gets_nearer_with_every_atom():
     codebook, residual = Hadamard(1, 500, 9), torch.randn(500)
     along = []
     for count in (1, 3, 6):
-        stages = classic.choose(codebook, 0, 0, residual, count, 3)
-        along.append(float(codebook.synthesize(0, 0, *classic.weights(stages, 3)) @ residual))
+        stages = selection.pursue(codebook, 0, 0, residual, count, 3)
+        along.append(float(codebook.synthesize(0, 0, *selection.weigh_stages(stages, 3)) @ residual))
     assert along == sorted(along) and along[0] < along[-1]
 
 

@@ -12,7 +12,7 @@ from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer, 
 from ddcm.quantize.base import to_cells
 from ddcm.quantize.hard import rotate, straight_through
 from ddcm.quantize.kmeans import find_nearest, kmeans
-from ddcm.quantize.mixture import CHUNK, mixture
+from ddcm.quantize.soft import CHUNK, mixture
 from tests.quantize.test_base import clusters, fitted, rand
 
 seeds = st.integers(0, 2**31)

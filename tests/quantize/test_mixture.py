@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddcm.quantize import HardQuantizer
-from ddcm.quantize.mixture import CHUNK, soften
+from ddcm.quantize.soft import CHUNK, soften
 
 
 def test_is_the_formula():
