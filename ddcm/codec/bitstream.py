@@ -1,7 +1,5 @@
 """Bit writer and reader, and sets as numbers. Integers only, so that a file means the same on every machine."""
 
-from __future__ import annotations
-
 import functools
 import math
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 """Settings of the codec: the flags of ``ddcm compress`` and the keywords of ``DDCMPipeline.compress``."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The latents of a recording -> the payload, and the payload -> the latents the encoder got."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -50,7 +48,7 @@ def decode_payload(
     """z (1, C, L, F) of each window, in order. Raises UserError: the payload holds what no encoder writes."""
     progress = _count_steps(header, on_step)
     if header.mode == "vq":
-        assert codebook is not None, "check_model() asks for it"
+        assert codebook is not None, "open_stream() asks for it"
         quantizer, shape = codebook.quantizer, (header.levels, *header.latent_shape[1:])
         for codes in vq.decode(payload, quantizer, len(header.layout.starts), shape):
             yield quantizer.decode(vq.from_levels(codes, quantizer))

@@ -1,7 +1,5 @@
 """Audio -> the bytes of a ``.ddcm`` file: settings, header, schedule, payload, file."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The bytes of a ``.ddcm`` file -> audio: header, payload, mel, audio, a window at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 

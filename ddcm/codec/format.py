@@ -10,8 +10,6 @@
 Little-endian; "varint" is base 128, low bits first. Sizes are checked first. A change of meaning raises ``VERSION``.
 """
 
-from __future__ import annotations
-
 import io
 import operator
 import struct
@@ -94,6 +92,25 @@ def unpack(data: bytes) -> tuple[Header, bytes]:
     return header, reader.read()
 
 
+class _Reader(io.BytesIO):
+    """Reads the fields of a header, never beyond the end."""
+
+    def take(self, count: int) -> bytes:
+        data = self.read(count)
+        if len(data) < count:
+            raise ValueError("it ends too early")
+        return data
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 42, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ValueError("a number that is too long")
+
+
 def _read_header(reader: _Reader) -> Header:
     flags, arithmetic = reader.take(2)
     if flags & 3 >= len(MODES) or flags >> 7 or arithmetic & 3 >= len(DTYPES) or arithmetic >> 3:
@@ -169,22 +186,3 @@ def _read_schedule(reader: _Reader, is_explicit: bool) -> Schedule:
         raise ValueError(f"{count} timesteps")
     timesteps = accumulate((reader.varint() for _ in range(count - 1)), operator.sub, initial=timestep)
     return ExplicitSchedule(tuple(timesteps), tuple(reader.varint() for _ in range(count - 1)))
-
-
-class _Reader(io.BytesIO):
-    """Reads the fields of a header, never beyond the end."""
-
-    def take(self, count: int) -> bytes:
-        data = self.read(count)
-        if len(data) < count:
-            raise ValueError("it ends too early")
-        return data
-
-    def varint(self) -> int:
-        value = 0
-        for shift in range(0, 42, 7):
-            byte = self.take(1)[0]
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise ValueError("a number that is too long")

@@ -6,8 +6,6 @@ estimate without the prompt to the estimate with it. So the decoder needs neithe
 is no guidance scale: the larger the part, the stronger the guidance, and the fewer the results that a prompt can have.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

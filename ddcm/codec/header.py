@@ -1,7 +1,5 @@
 """The header of a ``.ddcm`` file, and what follows from it. Encoder and decoder share it; it needs no model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """What the codec needs of a latent diffusion model, and what a file records of it."""
 
-from __future__ import annotations
-
 from dataclasses import astuple
 from typing import Any, Protocol
 

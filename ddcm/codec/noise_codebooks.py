@@ -11,8 +11,6 @@ last bit on every machine. Correlations only choose atoms at the encoder, so the
 codebook works on the device of the residual, or of the atoms, and never waits for a GPU; a Gaussian one on the CPU.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

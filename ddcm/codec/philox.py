@@ -4,8 +4,6 @@ A counter-based generator has no state: a number is a function of its counter, s
 alone.
 """
 
-from __future__ import annotations
-
 import functools
 from statistics import NormalDist
 

@@ -5,8 +5,6 @@ found. Between rates, exponents and ends are interpolated over the logarithm of 
 chosen so that the file has the requested size.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

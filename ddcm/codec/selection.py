@@ -8,8 +8,6 @@ noise is grown greedily, z <- (sqrt(g) z + sqrt(1 - g) z_k) / norm, over all ato
 name. g = 1 keeps z as it is. With C = 1 the only g is 1: further atoms would cost bits and change nothing, so C >= 2.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

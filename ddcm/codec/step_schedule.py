@@ -4,8 +4,6 @@ A ``ParametricSchedule`` is what ``rate_control`` solves for; ``expand`` gives i
 arithmetic, which rounds alike on every machine: a list with one other timestep would be another file.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from decimal import Context, Decimal

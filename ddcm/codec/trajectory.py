@@ -6,8 +6,6 @@ audibly. So both sides share what a UNet's rounding depends on besides its input
 (``batch_size``) and the number of threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -58,10 +56,8 @@ def encode_windows(
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         residuals = ((targets - x0) * weights).flatten(1)
         if header.mode == "classic":
-            rows = zip(windows, residuals.cpu(), strict=True)
-            chosen = [
-                selection.pursue(codebook, window, step, row, count, header.coefficient_bits) for window, row in rows
-            ]
+            bits, rows = header.coefficient_bits, zip(windows, residuals.cpu(), strict=True)
+            chosen = [selection.pursue(codebook, window, step, row, count, bits) for window, row in rows]
         else:
             correlations: Iterable[torch.Tensor]
             if len(set(windows)) == 1:

@@ -4,8 +4,6 @@ The range coder is constriction's. Its model starts from the codebook's usage in
 for each band. Counts are integers, so that encoder and decoder have the same model.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The one denoising loop. Sampling, transforming and coding differ in its start and its arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Literal

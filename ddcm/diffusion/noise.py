@@ -1,7 +1,5 @@
 """Seeded noise: each number depends on the seed and its position alone."""
 
-from __future__ import annotations
-
 import torch
 
 from ddcm.errors import UserError

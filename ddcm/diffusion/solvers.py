@@ -5,8 +5,6 @@ With abar the share of signal variance at a timestep, x_t = sqrt(abar) x0 + sqrt
 h = lambda' - lambda.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Timestep lists, and the noised sample at a timestep. Lists may be uneven: nothing assumes a stride."""
 
-from __future__ import annotations
-
 import torch
 
 TRAIN_STEPS = 1000

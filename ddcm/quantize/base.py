@@ -1,7 +1,5 @@
 """The contract of quantizers."""
 
-from __future__ import annotations
-
 import inspect
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Hard quantisation: each cell becomes its nearest atom. Gradients are estimated, since the choice has none."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

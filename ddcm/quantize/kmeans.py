@@ -1,7 +1,5 @@
 """Nearest atoms and k-means, in memory that does not grow with the number of cells."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -4,8 +4,6 @@ An exported folder has ``config.json`` (the quantizer and its latent space), ``m
 card. Only tensors and plain containers are unpickled from a checkpoint.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import struct
@@ -60,7 +58,7 @@ class Codebook:
             )
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> Codebook:
+    def from_pretrained(cls, name: str | Path) -> "Codebook":
         return load_codebook(name)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -1,7 +1,5 @@
 """A learned linear change of coordinates around a quantizer."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

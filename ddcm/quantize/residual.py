@@ -1,7 +1,5 @@
 """Residual quantisation: each level quantises what the levels before it left over."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Iterable, Iterator

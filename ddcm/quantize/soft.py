@@ -1,7 +1,5 @@
 """Soft quantisation: each cell becomes a mixture of atoms, with weights softmax(-distance / temperature)."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn import functional as F
 

@@ -1,7 +1,5 @@
 """A quantizer's class and options as plain data, and back; quantizers inside quantizers too."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ddcm.errors import UserError

@@ -1,7 +1,5 @@
 """One codebook: how it starts, learns, and revives unused atoms."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import torch
