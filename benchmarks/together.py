@@ -18,8 +18,9 @@ from ddcm.audio.windows import window_mel
 from ddcm.backbone import Backbone
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.compress import add_level, add_schedule, build_header, compute_targets
+from ddcm.codec.compress import add_level, build_header, compute_targets
 from ddcm.codec.format import pack
+from ddcm.codec.rate_control import solve_schedule
 from ddcm.codec.trajectory import encode_windows
 from ddcm.errors import UserError
 
@@ -58,7 +59,7 @@ def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Codec
     if len(even_layout(len(audios[0]), backbone.mel_spec.hop).starts) > 1:
         raise UserError("recordings are coded together up to one window of 10.24 s")
     levels = [measure_level(audio) for audio in audios]
-    header = add_schedule(build_header(settings, backbone, len(audios[0]), None, len(audios)), settings)
+    header = solve_schedule(build_header(settings, backbone, len(audios[0]), None, len(audios)), settings)
     mels = [
         window_mel(audio, level, header.layout, 0, backbone.mel_spec)
         for audio, level in zip(audios, levels, strict=True)

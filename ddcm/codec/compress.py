@@ -41,7 +41,7 @@ def compress(
     windows = len(even_layout(len(audio), model.mel_spec.hop).starts)
     header = add_level(build_header(settings, model, len(audio), codebook, min(batch_size, windows)), level)
     if settings.mode != "vq":
-        header = add_schedule(header, settings)
+        header = solve_schedule(header, settings)
     digests, layout = [], header.layout
 
     def read_targets(windows: Sequence[int]) -> Targets:
@@ -85,13 +85,6 @@ def add_level(header: Header, level: Level) -> Header:
     """The level in the file's precision. A mean beyond it becomes infinite, which ``pack`` refuses."""
     mean = float(torch.tensor(level.mean, dtype=torch.float16))
     return replace(header, mean=mean, gain=round(256 * math.log2(level.gain)))
-
-
-def add_schedule(header: Header, settings: CodecSettings) -> Header:
-    """The schedule of the settings, or the one that meets their rate. Raises UserError: no schedule meets the rate."""
-    if settings.schedule is not None:
-        return replace(header, schedule=settings.schedule)
-    return solve_schedule(header, settings.rate_kbps, settings.steps, settings.schedules)
 
 
 def compute_targets(model: LatentDiffusion, mels: Sequence[torch.Tensor]) -> Targets:

@@ -14,11 +14,12 @@ from ddcm.audio.layout import FRAMES
 from ddcm.codec import selection
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.compress import add_schedule, build_header
+from ddcm.codec.compress import build_header
 from ddcm.codec.format import pack
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import START, noise_codebook
 from ddcm.codec.philox import random_words
+from ddcm.codec.rate_control import solve_schedule
 from ddcm.codec.trajectory import denoise_windows
 from ddcm.errors import UserError
 from ddcm.runtime.progress import OnStep, Progress
@@ -30,16 +31,14 @@ def generate(
     model: LatentDiffusion, prompt: str, duration_s: float, settings: CodecSettings, seed: int, share: float = 0.125,
     on_step: OnStep | None = None,
 ) -> bytes:  # fmt: skip
-    """The bytes of a file; decoding them gives the audio.
+    """The bytes of a file; decoding them gives the audio. The rate, steps and noise codebook are those of ``settings``.
 
     Args:
         duration_s: in (0, 10.24].
-        settings: rate, steps and noise codebook, as for a recording. The file decodes without ``seed``.
-        seed: of the drawn parts of the codebooks: another seed gives another result.
+        seed: of the drawn parts of the codebooks: another seed gives another result. The file decodes without it.
         share: of a codebook that a step draws, in (0, 1]; at least as many atoms as the step takes.
 
-    Raises:
-        UserError: no prompt, another mode than turbo, or a length or share out of range.
+    Raises UserError: no prompt, another mode than turbo, or a length or share out of range.
     """
     if not prompt:
         raise UserError("compressed generation needs a prompt")
@@ -52,7 +51,7 @@ def generate(
     if not 0 < share <= 1:
         raise UserError(f"share {share} is outside (0, 1]; the nearest valid one is {1 if share > 1 else 0.01:g}")
     samples = max(1, round(duration_s * spec.sample_rate))
-    header = add_schedule(build_header(replace(settings, prompt=""), model, samples, None, 1), settings)
+    header = solve_schedule(build_header(replace(settings, prompt=""), model, samples, None, 1), settings)
     codebook, writer = noise_codebook(header), BitWriter()
     null, condition = model.null_condition(), model.condition(prompt)
     direction = torch.empty(0)  # of the present step

@@ -1,5 +1,4 @@
-"""Noise codebooks: K atoms of n numbers for each (window, step), fixed by a seed. They are never stored, and never in
-memory as a whole.
+"""Noise codebooks: K atoms of n numbers for each (window, step), fixed by a seed and never in memory as a whole.
 
 One contract, two codebooks:
 

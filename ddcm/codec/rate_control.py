@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.format import pack
 from ddcm.codec.header import Header
 from ddcm.codec.step_schedule import MAX_ATOMS, MAX_STEPS, ParametricSchedule, expand
@@ -21,20 +22,15 @@ SHAPE = ("power", "growth", "first", "last")  # fields that rows and schedules s
 TOLERANCE, TOLERANCE_FROM_S = 0.03, 5.0  # of the size, for recordings of this length and more
 
 
-def solve_schedule(header: Header, kbps: float, steps: int | None, table: Path | None = None) -> Header:
-    """The header with the schedule whose file comes nearest to ``kbps``.
+def solve_schedule(header: Header, settings: CodecSettings) -> Header:
+    """The header with the schedule of the settings, or the one whose file comes nearest to their rate.
 
-    A recording so short that its header alone is more than its share gets at least an atom for each step.
-
-    Args:
-        steps: UNet calls of a window; None: the best number at the rate.
-        table: replaces the shipped one.
-
-    Raises:
-        UserError: the rate cannot be met within 3 % for a recording of 5 s and more; it names the nearest that can.
+    A recording so short that its header alone is more than its share gets at least an atom for each step. Raises
+    UserError: the rate cannot be met within 3 % for a recording of 5 s and more; it names the nearest that can.
     """
-    if not (math.isfinite(kbps) and kbps > 0):
-        raise UserError(f"kbps {kbps} is not a positive number")
+    if settings.schedule is not None:
+        return replace(header, schedule=settings.schedule)
+    kbps, steps = settings.rate_kbps, settings.steps
     layout, budget = header.layout, kbps * 125 * header.seconds  # bytes
     header_bytes = len(pack(replace(header, schedule=ParametricSchedule(2, 16, 0, 200)), b""))
     rate, _, hop, *_ = header.mel
@@ -43,12 +39,15 @@ def solve_schedule(header: Header, kbps: float, steps: int | None, table: Path |
         atoms = payload_kbps * 1000 * layout.size * hop / rate / header.log2_atoms  # that the bits pay for
         shape = ParametricSchedule(_check_steps(steps or min(max(round(atoms) + 1, 2), MAX_STEPS)), 16, 0, 1)
     else:
-        shape = interpolate(payload_kbps, steps, read_rows(table, header.backbone))
+        shape = interpolate(payload_kbps, steps, read_rows(settings.schedules, header.backbone))
 
     def with_total(total: int) -> Header:
         return replace(header, schedule=replace(shape, total=total))
 
-    most = _largest_total(shape, header.log2_atoms)
+    # No step may have more atoms than the format allows, or than half of the codebook: more atoms add no bits.
+    peak = max(expand(replace(shape, total=1 << 20)).atoms) / (1 << 20)
+    limit = math.floor(min(MAX_ATOMS, (1 << header.log2_atoms) // 2) / peak) - 1
+    most = max(shape.steps - 1, limit)
     total = find_nearest(lambda n: file_size(with_total(n)), budget, shape.steps - 1, most)
     reached = file_size(with_total(total)) / 125 / header.seconds
     if abs(reached / kbps - 1) > TOLERANCE and header.seconds >= TOLERANCE_FROM_S:
@@ -116,11 +115,3 @@ def _check_steps(steps: int) -> int:
     if not 2 <= steps <= MAX_STEPS:
         raise UserError(f"steps {steps} is outside [2, {MAX_STEPS}]; the nearest is {min(max(steps, 2), MAX_STEPS)}")
     return steps
-
-
-def _largest_total(shape: ParametricSchedule, log2_atoms: int) -> int:
-    """The largest total for which no step has more atoms than the format allows, or than half of the codebook, where
-    more atoms add no bits."""
-    limit = min(MAX_ATOMS, (1 << log2_atoms) // 2)
-    peak = max(expand(replace(shape, total=1 << 20)).atoms) / (1 << 20)
-    return max(shape.steps - 1, math.floor(limit / peak) - 1)

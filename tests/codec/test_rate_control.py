@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from benchmarks.schedules import equal_cost_schedule, move_parameter, search
 from ddcm.codec.codec_settings import QUALITIES, CodecSettings
-from ddcm.codec.compress import add_schedule, build_header
-from ddcm.codec.rate_control import file_size, interpolate, read_rows
+from ddcm.codec.compress import build_header
+from ddcm.codec.rate_control import file_size, interpolate, read_rows, solve_schedule
 from ddcm.codec.step_schedule import ParametricSchedule, expand
 from ddcm.errors import UserError
 
 
 def solved_kbps(backbone, samples: int, codec_settings: CodecSettings) -> float:
-    header = add_schedule(build_header(codec_settings, backbone, samples, None, 1), codec_settings)
+    header = solve_schedule(build_header(codec_settings, backbone, samples, None, 1), codec_settings)
     return file_size(header) * 8 / (samples / 16)
 
 
