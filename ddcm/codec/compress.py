@@ -30,12 +30,8 @@ def compress(
 ) -> bytes:  # fmt: skip
     """Audio (S,), mono at the model's rate -> the bytes of a file.
 
-    Args:
-        batch_size: windows of 10.24 s that are coded at a time; memory does not grow with the length.
-        on_latent: called with the z of each window as the decoder will get it.
-
-    Raises:
-        UserError: a rate that cannot be met, no codebook for vq, or (``verify``) a decoder that differs.
+    ``batch_size`` windows of 10.24 s are coded at a time; memory does not grow with the length. Raises UserError: a
+    rate that cannot be met, no codebook for vq, or (``verify``) a decoder that differs.
     """
     level = audio.level if isinstance(audio, SpooledAudio) else measure_level(audio)
     windows = len(even_layout(len(audio), model.mel_spec.hop).starts)

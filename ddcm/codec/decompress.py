@@ -34,11 +34,8 @@ def decompress(
     data: bytes, model: LatentDiffusion, codebook: Codebook | None = None, vocoder: str = "refined",
     on_step: OnStep | None = None,
 ) -> Decoded:  # fmt: skip
-    """Decode a whole file in memory. ``vocoder`` is ``refined`` or ``backbone``.
-
-    Raises:
-        UserError: as ``open_stream``; or too long for memory.
-    """
+    """Decode a whole file in memory. ``vocoder`` is ``refined`` or ``backbone``. Raises UserError: as ``open_stream``;
+    or too long for memory."""
     header, payload = open_stream(data, model, codebook)
     if header.samples > LONGEST:
         raise UserError(f"{header.samples} samples are too many for memory; ddcm decompress writes them as they come")

@@ -5,11 +5,6 @@ import torch
 TRAIN_STEPS = 1000
 
 
-def even(count: int, start: int = TRAIN_STEPS - 1) -> tuple[int, ...]:
-    """``count`` timesteps from ``start`` down to 0, as even as integers allow; fewer where they would repeat."""
-    return tuple(sorted({round(t) for t in _linear(count, start)}, reverse=True))
-
-
 def quadratic(count: int, start: int = TRAIN_STEPS - 1) -> tuple[int, ...]:
     """``count`` timesteps start * (1 - s)^2, s from 0 to 1: dense where little noise is left; fewer where they repeat.
 
@@ -17,7 +12,10 @@ def quadratic(count: int, start: int = TRAIN_STEPS - 1) -> tuple[int, ...]:
     known, 20 of these are ten times nearer to it than 20 even ones with ``dpm++``, and twice with ``ddim``
     (tests/diffusion/test_loop.py).
     """
-    return tuple(sorted({round(t * t / start) for t in _linear(count, start)}, reverse=True)) if start else (0,)
+    if count < 1 or not 0 <= start < TRAIN_STEPS:
+        raise ValueError(f"need at least one step and a start in [0, {TRAIN_STEPS - 1}], not {count} and {start}")
+    linear = [start * (1 - i / (count - 1)) for i in range(count)] if count > 1 else [start]
+    return tuple(sorted({round(t * t / start) for t in linear}, reverse=True)) if start else (0,)
 
 
 def from_strength(strength: float, steps: int) -> tuple[int, ...]:
@@ -29,12 +27,6 @@ def from_strength(strength: float, steps: int) -> tuple[int, ...]:
         raise ValueError(f"strength is in [0, 1], not {strength}")
     start = round(strength * (TRAIN_STEPS - 1))
     return quadratic(max(1, round(steps * strength)), start) if start > 0 else ()
-
-
-def _linear(count: int, start: int) -> list[float]:
-    if count < 1 or not 0 <= start < TRAIN_STEPS:
-        raise ValueError(f"need at least one step and a start in [0, {TRAIN_STEPS - 1}], not {count} and {start}")
-    return [start * (1 - i / (count - 1)) for i in range(count)] if count > 1 else [start]
 
 
 def add_noise(x0: torch.Tensor, noise: torch.Tensor, abar: float) -> torch.Tensor:

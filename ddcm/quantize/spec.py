@@ -5,28 +5,23 @@ from typing import Any
 from ddcm.errors import UserError
 from ddcm.quantize import QUANTIZERS, Quantizer
 
+# Options of our quantizers in version 0.1, and what they are called now.
 RENAMED = {"levels": "num_quantizers", "revive_below": "threshold_usage_ratio"}
-"""Options of our quantizers in version 0.1, and what they are called now."""
 OURS = {cls.__name__ for cls in QUANTIZERS.values()}
 
 
 def to_spec(quantizer: Quantizer) -> dict[str, Any]:
     """``{"class": name, "config": arguments}``, JSON-able."""
-    config = {
-        name: to_spec(value) if isinstance(value, Quantizer) else value for name, value in quantizer.config.items()
-    }
+    pairs = quantizer.config.items()
+    config = {name: to_spec(value) if isinstance(value, Quantizer) else value for name, value in pairs}
     return {"class": type(quantizer).__name__, "config": config}
 
 
 def from_spec(spec: dict[str, Any], numbers: int = 1 << 30) -> Quantizer:
     """The quantizer of a spec, not yet with its weights. Options may have their names of version 0.1.
 
-    Args:
-        numbers: how many numbers the weights have. Nothing larger is allocated.
-
-    Raises:
-        UserError: an unknown class.
-        KeyError, TypeError, ValueError, ArithmeticError: not a spec, or one that does not fit class or weights.
+    The weights have so many ``numbers``; nothing larger is allocated. Raises UserError: an unknown class; KeyError,
+    TypeError, ValueError or ArithmeticError: not a spec, or one that does not fit class or weights.
     """
     spec = rename_options(spec)
     if count_numbers(spec) > numbers:

@@ -6,7 +6,7 @@ import torch
 from ddcm.diffusion.loop import denoise_loop
 from ddcm.diffusion.noise import latent_noise
 from ddcm.diffusion.solvers import ddim_step, dpmpp_step
-from ddcm.diffusion.timesteps import add_noise, even, from_strength, quadratic
+from ddcm.diffusion.timesteps import add_noise, from_strength, quadratic
 
 BETAS = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64).square()
 ABAR = torch.cumprod(1 - BETAS, dim=0)
@@ -18,6 +18,10 @@ def gaussian(x: torch.Tensor, t: int) -> torch.Tensor:
     abar = float(ABAR[t])
     gain = abar**0.5 * STD**2 / (abar * STD**2 + 1 - abar)
     return MEAN + gain * (x - abar**0.5 * MEAN)
+
+
+def even(count: int) -> tuple[int, ...]:
+    return tuple(round(999 * (1 - i / (count - 1))) for i in range(count))
 
 
 def start(count: int = 20000) -> torch.Tensor:
@@ -111,7 +115,6 @@ def test_project_acts_on_every_estimate():
 
 
 def test_timestep_lists():
-    assert even(5) == (999, 749, 500, 250, 0) and even(1, 300) == (300,)
     assert from_strength(0.0, 50) == ()
     assert from_strength(1.0, 4) == quadratic(4) == (999, 444, 111, 0)
     for strength in (0.001, 0.1, 0.33, 0.9):
