@@ -180,7 +180,8 @@ def _pack_schedule(schedule: Schedule) -> bytes:
 def _read_schedule(reader: _Reader, is_explicit: bool) -> Schedule:
     count = reader.varint()
     if not is_explicit:
-        return ParametricSchedule(count, *reader.take(2), reader.varint(), reader.varint(), reader.varint())
+        power, growth = reader.take(2)
+        return ParametricSchedule(count, power, growth, reader.varint(), reader.varint(), reader.varint())
     timestep = reader.varint()
     if not 2 <= count <= MAX_STEPS:
         raise ValueError(f"{count} timesteps")
