@@ -55,6 +55,7 @@ def encode_windows(
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         residuals = ((targets - x0) * weights).flatten(1)
+        chosen: list[selection.Symbol]
         if header.mode == "classic":
             bits, rows = header.coefficient_bits, zip(windows, residuals.cpu(), strict=True)
             chosen = [selection.pursue(codebook, window, step, row, count, bits) for window, row in rows]
@@ -87,10 +88,10 @@ def decode_windows(
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         noises = []
         for window, reader in zip(windows, readers, strict=True):
-            choice = selection.to_choice(selection.read(reader, count, header), header)
+            atoms, weights = selection.to_choice(selection.read(reader, count, header), header)
             if header.book == "hadamard":
-                choice = (torch.tensor(x).to(x0.device, non_blocking=True) for x in choice)
-            noises.append(codebook.synthesize(window, step, *choice))
+                atoms, weights = (torch.tensor(x).to(x0.device, non_blocking=True) for x in (atoms, weights))
+            noises.append(codebook.synthesize(window, step, atoms, weights))
         return noises
 
     return denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
