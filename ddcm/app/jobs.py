@@ -15,12 +15,11 @@ import torch
 
 from ddcm.app.sessions import Sessions
 from ddcm.errors import UserError
-from ddcm.runtime.progress import OnStep
 
-Work = Callable[..., Any]
-"""``work(folder, on_step, *inputs)`` writes its files into ``folder`` and calls ``on_step`` after each step."""
 ONE_AT_A_TIME = {"concurrency_id": "work", "concurrency_limit": 1}
 """Options of every event that computes. Further requests wait in Gradio's queue, which shows their position."""
+UPLOADS = ("audio", "file")
+"""Inputs that are uploaded files."""
 
 
 class Cancelled(Exception):
@@ -35,35 +34,47 @@ class Jobs:
         self.sessions = sessions
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ddcm")
 
-    async def run_on_file(
-        self, request: gr.Request, progress: gr.Progress, work: Work, source: str | None, *inputs: Any
+    async def run(
+        self, request: gr.Request, progress: gr.Progress, work: Callable[..., Any], inputs: dict[str, Any]
     ) -> Any:
-        """``run`` with the uploaded file ``source`` as the first input of ``work``."""
-        if source is None:
-            raise error_message("bring a file first: upload or record one")
-        self.sessions.add_upload(request.session_hash or "", Path(source))
-        return await self.run(request, progress, work, Path(source), *inputs)
-
-    async def run(self, request: gr.Request, progress: gr.Progress, work: Work, *inputs: Any) -> Any:
-        """The result of ``work(folder, on_step, *inputs)``. A cancelled request stops at its next step.
+        """The result of ``work(folder, on_step, **inputs)``, which writes its files into ``folder`` and calls
+        ``on_step`` after each step. A cancelled request stops at its next step.
 
         Raises:
             gr.Error: one line for the visitor, with file names in place of paths.
         """
         session = request.session_hash or ""
-        with self.sessions.track_work(session) as stop:
-            folder = self.sessions.create_folder(session)
+        for name in inputs.keys() & UPLOADS:
+            if inputs[name] is None:
+                raise error_message("bring a file first: upload or record one")
+            inputs[name] = Path(inputs[name])
+            self.sessions.add_upload(session, inputs[name])
+        with self.sessions.track_work(session) as (folder, stop):
 
             def on_step(done: int, total: int) -> None:
                 if stop.is_set():
                     raise Cancelled
                 progress((done, total), desc="Finishing" if done == total else "Working", unit="steps")
 
+            def run_with_one_line_errors() -> Any:
+                try:
+                    return work(folder, on_step, **inputs)
+                except UserError as error:
+                    line = str(error)
+                except Cancelled:
+                    line = "stopped"
+                except torch.OutOfMemoryError:
+                    line = "out of memory; give a shorter recording"
+                except OSError as error:
+                    line = f"the server cannot write its files ({(error.strerror or 'error').lower()})"
+                for path in inputs.values():
+                    if isinstance(path, Path):
+                        line = line.replace(str(path), path.name)
+                raise error_message(line)
+
             progress(0, desc="Starting")
             context = contextvars.copy_context()  # Gradio finds the request's progress bar by it
-            task = asyncio.get_running_loop().run_in_executor(
-                self._thread, lambda: context.run(_run_with_one_line_errors, work, folder, on_step, inputs)
-            )
+            task = asyncio.get_running_loop().run_in_executor(self._thread, context.run, run_with_one_line_errors)
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
@@ -73,38 +84,6 @@ class Jobs:
                 raise
 
 
-def _run_with_one_line_errors(work: Work, folder: Path, on_step: OnStep, inputs: tuple[Any, ...]) -> Any:
-    try:
-        return work(folder, on_step, *inputs)
-    except UserError as error:
-        line = str(error)
-    except Cancelled:
-        line = "stopped"
-    except torch.OutOfMemoryError:
-        line = "out of memory; give a shorter recording"
-    except OSError as error:
-        line = f"the server cannot write its files ({(error.strerror or 'error').lower()})"
-    for path in inputs:
-        if isinstance(path, Path):
-            line = line.replace(str(path), path.name)
-    raise error_message(line)
-
-
 def error_message(line: str) -> gr.Error:
     """An error that the page shows, as HTML, to the visitor."""
     return gr.Error(html.escape(line, quote=False), title="That did not work", print_exception=False)
-
-
-def refuse_urls(component: gr.Audio | gr.File) -> None:
-    """Make the component accept uploaded files only: the server fetches nothing from other servers.
-
-    (A subclass would be clearer, but Gradio writes a file beside the source of every subclass.)
-    """
-    move = component.async_move_resource_to_block_cache
-
-    async def move_file(name: str | Path | None) -> str | None:
-        if str(name).lower().startswith(("http:", "https:")):
-            raise error_message("send the file itself; addresses are not fetched")
-        return await move(name)
-
-    component.async_move_resource_to_block_cache = move_file

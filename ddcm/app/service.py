@@ -19,7 +19,7 @@ from ddcm.evaluation.plots import compute_mel, draw_sheet
 from ddcm.evaluation.signal_metrics import METRICS
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
-from ddcm.recipes import RECIPES, RUNS, Recipe, Verb, list_settings, resolve
+from ddcm.recipes import RECIPES, RUNS, SETTINGS, Recipe, Verb, list_settings, resolve
 from ddcm.runtime.progress import OnStep
 
 
@@ -27,87 +27,80 @@ from ddcm.runtime.progress import OnStep
 class Result:
     """The files and numbers of one request."""
 
-    audio: Path | None
+    audio: Path | None = None
     before: Path | None = None
     """The input as the model got it: mono, at its sample rate."""
     picture: Path | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Of the result; in a comparison, those of each case by its name."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The settings that were used, and facts about the run."""
     file: Path | None = None
-    """A .ddcm file."""
+    """A .ddcm file, or the page of a comparison."""
 
 
 class Service:
     """A loaded pipeline behind limits.
 
-    A verb reads the file ``source`` and writes its results into ``folder``. ``conditioning`` has prompt,
-    negative_prompt and seed; ``flags`` are settings that override the recipe.
+    A verb reads the file ``audio`` or ``file`` and writes its results into ``folder``. ``settings`` are those of the
+    verb in ``DDCMPipeline``: prompts, seed, and settings that override the recipe.
     """
 
     def __init__(self, pipe: DDCMPipeline, limits: Limits):
         self.pipe, self.limits = pipe, limits
         self.rate = pipe.backbone.mel_spec.sample_rate
+        self._unquantised = {} if pipe.codebook is not None else {"quantizer": "none"}
 
     def list_recipes(self, verb: Verb) -> list[str]:
         """Names of the recipes that the verb can run. Without a codebook, a reconstruction cannot quantise."""
         names = [name for name, recipe in RECIPES.items() if recipe.verb in RUNS[verb]]
-        if self.pipe.codebook is None and verb == "reconstruct":
+        if self._unquantised and verb == "reconstruct":
             names = [name for name in names if RECIPES[name].quantizer == "none"]
         return names
 
-    def resolve(self, verb: Verb, recipe: str | None) -> Recipe:
-        return resolve(verb, recipe, **self._complete({}))
+    def resolve(self, verb: Verb, recipe: str | None = None) -> Recipe:
+        """The recipe as the verb runs it; the verb's default one if ``recipe`` is None."""
+        return resolve(verb, recipe, **self._unquantised)
 
-    def reconstruct(self, folder: Path, on_step: OnStep, source: Path, recipe: str, seed: int) -> Result:
-        audio = self._read(source)
-        out = self.pipe.reconstruct(audio, self.rate, recipe, int(seed), on_step)
-        used = _list_used(recipe, out, {"seed": int(seed)})
-        return self._save(folder, f"{source.stem}.reconstructed", out, used, audio)
+    def reconstruct(self, folder: Path, on_step: OnStep, audio: Path, recipe: str, **settings: Any) -> Result:
+        sound = self._read(audio)
+        out = self.pipe.reconstruct(sound, self.rate, recipe, on_step=on_step, **settings)
+        return self._save(folder, f"{audio.stem}.reconstructed", out, _list_used(recipe, out, settings), sound)
 
-    def transform(
-        self, folder: Path, on_step: OnStep, source: Path, recipe: str, conditioning: dict[str, Any],
-        flags: dict[str, Any],
-    ) -> Result:  # fmt: skip
-        audio, flags = self._read(source), self._complete(flags)
-        out = self.pipe.transform(audio, self.rate, recipe=recipe, on_step=on_step, **conditioning, **flags)
-        return self._save(folder, f"{source.stem}.transformed", out, _list_used(recipe, out, conditioning), audio)
+    def transform(self, folder: Path, on_step: OnStep, audio: Path, recipe: str, **settings: Any) -> Result:
+        sound = self._read(audio)
+        settings |= self._unquantised
+        out = self.pipe.transform(sound, self.rate, recipe=recipe, on_step=on_step, **settings)
+        return self._save(folder, f"{audio.stem}.transformed", out, _list_used(recipe, out, settings), sound)
 
-    def generate(
-        self, folder: Path, on_step: OnStep, recipe: str, duration_s: float, conditioning: dict[str, Any],
-        flags: dict[str, Any],
-    ) -> Result:  # fmt: skip
+    def generate(self, folder: Path, on_step: OnStep, duration_s: float, recipe: str, **settings: Any) -> Result:
         self._check_length(duration_s)
-        flags = self._complete(flags)
-        out = self.pipe.generate(duration_s=duration_s, recipe=recipe, on_step=on_step, **conditioning, **flags)
-        return self._save(
-            folder, slug(conditioning["prompt"] or "unconditional"), out, _list_used(recipe, out, conditioning)
-        )
+        settings |= self._unquantised
+        out = self.pipe.generate(duration_s=duration_s, recipe=recipe, on_step=on_step, **settings)
+        return self._save(folder, slug(settings["prompt"] or "unconditional"), out, _list_used(recipe, out, settings))
 
-    def compress(self, folder: Path, on_step: OnStep, source: Path, decode: bool, chosen: dict[str, Any]) -> Result:
-        """``chosen`` are settings of ``ddcm.codec``; with ``decode`` the file is decoded too."""
-        audio = self._read(source)
-        file = folder / f"{source.stem}.ddcm"
-        file.write_bytes(self.pipe.compress(audio, self.rate, on_step, **chosen))
-        if decode:
-            return self._decode(folder, on_step, file, audio)
-        before = self._write(folder, "before", audio)
-        return Result(None, before, None, _measure_size(file), describe(file), file)
+    def compress(self, folder: Path, on_step: OnStep, audio: Path, listen: bool, steps: int, **settings: Any) -> Result:
+        """With ``listen`` the file is decoded too. 0 ``steps`` are the best number for the rate."""
+        sound, file = self._read(audio), folder / f"{audio.stem}.ddcm"
+        file.write_bytes(self.pipe.compress(sound, self.rate, on_step, steps=steps or None, **settings))
+        if listen:
+            return self._decode(folder, on_step, file, sound)
+        before = self._write(folder, "before", sound)
+        return Result(before=before, metrics=_measure_size(file), settings=describe(file), file=file)
 
-    def decompress(self, folder: Path, on_step: OnStep, source: Path) -> Result:
-        return self._decode(folder, on_step, source)
+    def decompress(self, folder: Path, on_step: OnStep, file: Path) -> Result:
+        return self._decode(folder, on_step, file)
 
-    def compare(
-        self, folder: Path, on_step: OnStep, source: Path, conditioning: dict[str, Any]
-    ) -> tuple[str, dict[str, dict[str, float]]]:
-        """The path of the report, one page that needs no other file, and the metrics of each case by its name."""
-        audio = self._read(source)
-        entries = compare(self.pipe, audio, conditioning, lambda name, number, total: on_step(number, total))
+    def compare(self, folder: Path, on_step: OnStep, audio: Path, **conditioning: Any) -> Result:
+        """The report is one page that needs no other file."""
+        entries = compare(
+            self.pipe, self._read(audio), conditioning, lambda name, number, total: on_step(number, total)
+        )  # fmt: skip
         facts = {"backbone": self.pipe.backbone.name, "prompt": conditioning["prompt"] or "none"}
         report = folder / "report.html"
-        text = render_report(f"{source.name}: every recipe", entries, self.rate, facts)
+        text = render_report(f"{audio.name}: every recipe", entries, self.rate, facts)
         report.write_text(text, encoding="utf-8")
-        return str(report), {entry.name: _drop_nan(entry.metrics) for entry in entries}
+        return Result(metrics={entry.name: _drop_nan(entry.metrics) for entry in entries}, file=report)
 
     def _decode(self, folder: Path, on_step: OnStep, file: Path, audio: torch.Tensor | None = None) -> Result:
         header, _ = unpack(read(file))
@@ -143,14 +136,11 @@ class Service:
         if not 0 < seconds <= self.limits.max_seconds:
             raise UserError(f"{seconds:g} s is outside what is done here: up to {self.limits.max_seconds:g} s")
 
-    def _complete(self, flags: dict[str, Any]) -> dict[str, Any]:
-        """Without a codebook nothing is quantised, as in ``ddcm.evaluation.compare``."""
-        return flags if self.pipe.codebook is not None else flags | {"quantizer": "none"}
 
-
-def _list_used(recipe: str, out: Output, inputs: dict[str, Any]) -> dict[str, Any]:
-    settings = {} if out.info.recipe is None else list_settings(out.info.recipe)
-    return {"recipe": recipe} | settings | inputs | select_info(out)
+def _list_used(recipe: str, out: Output, settings: dict[str, Any]) -> dict[str, Any]:
+    chosen = {} if out.info.recipe is None else list_settings(out.info.recipe)
+    inputs = {name: value for name, value in settings.items() if name not in SETTINGS}
+    return {"recipe": recipe} | chosen | inputs | select_info(out)
 
 
 def _measure_size(file: Path) -> dict[str, float]:

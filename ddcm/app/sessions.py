@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Lock
 
 from ddcm.runtime.files import list_files
+
+
+@dataclass(frozen=True)
+class Session:
+    folders: list[Path] = field(default_factory=list)
+    """Of results."""
+    uploads: set[Path] = field(default_factory=set)
+    stops: set[Event] = field(default_factory=set)
+    """One for each running work."""
 
 
 class Sessions:
@@ -24,59 +34,50 @@ class Sessions:
     def __init__(self, root: Path):
         self.root = root
         self._protected: set[Path] = set()
-        self._folders: dict[str, list[Path]] = defaultdict(list)
-        self._uploads: dict[str, set[Path]] = defaultdict(set)
-        self._stops: dict[str, set[threading.Event]] = defaultdict(set)
-        self._lock = threading.Lock()
+        self._sessions: dict[str, Session] = defaultdict(Session)
+        self._lock = Lock()
 
     def protect_existing(self) -> None:
         """Never delete the files that are below ``root`` now, such as the page's examples."""
         self._protected = set(list_files(self.root))
 
-    def create_folder(self, session: str) -> Path:
-        """A new folder for one result."""
-        path = self.root / secrets.token_urlsafe(16)
-        path.mkdir(mode=0o700)
-        with self._lock:
-            self._folders[session].append(path)
-        return path
-
     def add_upload(self, session: str, upload: Path) -> None:
         if upload not in self._protected:
             with self._lock:
-                self._uploads[session].add(upload)
+                self._sessions[session].uploads.add(upload)
 
     @contextmanager
-    def track_work(self, session: str) -> Iterator[threading.Event]:
-        """Yields an event that is set when the session ends and the work must stop."""
-        stop = threading.Event()
+    def track_work(self, session: str) -> Iterator[tuple[Path, Event]]:
+        """Yields a new folder for results, and an event that is set when the session ends and the work must stop."""
+        stop, folder = Event(), self.root / secrets.token_urlsafe(16)
+        folder.mkdir(mode=0o700)
         with self._lock:
-            self._stops[session].add(stop)
+            stops = self._sessions[session].stops
+            stops.add(stop)
+            self._sessions[session].folders.append(folder)
         try:
-            yield stop
+            yield folder, stop
         finally:
             with self._lock:
-                self._stops[session].discard(stop)
-                if not self._stops[session]:
-                    del self._stops[session]
+                stops.discard(stop)
 
     def end(self, session: str) -> None:
         """Stop the work of the session and delete its files."""
         with self._lock:
-            for stop in self._stops.pop(session, ()):
+            ended = self._sessions.pop(session, Session())
+            for stop in ended.stops:
                 stop.set()
-            folders, uploads = self._folders.pop(session, []), self._uploads.pop(session, set())
-            uploads -= set().union(*self._uploads.values())
-        for folder in folders:
+            uploads = ended.uploads.difference(*(other.uploads for other in self._sessions.values()))
+        for folder in ended.folders:
             shutil.rmtree(folder, ignore_errors=True)
         for upload in uploads:
             upload.unlink(missing_ok=True)
 
     def end_all(self) -> None:
         with self._lock:
-            sessions = {*self._stops, *self._folders, *self._uploads}
-        for session in sessions:
-            self.end(session)
+            names = [*self._sessions]
+        for name in names:
+            self.end(name)
 
     def delete_older(self, seconds: float) -> None:
         """Delete files that have not changed for ``seconds``: unused uploads, and sessions that never ended."""
