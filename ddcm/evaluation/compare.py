@@ -30,7 +30,7 @@ class Case:
     flags: dict[str, Any] = field(default_factory=dict)
 
 
-def list_cases(quantised: bool = True, strengths: tuple[float, ...] = STRENGTHS) -> list[Case]:
+def list_cases(quantised: bool = True) -> list[Case]:
     """Every reconstruction recipe; those with other features again without the conversion; then ``transform``.
 
     The first case, ``matched``, is the upper bound of every recipe with the plain vocoder. The second case is the
@@ -48,20 +48,10 @@ def list_cases(quantised: bool = True, strengths: tuple[float, ...] = STRENGTHS)
     for name, recipe in recipes.items():
         if recipe.features != "matched":
             cases.append(Case(f"{name}, raw features", "reconstruct", name, {"raw_features": True}))
-    unquantised = {} if quantised else {"quantizer": "none"}
-    for strength in strengths:
-        flags = {"strength": strength} | unquantised
+    for strength in STRENGTHS:
+        flags = {"strength": strength} | ({} if quantised else {"quantizer": "none"})
         cases.append(Case(f"transform {strength:g}", "transform", "input-based", flags))
     return cases
-
-
-def run_case(
-    case: Case, pipe: DDCMPipeline, audio: torch.Tensor, sample_rate: int, conditioning: dict[str, Any]
-) -> Output:
-    """``conditioning`` has prompt, negative_prompt and seed; a reconstruction uses the seed alone."""
-    if case.verb == "reconstruct":
-        return pipe.reconstruct(audio, sample_rate, case.recipe, seed=conditioning.get("seed", 0), **case.flags)
-    return pipe.transform(audio, sample_rate, recipe=case.recipe, **conditioning, **case.flags)
 
 
 def compare(
@@ -73,19 +63,24 @@ def compare(
     A short run before the first case loads the weights, so that times are those of computing alone.
 
     Args:
-        conditioning: see ``run_case``.
+        conditioning: prompt, negative_prompt and seed; a reconstruction uses the seed alone.
         on_case: called before each case with its name, its number from 0, and the number of cases.
     """
     conditioning, rate = conditioning or {}, pipe.backbone.mel_spec.sample_rate
+    seed = {"seed": conditioning.get("seed", 0)}
+
+    def run(case: Case, audio: torch.Tensor, **flags: Any) -> Output:
+        inputs = conditioning if case.verb == "transform" else seed
+        return getattr(pipe, case.verb)(audio, rate, recipe=case.recipe, **inputs, **case.flags | flags)
+
     cases = list_cases(quantised=pipe.codebook is not None)
-    warm_up = Case("", "transform", "input-based", cases[-1].flags | {"steps": 2})
-    run_case(warm_up, pipe, audio[: 2 * rate], rate, conditioning)
+    run(cases[-1], audio[: 2 * rate], steps=2)
     entries = [Entry("input", {}, audio, measure(audio, audio), math.nan, math.nan, {})]
     for number, case in enumerate(cases):
         if on_case is not None:
             on_case(case.name, number, len(cases))
         with measure_cost(pipe.backbone.device) as spent:
-            out = run_case(case, pipe, audio, rate, conditioning)
+            out = run(case, audio)
         used = {"recipe": case.recipe} | list_settings(resolve(case.verb, case.recipe, **case.flags))
         metrics = measure(audio, out.audio)
         entries.append(Entry(case.name, used, out.audio, metrics, spent.seconds, spent.peak_mib, select_info(out)))

@@ -60,40 +60,37 @@ def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str,
     return pairs
 
 
-def measure_files(reference: Path, estimate: Path) -> dict[str, float]:
-    """Metrics of two files, read at 16 kHz. The longer one is cut to the length of the other.
-
-    Raises:
-        UserError: a file cannot be read, or the lengths differ by more than one latent frame.
-    """
-    a, b = read_audio(reference, SAMPLE_RATE), read_audio(estimate, SAMPLE_RATE)
-    if abs(len(a) - len(b)) > MAX_LENGTH_DIFFERENCE:
-        raise UserError(f"{estimate}: {len(b)} samples at 16 kHz, but {reference} has {len(a)}: not the same length")
-    size = min(len(a), len(b))
-    return measure(a[:size], b[:size])
-
-
 def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list[str]]:
-    """A row for each pair, and an error message for each pair that cannot be measured."""
-    rows, failures = [], []
+    """A row for each pair, read at 16 kHz, and an error message for each pair that cannot be measured.
+
+    The longer file of a pair is cut to the length of the other, but by one latent frame at most.
+    """
+    rows: list[Row] = []
+    failures = []
     for name, reference, estimate in tqdm(pairs, unit="file", disable=None):
         try:
-            rows.append({"file": name} | measure_files(reference, estimate))
+            a, b = read_audio(reference, SAMPLE_RATE), read_audio(estimate, SAMPLE_RATE)
         except UserError as error:
             failures.append(str(error))
+            continue
+        size = min(len(a), len(b))
+        if max(len(a), len(b)) - size > MAX_LENGTH_DIFFERENCE:
+            lengths = f"{len(b)} samples at 16 kHz, but {reference} has {len(a)}"
+            failures.append(to_one_line(f"{estimate}: {lengths}: not the same length"))
+        else:
+            rows.append({"file": name} | measure(a[:size], b[:size]))
     return rows, failures
 
 
 def summarize(rows: list[Row]) -> list[tuple[str, float, float, str]]:
     """(metric, mean, median, worst file) over the rows where the metric is not NaN."""
     lines = []
-    for name in [key for key in rows[0] if key != "file"] if rows else []:
-        values = [(float(row[name]), str(row["file"])) for row in rows]
-        values = [(value, file) for value, file in values if not math.isnan(value)]
+    for name in list(rows[0])[1:] if rows else []:
+        values = {str(row["file"]): value for row in rows if not math.isnan(value := float(row[name]))}
         if values:
-            numbers = [value for value, _ in values]
-            worst = max(values, key=lambda pair: badness(name, pair[0]))[1]
-            lines.append((name, statistics.mean(numbers), statistics.median(numbers), to_one_line(worst)))
+            worst = max(values, key=lambda file: badness(name, values[file]))
+            mean, median = statistics.mean(values.values()), statistics.median(values.values())
+            lines.append((name, mean, median, to_one_line(worst)))
     return lines
 
 
@@ -103,13 +100,8 @@ def write_csv(path: Path, rows: list[Row]) -> None:
         write_atomically(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["file"])
-        writer.writeheader()
+        writer = csv.writer(file)
+        writer.writerow(rows[0] if rows else ["file"])
         for row in rows:
-            writer.writerow({key: _cell(value) for key, value in row.items()})
-
-
-def _cell(value):
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
-    return value
+            numbers = {key: "" if math.isnan(x) else f"{x:.6g}" for key, x in row.items() if isinstance(x, float)}
+            writer.writerow((row | numbers).values())

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,7 @@ class Entry:
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that is not empty, before anything is computed.
-
-    Raises:
-        UserError: ``folder`` is a file, or it has entries and ``overwrite`` is False.
-    """
+    """Raises UserError for a file, and for a folder that is not empty unless ``overwrite``."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; -o is the folder of the report")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -59,9 +56,12 @@ def write_report(folder: Path, title: str, entries: list[Entry], sample_rate: in
 
     ``facts`` stand above the table: backbone, codebook, machine.
     """
+    rows = []
     for entry in entries:
         write_audio(folder / f"{slug(entry.name)}.wav", entry.audio, sample_rate)
-    write_csv(folder / "metrics.csv", [_table_row(entry) for entry in entries])
+        costs = {"seconds": entry.seconds, "peak_mib": entry.peak_mib}
+        rows.append({"recipe": entry.name} | entry.metrics | costs | {"settings": json.dumps(entry.settings)})
+    write_csv(folder / "metrics.csv", rows)
     draw_sheet(folder / "spectrograms.png", [(entry.name, compute_mel(entry.audio, sample_rate)) for entry in entries])
     text = render_report(title, entries, sample_rate, facts)
     with write_atomically(folder / "report.html") as temporary:
@@ -73,8 +73,9 @@ def render_report(title: str, entries: list[Entry], sample_rate: int, facts: dic
     names = [name for name in entries[0].metrics if any(not math.isnan(e.metrics[name]) for e in entries[1:])]
     values = [[e.metrics.get(name, math.nan) for name in names] + [e.seconds, e.peak_mib] for e in entries]
     columns = [*names, "seconds", "peak_mib"]
-    # The input itself, which is the first row, is not ranked.
-    best = [_find_best(column, [row[i] for row in values[1:]]) for i, column in enumerate(columns)]
+    best = []
+    for column, (_, *ranked) in zip(columns, zip(*values, strict=True), strict=True):  # the input is not ranked
+        best.append(min((x for x in ranked if not math.isnan(x)), key=partial(badness, column), default=math.nan))
     rows = []
     for entry, row in zip(entries, values, strict=True):
         audio = entry.audio[: PAGE_SECONDS * sample_rate]
@@ -95,16 +96,6 @@ def render_report(title: str, entries: list[Entry], sample_rate: int, facts: dic
 def slug(text: str, longest: int = 60) -> str:
     """A file name from any text: letters, digits, underscores and dots; the rest becomes dashes."""
     return re.sub(r"[^\w.]+", "-", text).strip("-.").lower()[:longest] or "sound"
-
-
-def _find_best(column: str, values: list[float]) -> float:
-    """NaN if every value is NaN."""
-    return min((x for x in values if not math.isnan(x)), key=lambda x: badness(column, x), default=math.nan)
-
-
-def _table_row(entry: Entry) -> dict[str, Any]:
-    costs = {"seconds": entry.seconds, "peak_mib": entry.peak_mib}
-    return {"recipe": entry.name} | entry.metrics | costs | {"settings": json.dumps(entry.settings)}
 
 
 def _data_url(kind: str, content: bytes) -> str:

@@ -43,11 +43,11 @@ def visqol(reference: torch.Tensor, estimate: torch.Tensor) -> float:
     """
     if not reference.any():
         return math.nan
+    a, b = reference.double().numpy(), estimate.double().numpy()
     try:
-        result = _visqol().measure_from_arrays(reference.double().numpy(), estimate.double().numpy(), SAMPLE_RATE)
+        return float(_visqol().measure_from_arrays(a, b, SAMPLE_RATE).moslqo)
     except (ValueError, IndexError):  # the clip is too short
         return math.nan
-    return float(result.moslqo)
 
 
 @functools.cache
