@@ -178,7 +178,7 @@ def test_every_exception_is_needed():
         ("evaluation/evaluate_files.py", "from ddcm.evaluation.compare import compare"),
         ("pipeline/encode.py", "from ddcm.pipeline import DDCMPipeline"),
         ("diffusion/noise.py", "import diffusers"),
-        ("app/tabs.py", "from ddcm.codec.compress import compress"),
+        ("app/page.py", "from ddcm.codec.compress import compress"),
         ("cli/evaluation.py", "from ddcm import DDCMPipeline"),
     ],
 )

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ NUMBER = r"(0x[0-9A-Fa-f]+|[1-9]\d*|0)"
 SHORTENED = re.compile(rf"^\s*data\s*:\s*{NUMBER}\s*\(should be\s+{NUMBER}\)", re.MULTILINE)
 
 
-def find_audio(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
+def find_audio(
+    inputs: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES, what: str = "audio"
+) -> list[tuple[Path, Path]]:
     """Audio files in ``inputs``, sorted: (path, path relative to the input).
 
     A file is taken whatever its suffix, even if it is missing: reading it reports that. A folder is searched at every
@@ -45,10 +47,10 @@ def find_audio(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
         inside = [
             path
             for path in sorted(source.rglob("*"))
-            if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+            if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")
         ]
         if not inside:
-            raise UserError(f"no audio in {source}: looked for {', '.join(sorted(SUFFIXES))}")
+            raise UserError(f"no {what} in {source}: looked for {', '.join(sorted(suffixes))}")
         files += [(path, path.relative_to(source)) for path in inside]
     return files
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ddcm.audio.files import duration_s, find_audio
 from ddcm.cli import launcher
-from ddcm.cli.run_log import RunLog, open_run_log, read_rows, write_table
+from ddcm.cli.run_log import open_run_log, read_rows, write_table
 from ddcm.errors import UserError, to_one_line
 from ddcm.runtime import distributed
 from ddcm.runtime.exit import MORE_MEMORY, describe_os_error, is_out_of_memory
@@ -52,8 +52,7 @@ def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suf
     An output that exists was finished by an earlier run: its job is ``done`` in a folder.
 
     Raises:
-        UserError: no inputs, two inputs with one output, an output that is its input, or an output that exists where
-            one file is the only input.
+        UserError: no inputs, two inputs with one output, an output that is its input, or a single one that exists.
     """
     sources = find(inputs)
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
@@ -66,8 +65,7 @@ def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suf
     for source, target in pairs:
         if source.exists() and target.exists() and source.resolve() == target.resolve():
             raise UserError(f"{target}: input and output are the same file; choose another -o")
-    finished = launcher.finished_before()
-    jobs = []
+    finished, jobs = launcher.finished_before(), []
     for source, target in pairs:
         exists = target.exists() if finished is None else str(target) in finished
         jobs.append(Job(source, target, exists and not overwrite))
@@ -87,59 +85,58 @@ def _name_target(out: Path, name: Path, sources: list[tuple[Path, Path]], suffix
 def process_files(
     verb: str, arguments: Namespace, do: Callable[[Job, OnStep], Done], find=find_audio, suffixes=(".wav", ".flac")
 ) -> int:  # fmt: skip
-    """``do(job, on_step)``, which writes the target, for every input; logs each failure; the exit code.
+    """``do(job, on_step)``, which writes the target, for this rank's share of the inputs; the exit code.
+
+    Each failure is logged.
 
     Raises:
         UserError: as ``plan_jobs``.
     """
     jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find, suffixes)
-    failures = process_jobs(jobs, do, open_run_log(verb, arguments))
-    for line in failures:
-        log.error("ddcm %s: %s", verb, line)
-    total = sum(not job.done for job in jobs)
-    if failures and not failures[-1].endswith(NOT_TRIED) and not launcher.is_child():  # its parent adds them up
-        log.error("%d of %d files failed, %d written", len(failures), total, total - len(failures))
-    return 2 if failures else 0
-
-
-def process_jobs(jobs: list[Job], do: Callable[[Job, OnStep], Done], run_log: RunLog | None) -> list[str]:
-    """``do(job, on_step)`` for this rank's share of the jobs; returns a line for each failure."""
-    total = sum(not job.done for job in jobs)
+    run_log, total = open_run_log(verb, arguments), sum(not job.done for job in jobs)
     failures: list[str] = []
+    is_fatal = False
     quiet = True if distributed.rank() else None  # rank 0 shows the progress of all
     with tqdm(_choose_share(jobs), total=total, unit="file", disable=quiet) as bar:
         for job in bar:
-            name = to_one_line(str(job.source))
             bar.set_description(to_one_line(job.source.name))
 
             def on_step(done: int, steps: int, bar=bar) -> None:
                 bar.set_postfix_str(f"step {done}/{steps}")
 
-            done, status, fatal, begin = Done(), "written", False, time.perf_counter()
+            done, begin = Done(), time.perf_counter()
             try:
                 remove_leftovers(job.target)
-                done = do(job, on_step)
-            except UserError as error:
-                status = str(error)
-                status = status if name in status else f"{name}: {status}"
-            except OSError as error:
-                status, fatal = to_one_line(describe_os_error(error)), error.errno in FATAL
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                status = f"{name}: {MORE_MEMORY}"
-            if status != "written":
+                done, status = do(job, on_step), "written"
+            except (UserError, OSError, RuntimeError, MemoryError) as error:
+                status, is_fatal = _describe_failure(error, job), getattr(error, "errno", None) in FATAL
                 failures.append(status)
-            if fatal:
+            if is_fatal:
                 failures.append(f"{to_one_line(str(job.target.parent))}: nothing can be written there; {NOT_TRIED}")
-                return failures
+                break
             if run_log is not None:
                 run_log.add(job.source, job.target, status, done.seconds, time.perf_counter() - begin, done.info, total)
                 if distributed.world_size() > 1 and not bar.disable:
                     bar.n = len(read_rows(run_log.folder, run_log.since)) - 1  # the loop itself adds one
-    if run_log is not None:
+    if run_log is not None and not is_fatal:
         write_table(run_log.folder)
-    return failures
+    for line in failures:
+        log.error("ddcm %s: %s", verb, line)
+    if failures and not is_fatal and not launcher.is_child():  # its parent adds them up
+        log.error("%d of %d files failed, %d written", len(failures), total, total - len(failures))
+    return 2 if failures else 0
+
+
+def _describe_failure(error: Exception, job: Job) -> str:
+    """One line with the name of the file. Errors that are bugs are raised again."""
+    name = to_one_line(str(job.source))
+    if isinstance(error, OSError):
+        return to_one_line(describe_os_error(error))
+    if isinstance(error, UserError):
+        return str(error) if name in str(error) else f"{name}: {error}"
+    if not is_out_of_memory(error):
+        raise error
+    return f"{name}: {MORE_MEMORY}"
 
 
 def _choose_share(jobs: list[Job]) -> list[Job]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from ddcm.cli.loading import load_pipeline
-from ddcm.cli.options import ModelSettings, ProcessSettings, add_files, add_settings, read_settings
+from ddcm.cli.options import ModelSettings, ProcessSettings, Verbs, files, flag, read_settings, refuse_existing, take
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.errors import UserError
 
@@ -34,7 +34,7 @@ def compress(arguments: Namespace) -> int:
 
 def decompress(arguments: Namespace) -> int:
     """.ddcm -> audio"""
-    from ddcm.audio.files import audio_writer, duration_s
+    from ddcm.audio.files import audio_writer, duration_s, find_audio
     from ddcm.cli.batch import Done, process_files
     from ddcm.codec.decompress import decompress_pieces
     from ddcm.codec.format import read
@@ -49,7 +49,7 @@ def decompress(arguments: Namespace) -> int:
                 write_piece(piece)
         return Done(duration_s(job.target))
 
-    return process_files("decompress", arguments, do, find_streams)
+    return process_files("decompress", arguments, do, partial(find_audio, suffixes={".ddcm"}, what=".ddcm files"))
 
 
 def generate_compressed(arguments: Namespace) -> int:
@@ -61,9 +61,7 @@ def generate_compressed(arguments: Namespace) -> int:
     out = Path(arguments.out)
     if out.suffix.lower() not in (".wav", ".flac"):
         raise UserError(f"-o {out}: name a .wav or .flac file")
-    for path in (out, out.with_suffix(".ddcm")):
-        if path.exists() and not arguments.overwrite:
-            raise UserError(f"{path} exists; --overwrite replaces it")
+    refuse_existing((out, out.with_suffix(".ddcm")), arguments.overwrite)
     settings = {name: arguments[name] for name in ("kbps", "quality", "steps")}
     pipeline = load_pipeline(arguments, quantises=False)
     with progress_bar("step") as on_step:
@@ -75,36 +73,17 @@ def generate_compressed(arguments: Namespace) -> int:
     return 0
 
 
-def find_streams(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
-    """``.ddcm`` files, sorted, each with its name relative to its input: as ``ddcm.audio.files.find_audio``.
-
-    Raises:
-        UserError: a folder without any.
-    """
-    pairs: list[tuple[Path, Path]] = []
-    for path in map(Path, inputs):
-        if not path.is_dir():
-            pairs.append((path, Path(path.name)))
-            continue
-        files = sorted(p for p in path.rglob("*.ddcm") if p.is_file() and not p.name.startswith("."))
-        if not files:
-            raise UserError(f"no .ddcm files in {path}")
-        pairs += [(file, file.relative_to(path)) for file in files]
-    return pairs
-
-
-def _add_compress(parser: ArgumentParser) -> None:
-    add_files(parser, "audio files or folders", "a folder, or a .ddcm for one input")
-    add_settings(parser, CodecSettings, CodecSettings.__dataclass_fields__.keys() - {"schedule"})
-    add_settings(parser, ModelSettings)
-    add_settings(parser, ProcessSettings)
-
-
-def _add_decompress(parser: ArgumentParser) -> None:
-    add_files(parser, ".ddcm files or folders", "a folder, or a .wav or .flac for one input")
-    parser.add_argument("--vocoder", default="refined", choices=("backbone", "refined"))
-    add_settings(parser, ModelSettings)
-    add_settings(parser, ProcessSettings)
-
-
-VERBS = ((compress, _add_compress), (decompress, _add_decompress))
+VERBS: Verbs = {
+    compress: (
+        *files("audio files or folders", "a folder, or a .ddcm for one input"),
+        take(CodecSettings, CodecSettings.__dataclass_fields__.keys() - {"schedule"}),
+        take(ModelSettings),
+        take(ProcessSettings),
+    ),
+    decompress: (
+        *files(".ddcm files or folders", "a folder, or a .wav or .flac for one input"),
+        flag("--vocoder", default="refined", choices=("backbone", "refined")),
+        take(ModelSettings),
+        take(ProcessSettings),
+    ),
+}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from ddcm.cli.loading import load_pipeline
-from ddcm.cli.options import ModelSettings, PromptSettings, add_settings, print_table
+from ddcm.cli.options import ModelSettings, PromptSettings, Verbs, flag, print_table, refuse_existing, take
 from ddcm.errors import UserError, to_one_line
 from ddcm.recipes import DEFAULTS, RECIPES, advise, list_settings
 
@@ -58,10 +58,10 @@ def evaluate(arguments: Namespace) -> int:
     from ddcm.evaluation.evaluate_files import evaluate_pairs, pair_files, summarize, write_csv
 
     target = None if arguments.out is None else Path(arguments.out)
-    if target is not None and target.exists() and not arguments.overwrite:
-        raise UserError(f"{target} exists; --overwrite replaces it")
-    if target is not None and target.suffix.lower() != ".csv":
-        raise UserError(f"-o {target}: give a name that ends in .csv")
+    if target is not None:
+        refuse_existing([target], arguments.overwrite)
+        if target.suffix.lower() != ".csv":
+            raise UserError(f"-o {target}: give a name that ends in .csv")
     rows, failures = evaluate_pairs(pair_files(arguments.references, arguments.estimates))
     if rows:
         if target is not None:
@@ -88,23 +88,19 @@ def recipes(arguments: Namespace) -> int:
     return 0
 
 
-def _add_compare(parser: ArgumentParser) -> None:
-    parser.add_argument("input", help="an audio file")
-    parser.add_argument("-o", "--out", required=True, help="folder of the report")
-    parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
-    add_settings(parser, PromptSettings)
-    add_settings(parser, ModelSettings)
-
-
-def _add_evaluate(parser: ArgumentParser) -> None:
-    parser.add_argument("references", help="folder of the recordings, or one of them")
-    parser.add_argument("estimates", help="folder of what was made of them, by the same names, or one of them")
-    parser.add_argument("-o", "--out", type=str, help="a .csv with a row for each file")
-    parser.add_argument("--overwrite", action="store_true", help="replace a table that is there")
-
-
-def _add_recipes(parser: ArgumentParser) -> None:
-    parser.add_argument("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take")
-
-
-VERBS = ((compare, _add_compare), (evaluate, _add_evaluate), (recipes, _add_recipes))
+VERBS: Verbs = {
+    compare: (
+        flag("input", help="an audio file"),
+        flag("-o", "--out", required=True, help="folder of the report"),
+        flag("--overwrite", action="store_true", help="replace a report that is there"),
+        take(PromptSettings),
+        take(ModelSettings),
+    ),
+    evaluate: (
+        flag("references", help="folder of the recordings, or one of them"),
+        flag("estimates", help="folder of what was made of them, by the same names, or one of them"),
+        flag("-o", "--out", type=str, help="a .csv with a row for each file"),
+        flag("--overwrite", action="store_true", help="replace a table that is there"),
+    ),
+    recipes: (flag("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take"),),
+}

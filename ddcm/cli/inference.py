@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
+from ddcm.cli import options
+from ddcm.cli.codec import generate_compressed
 from ddcm.cli.loading import load_pipeline
-from ddcm.cli.options import ModelSettings, ProcessSettings, PromptSettings, add_files, add_settings
+from ddcm.codec.codec_settings import CodecSettings
 from ddcm.errors import UserError
 from ddcm.recipes import Recipe, Verb, list_flags, resolve
 
 if TYPE_CHECKING:
-    from ddcm.pipeline import DDCMPipeline
     from ddcm.pipeline.output import Output
 
 log = logging.getLogger(__name__)
@@ -26,25 +25,15 @@ LONG_S = 61.44  # seconds: above this, six windows, a recording is streamed
 
 def reconstruct(arguments: Namespace) -> int:
     """audio -> mel -> VAE -> mel -> vocoder -> audio"""
-    recipe = _read_recipe("reconstruct", arguments)
-    pipeline = load_pipeline(arguments, recipe.quantizer != "none")
-    verb = partial(pipeline.reconstruct, recipe=recipe, seed=arguments.seed)
-    return _process_files("reconstruct", arguments, pipeline, recipe, verb)
+    return _process_files("reconstruct", arguments)
 
 
 def transform(arguments: Namespace) -> int:
     """noise the input's quantised latent to STRENGTH and denoise it under a prompt"""
-    recipe = _read_recipe("transform", arguments)
-    pipeline = load_pipeline(arguments, recipe.quantizer != "none")
-    prompts = {"prompt": arguments.prompt, "negative_prompt": arguments.negative_prompt}
-    verb = partial(pipeline.transform, **prompts, recipe=recipe, seed=arguments.seed, trace=arguments.trace)
-    return _process_files("transform", arguments, pipeline, recipe, verb, prompts)
+    return _process_files("transform", arguments)
 
 
-def _process_files(
-    name: Verb, arguments: Namespace, pipeline: DDCMPipeline, recipe: Recipe, verb: Callable[..., Output],
-    prompts: dict[str, str] | None = None,
-) -> int:  # fmt: skip
+def _process_files(verb: Verb, arguments: Namespace) -> int:
     """Long recordings are streamed, if the recipe allows it and no trace is asked for."""
     from ddcm.audio.files import audio_writer, duration_s, read_audio, write_audio
     from ddcm.audio.recording import spool_audio
@@ -52,8 +41,11 @@ def _process_files(
     from ddcm.pipeline.stages import Conditioning
     from ddcm.pipeline.streaming import can_stream, stream
 
-    setup, rate = pipeline.set_up(name, recipe), pipeline.backbone.mel_spec.sample_rate
-    conditioning = None if prompts is None else Conditioning(**prompts)
+    recipe = _read_recipe(verb, arguments)
+    pipeline = load_pipeline(arguments, recipe.quantizer != "none")
+    setup, rate = pipeline.set_up(verb, recipe), pipeline.backbone.mel_spec.sample_rate
+    inputs = {name: arguments[name] for name in ("prompt", "negative_prompt", "seed", "trace") if name in arguments}
+    conditioning = Conditioning(arguments.prompt, arguments.negative_prompt) if verb == "transform" else None
     streams = can_stream(recipe) and not arguments.get("trace")
 
     def do(job, on_step):
@@ -61,19 +53,18 @@ def _process_files(
             with spool_audio(job.source, rate) as recording, audio_writer(job.target, rate) as write:
                 info = stream(setup, recording, write, conditioning, arguments.seed, on_step)
                 return Done(len(recording) / rate, info.list_used())
-        out = verb(read_audio(job.source, rate), rate, on_step=on_step)
+        audio = read_audio(job.source, rate)
+        out = getattr(pipeline, verb)(audio, rate, recipe=recipe, on_step=on_step, **inputs)
         write_extras(job.target, out)  # before the audio: where the audio exists, they do too
         write_audio(job.target, out.audio, rate)
         return Done(len(out.audio) / rate, out.info.list_used())
 
-    return process_files(name, arguments, do)
+    return process_files(verb, arguments, do)
 
 
 def generate(arguments: Namespace) -> int:
     """a prompt -> audio, with the codebook acting where the recipe says"""
     if arguments.compressed:
-        from ddcm.cli.codec import generate_compressed
-
         return generate_compressed(arguments)
     for name in ("kbps", "quality"):
         if arguments[name] is not None:
@@ -86,9 +77,7 @@ def generate(arguments: Namespace) -> int:
     recipe, prompt = _read_recipe("generate", arguments), arguments.prompt
     targets = name_candidates(Path(arguments.out), slug(prompt or "unconditional"), recipe.n)
     scores = targets[0].with_suffix(".json")
-    existing = [path for path in [*targets, *([scores] if recipe.n > 1 else [])] if path.exists()]
-    if existing and not arguments.overwrite:
-        raise UserError(f"{existing[0]} exists; --overwrite replaces it")
+    options.refuse_existing([*targets, *([scores] if recipe.n > 1 else [])], arguments.overwrite)
     pipeline = load_pipeline(arguments, recipe.quantizer != "none")
     with progress_bar("step") as on_step:
         best = pipeline.generate(
@@ -127,46 +116,37 @@ def write_extras(target: Path, out: Output) -> None:
 
 
 def _read_recipe(verb: Verb, arguments: Namespace) -> Recipe:
-    """The recipe with the flags in their places."""
     return resolve(verb, arguments.recipe, **{name: arguments[name] for name in list_flags(verb)})
 
 
-def _add_recipe(parser: ArgumentParser, verb: Verb) -> None:
-    parser.add_argument("--recipe", type=str, help="a row of: ddcm recipes; flags that are left out are the recipe's")
-    add_settings(parser, Recipe, list_flags(verb), defaults=False)
-
-
-def _add_reconstruct(parser: ArgumentParser) -> None:
-    add_files(parser, "audio files or folders", "a folder, or a .wav or .flac for one input")
-    add_settings(parser, ProcessSettings)
-    _add_recipe(parser, "reconstruct")
-    parser.add_argument("--seed", type=int, default=0, help="of the latent's sample, where the recipe draws one")
-    add_settings(parser, ModelSettings)
-
-
-def _add_transform(parser: ArgumentParser) -> None:
-    add_files(parser, "audio files or folders", "a folder, or a .wav or .flac for one input")
-    add_settings(parser, ProcessSettings)
-    _add_recipe(parser, "transform")
-    _add_diffusion(parser)
-
-
-def _add_generate(parser: ArgumentParser) -> None:
-    from ddcm.codec.codec_settings import CodecSettings
-
-    parser.add_argument("-o", "--out", required=True, help="a .wav or .flac, or a folder; more of --n are numbered")
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    parser.add_argument("--duration_s", type=float, default=10.24, help="seconds of audio")
-    _add_recipe(parser, "generate")
-    parser.add_argument("--compressed", action="store_true", help="also NAME.ddcm, which decodes without the prompt")
-    add_settings(parser, CodecSettings, ("kbps", "quality"))
-    _add_diffusion(parser)
-
-
-def _add_diffusion(parser: ArgumentParser) -> None:
-    add_settings(parser, PromptSettings)
-    parser.add_argument("--trace", action="store_true", help="also NAME.trace.png: the estimates on the way")
-    add_settings(parser, ModelSettings)
-
-
-VERBS = ((reconstruct, _add_reconstruct), (transform, _add_transform), (generate, _add_generate))
+INPUTS = options.files("audio files or folders", "a folder, or a .wav or .flac for one input")
+RECIPE = options.flag("--recipe", type=str, help="a row of: ddcm recipes; flags that are left out are the recipe's")
+TRACE = options.flag("--trace", action="store_true", help="also NAME.trace.png: the estimates on the way")
+DIFFUSION = (options.take(options.PromptSettings), TRACE, options.take(options.ModelSettings))
+VERBS: options.Verbs = {
+    reconstruct: (
+        *INPUTS,
+        options.take(options.ProcessSettings),
+        RECIPE,
+        options.take(Recipe, list_flags("reconstruct"), defaults=False),
+        options.flag("--seed", type=int, default=0, help="of the latent's sample, where the recipe draws one"),
+        options.take(options.ModelSettings),
+    ),
+    transform: (
+        *INPUTS,
+        options.take(options.ProcessSettings),
+        RECIPE,
+        options.take(Recipe, list_flags("transform"), defaults=False),
+        *DIFFUSION,
+    ),
+    generate: (
+        options.flag("-o", "--out", required=True, help="a .wav or .flac, or a folder; more of --n are numbered"),
+        options.OVERWRITE,
+        options.flag("--duration_s", type=float, default=10.24, help="seconds of audio"),
+        RECIPE,
+        options.take(Recipe, list_flags("generate"), defaults=False),
+        options.flag("--compressed", action="store_true", help="also NAME.ddcm, which decodes without the prompt"),
+        options.take(CodecSettings, ("kbps", "quality")),
+        *DIFFUSION,
+    ),
+}

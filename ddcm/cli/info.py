@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from ddcm.cli.options import print_table
+from ddcm.cli.options import Verbs, flag, print_table
 from ddcm.codec.format import describe
 from ddcm.errors import UserError
 
@@ -32,18 +32,13 @@ def collect_facts(name: str) -> dict[str, Any]:
         UserError: it is none of them.
     """
     path = Path(name)
-    if path.is_file() and (path.suffix == ".ddcm" or _start(path) == b"ddcm"):
+    if path.is_file() and (path.suffix == ".ddcm" or path.open("rb").read(4) == b"ddcm"):
         return describe(path)
     if name.endswith(".ckpt") or (path / "model.safetensors").is_file():
         return _codebook(name)
     if path.exists() and not (path / "model_index.json").is_file():
         raise UserError(f"{name} is neither a codebook (config.json and model.safetensors, or .ckpt) nor a backbone")
     return _backbone(name)
-
-
-def _start(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(4)
 
 
 def _codebook(name: str) -> dict[str, Any]:
@@ -89,16 +84,14 @@ def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
     facts = {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
     for what, groups in NEEDS.items():
         absent = [part for group in groups for part in group if not counts[part]]
-        full, half = (_most_gb(counts, groups, unet_bytes) for unet_bytes in (4, 2))
+        # In gigabytes, with the UNet in float32 or in half of it; the others are always in float32.
+        full, half = (
+            max(sum(counts[part] * (unet if part == "unet" else 4) for part in group) for group in groups) / 1e9
+            for unet in (4, 2)
+        )
         memory = f"{full:.2f} GB" + (f", {half:.2f} GB with --dtype float16 or bfloat16" if half < full else "")
         facts[what] = "not here: " + ", ".join(absent) if absent else memory
     return facts
-
-
-def _most_gb(counts: dict[str, int], groups: list[tuple[str, ...]], unet_bytes: int) -> float:
-    """The VAE and the vocoder, and the text encoders while they run, are always in float32."""
-    sizes = {part: count * (unet_bytes if part == "unet" else 4) for part, count in counts.items()}
-    return max(sum(sizes[part] for part in group) for group in groups) / 1e9
 
 
 def inspect(arguments: Namespace) -> int:
@@ -112,9 +105,9 @@ def inspect(arguments: Namespace) -> int:
     return 0
 
 
-def _add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("name", help="folder, hub name, .ckpt or .ddcm")
-    parser.add_argument("--check_heads", type=str, help="an audio file: measure which head layout fits the weights")
-
-
-VERBS = ((inspect, _add_flags),)
+VERBS: Verbs = {
+    inspect: (
+        flag("name", help="folder, hub name, .ckpt or .ddcm"),
+        flag("--check_heads", type=str, help="an audio file: measure which head layout fits the weights"),
+    )
+}

@@ -32,18 +32,49 @@ log = logging.getLogger(__name__)
 RESTARTS = 3
 GRACE_S = 10  # to leave after Ctrl-C
 Main = Callable[[list[str]], int]
-CHILD, FINISHED = "DDCM_CHILD", "DDCM_FINISHED"
+FINISHED = "DDCM_FINISHED"
+"""Variable with the path of a list of files, in the environment of the processes that one command starts."""
 
 
 def run_as_processes(main: Main, arguments: Namespace, argv: Sequence[str]) -> int | None:
-    """Run ``main`` in the processes that ``--devices`` asks for; the exit code, or None if this process is one."""
-    if "devices" not in arguments:
-        return None
-    ranks = processes_to_start(arguments.devices, arguments.num_nodes)
+    """Run ``main(argv)`` in the processes that ``--devices`` asks for.
+
+    If a process dies, all of them restart, three times at most, and continue with what is unfinished. All of them end
+    if this process ends, whatever ends it.
+
+    Returns:
+        the highest exit code, or None if this process is one of the ranks itself.
+
+    Raises:
+        UserError: as ``processes_to_start``.
+        KeyboardInterrupt, Terminated: after the processes have ended.
+    """
+    ranks = processes_to_start(arguments.devices, arguments.num_nodes) if "devices" in arguments else []
     if not ranks:
         return None
-    since = time.time()
-    code = run(main, argv, ranks, arguments.devices * arguments.num_nodes, arguments.out)
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=len(ranks), max_restarts=RESTARTS, run_id=secrets.token_hex(4),
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
+    )  # fmt: skip
+    world, since, death = arguments.devices * arguments.num_nodes, time.time(), None
+    logging.disable(logging.CRITICAL)  # torch reports a death in twenty lines
+    try:
+        with tempfile.TemporaryDirectory(prefix="ddcm-") as folder:
+            codes = elastic_launch(config, _work)(main, list(argv), ranks[0], world, arguments.out, folder)
+        code = max(codes.values())
+    except SignalException as error:
+        raise (Terminated if error.sigval == signal.SIGTERM else KeyboardInterrupt) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        code, death = 1, f"process {ranks[0] + rank} of {world} was ended by {failure.signal_name()}"
+    finally:
+        logging.disable(logging.NOTSET)
+    if death:
+        log.error("ddcm: %s after %d restarts; the same command continues", death, RESTARTS)
     rows = read_rows(Path(arguments.out), since)
     failed = sum(row["status"] != "written" for row in rows)
     if failed:
@@ -57,13 +88,13 @@ def is_first_process() -> bool:
 
 
 def is_child() -> bool:
-    """Whether ``run`` started this process."""
-    return CHILD in os.environ
+    """Whether ``run_as_processes`` started this process."""
+    return FINISHED in os.environ
 
 
 def finished_before() -> set[str] | None:
-    """Files of OUT from before this node's processes started, in a process that ``run`` started; else None."""
-    return set(os.fsdecode(Path(os.environ[FINISHED]).read_bytes()).split("\0")) if FINISHED in os.environ else None
+    """In a child, the files of OUT from before this node's processes started; else None."""
+    return set(os.fsdecode(Path(os.environ[FINISHED]).read_bytes()).split("\0")) if is_child() else None
 
 
 def processes_to_start(devices: int, num_nodes: int) -> list[int]:
@@ -92,39 +123,6 @@ def processes_to_start(devices: int, num_nodes: int) -> list[int]:
     return list(range(first, first + devices))
 
 
-def run(main: Main, argv: Sequence[str], ranks: Sequence[int], world: int, out: str) -> int:
-    """Run ``main(argv)``, which returns an exit code, in a process for each rank; return the highest exit code.
-
-    If a process dies, all of them restart, three times at most, and continue with what is unfinished. All of them end
-    if this process ends, whatever ends it.
-
-    Raises:
-        KeyboardInterrupt, Terminated: after the processes have ended.
-    """
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=len(ranks), max_restarts=RESTARTS, run_id=secrets.token_hex(4),
-        rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
-    )  # fmt: skip
-    logging.disable(logging.CRITICAL)  # torch reports a death in twenty lines
-    try:
-        with tempfile.TemporaryDirectory(prefix="ddcm-") as folder:
-            codes = elastic_launch(config, _work)(main, list(argv), ranks[0], world, out, folder)
-        return max(codes.values())
-    except SignalException as error:
-        raise (Terminated if error.sigval == signal.SIGTERM else KeyboardInterrupt) from None
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        death = f"process {ranks[0] + rank} of {world} was ended by {failure.signal_name()}"
-    finally:
-        logging.disable(logging.NOTSET)
-    log.error("ddcm: %s after %d restarts; the same command continues", death, RESTARTS)
-    return 1
-
-
 def _work(main: Main, argv: list[str], first: int, world: int, out: str, folder: str) -> int:
     """The entry point of one process; its exit code. Only a process that dies without one is restarted."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -132,7 +130,7 @@ def _work(main: Main, argv: list[str], first: int, world: int, out: str, folder:
     listing = Path(folder) / os.environ["TORCHELASTIC_RESTART_COUNT"]
     _list_files(out, listing)
     rank = first + int(os.environ["LOCAL_RANK"])
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), CHILD: "1", FINISHED: str(listing)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), FINISHED: str(listing)}
     try:
         code = main(argv)
     except Exception:
@@ -153,8 +151,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _exit_with_parent() -> None:
     """End this process when its parent is gone, even by SIGKILL: files are whole or absent at any moment."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
 

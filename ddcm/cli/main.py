@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-
-from jsonargparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
 from ddcm.cli import codec, evaluation, fit, inference, info, serve
 from ddcm.cli.launcher import is_first_process, run_as_processes
 from ddcm.cli.options import Parser, accept_hyphens
 from ddcm.runtime.exit import run_to_exit_code
 
-VERBS: dict[str, tuple[Callable[[Namespace], int], Callable[[ArgumentParser], None]]] = {
-    run.__name__: (run, add_flags)
-    for run, add_flags in (*inference.VERBS, *evaluation.VERBS, *codec.VERBS, *info.VERBS, *serve.VERBS)
-}
-"""Name -> the verb, whose docstring is its help, and what adds its flags. A verb returns an exit code."""
+VERBS = inference.VERBS | evaluation.VERBS | codec.VERBS | info.VERBS | serve.VERBS
+NAMES = {verb.__name__: verb for verb in VERBS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,19 +25,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser(name).parse_args(accept_hyphens(argv))
         flags = arguments[arguments.verb]
         code = run_as_processes(main, flags, argv)
-        return VERBS[arguments.verb][0](flags) if code is None else code
+        return NAMES[arguments.verb](flags) if code is None else code
 
-    return run_to_exit_code(lambda: f"ddcm {name}" if name in VERBS else "ddcm", work, is_first_process)
+    return run_to_exit_code(lambda: f"ddcm {name}" if name in NAMES else "ddcm", work, is_first_process)
 
 
 def make_parser(only: str | None = None) -> Parser:
     """The parser of all verbs; with ``only`` the flags of that verb alone, which is faster."""
     parser = Parser(prog="ddcm", description="Audio through a frozen AudioLDM2 and a fitted codebook.")
     verbs = parser.add_subcommands(dest="verb")
-    for name, (verb, add_flags) in VERBS.items():
+    for name, verb in NAMES.items():
         one = Parser(description=verb.__doc__)
-        if only in (None, name):
-            add_flags(one)
+        for add in VERBS[verb] if only in (None, name) else ():
+            add(one)
         verbs.add_subcommand(name, one, help=verb.__doc__)
     for name, about in fit.VERBS.items():
         verbs.add_subcommand(name, Parser(description=about), help=about)

@@ -6,8 +6,9 @@ jsonargparse evaluates the imports of a dataclass's module, those for type check
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -19,6 +20,10 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 POCKET = "checkpoints/pocket"
 Settings = TypeVar("Settings")
+Flags = Callable[[ArgumentParser], Any]
+"""Adds flags to the parser of a verb."""
+Verbs = dict[Callable[[Namespace], int], tuple[Flags, ...]]
+"""Verb, which returns an exit code and whose docstring is its help -> its flags."""
 
 
 @dataclass(frozen=True)
@@ -93,21 +98,39 @@ def add_settings(
     """
     from docstring_parser import parse_from_object
 
-    own = {entry.name: entry.default for entry in fields(settings) if names is None or entry.name in names}
-    switches = [name for name, default in own.items() if default is False and defaults]
-    about = {param.arg_name: param.description for param in parse_from_object(settings).params}
-    left_out = {entry.name for entry in fields(settings)} - own.keys()
-    parser.add_class_arguments(settings, skip=left_out.union(switches), as_group=False)
-    for name in switches:
-        parser.add_argument(f"--{name}", action="store_true", help=about[name])
+    left_out = {entry.name for entry in fields(settings) if names is not None and entry.name not in names}
+    own = {entry.name: entry.default for entry in fields(settings) if entry.name not in left_out}
+    switches = {name for name, default in own.items() if default is False and defaults}
+    parser.add_class_arguments(settings, skip=left_out | switches, as_group=False)
+    for param in parse_from_object(settings).params:
+        if param.arg_name in switches:
+            parser.add_argument(f"--{param.arg_name}", action="store_true", help=param.description)
     if not defaults:
         parser.set_defaults(dict.fromkeys(own))
 
 
-def add_files(parser: ArgumentParser, inputs: str, out: str) -> None:
-    parser.add_argument("inputs", nargs="+", help=inputs)
-    parser.add_argument("-o", "--out", required=True, help=out)
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+def flag(*names: str, **options: Any) -> Flags:
+    """Adds one flag or positional argument."""
+    return lambda parser: parser.add_argument(*names, **options)
+
+
+OVERWRITE = flag("--overwrite", action="store_true", help="replace outputs that exist")
+
+
+def take(settings: type, names: Collection[str] | None = None, defaults: bool = True) -> Flags:
+    """``add_settings`` with these arguments."""
+    return lambda parser: add_settings(parser, settings, names, defaults)
+
+
+def files(inputs: str, out: str) -> tuple[Flags, ...]:
+    return flag("inputs", nargs="+", help=inputs), flag("-o", "--out", required=True, help=out), OVERWRITE
+
+
+def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
+    """Raises UserError for the first path that exists, unless ``overwrite``."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} exists; --overwrite replaces it")
 
 
 def read_settings(arguments: Namespace, settings: type[Settings]) -> Settings:

@@ -7,9 +7,7 @@ Processes share no open file, so a process that is killed loses at most the row 
 from __future__ import annotations
 
 import csv
-import io
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,8 +44,9 @@ class RunLog:
         if not self.folder.is_dir():
             return
         self._path.parent.mkdir(exist_ok=True)
-        with open(self._path, "ab", buffering=0) as file:
-            torn = file.tell() and not _ends_a_line(self._path)  # a killed process was writing
+        with open(self._path, "a+b", buffering=0) as file:
+            file.seek(max(0, file.tell() - 1))
+            torn = file.read(1) not in (b"", b"\n")  # a killed process was writing
             file.write((b"\n" if torn else b"") + self._unwritten)
         self._unwritten = b""
 
@@ -59,12 +58,6 @@ def open_run_log(verb: str, arguments: Namespace) -> RunLog | None:
         return None
     settings = {key: value for key, value in vars(arguments).items() if value is not None}
     return RunLog(out, read_launched_rank()[0], verb, {key: settings[key] for key in settings if key not in NOT_LOGGED})
-
-
-def _ends_a_line(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
 
 
 def read_rows(folder: Path, since: float = 0.0) -> list[dict[str, Any]]:
@@ -86,16 +79,17 @@ def write_table(folder: Path) -> None:
     """Write ``manifest.csv`` with all rows so far. Every process does this at its end, so the last one has all rows."""
     if not (folder / PARTS).is_dir():
         return
-    with _lock(folder / PARTS / "lock"), write_atomically(folder / TABLE) as temporary:
-        # Rows are read inside the lock, so that none is lost.
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
+    with (
+        _lock(folder / PARTS / "lock"),
+        write_atomically(folder / TABLE) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names of any bytes
+    ):
+        writer = csv.DictWriter(file, FIELDS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        for row in read_rows(folder):
+        for row in read_rows(folder):  # inside the lock, so that none is lost
             as_json = {key: json.dumps(row[key], default=str) if row[key] else "" for key in ("settings", "notes")}
             when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(row["finished"]))
             writer.writerow(row | as_json | {"finished": when})
-        temporary.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")  # names of any bytes
 
 
 @contextmanager

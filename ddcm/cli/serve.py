@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from ddcm.app.server_options import Limits, ServerOptions
 from ddcm.cli.loading import load_pipeline
-from ddcm.cli.options import ModelSettings, add_settings, read_settings
+from ddcm.cli.options import ModelSettings, Verbs, read_settings, take
 
 
 def serve(arguments: Namespace) -> int:
@@ -17,9 +17,4 @@ def serve(arguments: Namespace) -> int:
     return server.serve(lambda: load_pipeline(arguments, quantises=True), options, limits)
 
 
-def _add_flags(parser: ArgumentParser) -> None:
-    for settings in (ServerOptions, Limits, ModelSettings):
-        add_settings(parser, settings)
-
-
-VERBS = ((serve, _add_flags),)
+VERBS: Verbs = {serve: (take(ServerOptions), take(Limits), take(ModelSettings))}

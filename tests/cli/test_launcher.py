@@ -26,7 +26,7 @@ from tests.helpers.commands import check_command
 
 OPTIONS = ["--backbone", "tiny", "--quantizer", "none", "--steps", "4", "--threads", "1"]
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS",
-             "SLURM_PROCID", "SLURM_LOCALID", "DDCM_CHILD")  # fmt: skip
+             "SLURM_PROCID", "SLURM_LOCALID", "DDCM_FINISHED")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
