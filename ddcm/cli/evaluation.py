@@ -27,8 +27,7 @@ def compare(arguments: Namespace) -> int:
     folder = Path(arguments.out)
     check_target(folder, arguments.overwrite)
     pipeline = load_pipeline(arguments, quantises=True)  # some recipes do
-    backbone, codebook = pipeline.backbone, pipeline.codebook
-    rate = backbone.mel_spec.sample_rate
+    backbone, codebook, rate = pipeline.backbone, pipeline.codebook, pipeline.backbone.mel_spec.sample_rate
     audio = read_audio(arguments.input, rate)
     conditioning = {name: arguments[name] for name in ("prompt", "negative_prompt", "seed")}
     with tqdm(unit="recipe", disable=None) as bar:
@@ -57,15 +56,14 @@ def evaluate(arguments: Namespace) -> int:
     """metrics of estimates against references: a folder and a folder, or two files"""
     from ddcm.evaluation.evaluate_files import evaluate_pairs, pair_files, summarize, write_csv
 
-    target = None if arguments.out is None else Path(arguments.out)
-    if target is not None:
-        refuse_existing([target], arguments.overwrite)
-        if target.suffix.lower() != ".csv":
-            raise UserError(f"-o {target}: give a name that ends in .csv")
+    if arguments.out is not None:
+        refuse_existing([Path(arguments.out)], arguments.overwrite)
+        if not arguments.out.lower().endswith(".csv"):
+            raise UserError(f"-o {arguments.out}: give a name that ends in .csv")
     rows, failures = evaluate_pairs(pair_files(arguments.references, arguments.estimates))
     if rows:
-        if target is not None:
-            write_csv(target, rows)
+        if arguments.out is not None:
+            write_csv(Path(arguments.out), rows)
         print(f"{'metric':<15} {'mean':>9} {'median':>9}  worst file")
         for name, mean, median, worst in summarize(rows):
             print(f"{name:<15} {mean:>9.3f} {median:>9.3f}  {worst}")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonargparse import Namespace
 
 from ddcm.cli.options import Verbs, flag, print_table
 from ddcm.codec.format import describe
 from ddcm.errors import UserError
-
-if TYPE_CHECKING:
-    from ddcm.backbone.latent_diffusion import FrozenBackbone
 
 TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 PARTS = ("vae", "unet", "vocoder", *TEXT)
@@ -25,11 +22,10 @@ NEEDS: dict[str, list[tuple[str, ...]]] = {  # what it can do -> weights in memo
 
 
 def collect_facts(name: str) -> dict[str, Any]:
-    """Facts to print, by what ``name`` is: a backbone (folder, hub name), a codebook (folder, ``.ckpt``) or a
-    ``.ddcm`` file.
+    """Facts on a backbone (folder, hub name), a codebook (folder, ``.ckpt``) or a ``.ddcm`` file.
 
     Raises:
-        UserError: it is none of them.
+        UserError: ``name`` is none of them.
     """
     path = Path(name)
     if path.is_file() and (path.suffix == ".ddcm" or path.open("rb").read(4) == b"ddcm"):
@@ -74,14 +70,11 @@ def _backbone(name: str) -> dict[str, Any]:
         "mel": f"{spec.n_mels} bands to {spec.fmax:g} Hz, hop {spec.hop} at {spec.sample_rate} Hz",
         "timesteps": len(backbone.alphas_cumprod),
     }
-    return facts | (_parts(backbone) if isinstance(backbone, FrozenBackbone) else {})
-
-
-def _parts(backbone: FrozenBackbone) -> dict[str, Any]:
-    """Weights of each component, and the memory that the verbs need for them."""
-    layouts = f"{backbone.heads}: {backbone.count_heads('hub')}; original: {backbone.count_heads('original')}"
+    if not isinstance(backbone, FrozenBackbone):
+        return facts
     counts = {part: backbone.count_weights(part) for part in PARTS}
-    facts = {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
+    layouts = f"{backbone.heads}: {backbone.count_heads('hub')}; original: {backbone.count_heads('original')}"
+    facts |= {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
     for what, groups in NEEDS.items():
         absent = [part for group in groups for part in group if not counts[part]]
         # In gigabytes, with the UNet in float32 or in half of it; the others are always in float32.

@@ -26,9 +26,8 @@ def load_pipeline(arguments: Namespace, quantises: bool) -> DDCMPipeline:
 
     model = read_settings(arguments, ModelSettings)
     set_threads(model.threads)
-    codebook = model.codebook
-    if codebook is None and quantises and model.backbone == POCKET:
-        codebook = POCKET_CODEBOOK
+    own = POCKET_CODEBOOK if quantises and model.backbone == POCKET else None
+    codebook = own if model.codebook is None else model.codebook
     return DDCMPipeline.from_pretrained(
         model.backbone, codebook, model.batch_size, device=choose_device(model.device), dtype=model.dtype,
         vae_dtype=model.vae_dtype, compiled=model.compile, heads=model.heads, null=model.null,

@@ -98,10 +98,10 @@ def add_settings(
     """
     from docstring_parser import parse_from_object
 
-    left_out = {entry.name for entry in fields(settings) if names is not None and entry.name not in names}
-    own = {entry.name: entry.default for entry in fields(settings) if entry.name not in left_out}
-    switches = {name for name, default in own.items() if default is False and defaults}
-    parser.add_class_arguments(settings, skip=left_out | switches, as_group=False)
+    every = {entry.name: entry.default for entry in fields(settings)}
+    own = every.keys() if names is None else set(names)
+    switches = {name for name in own if every[name] is False and defaults}
+    parser.add_class_arguments(settings, skip=(every.keys() - own) | switches, as_group=False)
     for param in parse_from_object(settings).params:
         if param.arg_name in switches:
             parser.add_argument(f"--{param.arg_name}", action="store_true", help=param.description)
