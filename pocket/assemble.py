@@ -22,7 +22,7 @@ from pocket import checkpoints, pretrained, text, unet, vae, vocoder
 from pocket.clap import load_clap
 
 STAGES = ("vae", "vocoder", "clap", "unet")
-KEPT = ("README.md", "curves.png")  # of a folder that is written anew
+KEPT = ("README.md",)  # of a folder that is written anew
 LIMIT = 30e6  # bytes of all files together
 
 
@@ -98,7 +98,7 @@ def training(runs: Path, start: Path | None = None, fresh: Sequence[str] = ()) -
 def save(pipeline: AudioLDM2Pipeline, out: Path, facts: dict | None = None) -> int:
     """fp16 safetensors in ``out``, which appears whole or not at all; returns the bytes.
 
-    The model card and its picture are kept. ``facts`` on the training become ``training.json``.
+    The model card is kept. ``facts`` on the training become ``training.json``.
     """
     if out.exists() and not (out / "model_index.json").exists() and any(p.name not in KEPT for p in out.iterdir()):
         raise UserError(f"{out} exists and is not a pipeline: give another --out")

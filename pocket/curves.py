@@ -1,6 +1,6 @@
 """Draw how the stages learned: their validation figures over training steps, from the logs of a runs folder.
 
-python -m pocket.curves --runs runs/pocket --out checkpoints/pocket/curves.png
+python -m pocket.curves --runs runs/pocket --out runs/pocket/curves.png
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def draw(runs: Path, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/pocket"))
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/pocket/curves.png"))
+    parser.add_argument("--out", type=Path, default=Path("runs/pocket/curves.png"))
     args = parser.parse_args()
     try:
         draw(args.runs, args.out)

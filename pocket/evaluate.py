@@ -14,6 +14,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -24,8 +25,11 @@ from ddcm.backbone import Backbone
 from ddcm.evaluation.perceptual import installed
 from ddcm.evaluation.signal_metrics import log_mel_corr, log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
+from pocket import pretrained
 from pocket.batches import validation
-from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
+from pocket.clap import features, upsample
+from pocket.corpus import KINDS, SAMPLE_RATE, Clip, Corpus
+from pocket.text import clap_tokens, tokenizers
 
 TIMESTEPS = (25, 150, 350, 600, 850)
 STRENGTHS = (0.1, 0.3, 0.6, 0.9)
@@ -42,6 +46,7 @@ ROWS = {
     "refined:worst": "the same, worst clip (dB)",
     "eps_mse": "UNet, error of the noise with the caption",
     "null_eps_mse": "UNet, error of the noise without a prompt",
+    "clap_kind": "CLAP: share of clips whose best caption of all clips' is of their kind",
     "corr": "VAE and vocoder, log_mel_corr",
     **{
         f"{way}_{name}": f"VAE and {'refined ' * (way == 'refined')}vocoder, {name}"
@@ -61,6 +66,22 @@ def noise_error(backbone: Backbone, z: torch.Tensor, caption: str, seed: int) ->
     condition = backbone.condition(caption) if caption else backbone.null_condition()
     estimate = backbone.eps(x, torch.tensor(TIMESTEPS, device=z.device), condition)
     return float((estimate - noise).square().mean())
+
+
+@torch.no_grad()
+def match_captions(folder: Path, clips: list[tuple[Clip, np.ndarray]]) -> list[float]:
+    """For each clip, 1 if CLAP finds the caption nearest to its audio among those of all clips to be of its kind."""
+    model, pieces = pretrained.clap(folder)
+    captions = sorted({clip.caption for clip, _ in clips})
+    kinds = {clip.caption: clip.kind for clip, _ in clips}
+    tokens = clap_tokens(tokenizers(pieces)[0], captions)
+    texts = model.eval().get_text_features(**tokens).pooler_output
+    shares = []
+    for clip, audio in clips:
+        inputs = features(upsample(torch.from_numpy(audio).float()[None]))
+        scores = model.get_audio_features(input_features=inputs).pooler_output @ texts.T
+        shares.append(float(kinds[captions[int(scores.argmax())]] == clip.kind))
+    return shares
 
 
 def measure(
@@ -112,7 +133,7 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
     for key, title in ROWS.items():
         name, _, worst = key.partition(":")
         values = [
-            max((row[name] for row in clips), default=math.nan) if worst else mean(clips, name)
+            max((row[name] for row in clips if name in row), default=math.nan) if worst else mean(clips, name)
             for clips in columns.values()
         ]
         if not math.isnan(values[-1]):
@@ -144,8 +165,11 @@ if __name__ == "__main__":
     for pool, per_kind in (("first", args.per_kind), ("wide", args.wide_per_kind)):
         rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
         clips = validation(corpus, args.seconds, per_kind, pool) if corpus.of("val", pool=pool) and per_kind else []
+        named = match_captions(Path(args.backbone), clips) if clips else []
         for seed, (clip, audio) in enumerate(tqdm(clips, desc=f"clips of the {pool} pool")):
-            row = measure(pipe, torch.from_numpy(audio), clip.kind, clip.caption, seed, pool == "first")
+            row = {"clap_kind": named[seed]} | measure(
+                pipe, torch.from_numpy(audio), clip.kind, clip.caption, seed, pool == "first"
+            )
             rows[clip.kind].append(row)
         if clips:
             tables.append(f"Clips of the {pool} pool:\n\n{table(rows)}")

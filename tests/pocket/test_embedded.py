@@ -35,7 +35,7 @@ def pipe():
 
 
 def test_fits_its_size():
-    assert sum(path.stat().st_size for path in POCKET.rglob("*") if path.is_file()) <= 24_000_000
+    assert sum(path.stat().st_size for path in POCKET.rglob("*") if path.is_file()) <= 30_000_000
 
 
 def test_stock_diffusers_loads_it_and_generates(stock):
@@ -103,7 +103,7 @@ def test_heads_are_a_recorded_choice():
 
 
 def test_round_trips_stay_within_the_card(pipe):
-    """On the shipped recordings, which were never trained on; the vocoder is weak on two of the six (see the card)."""
+    """On the shipped recordings, which were never trained on; the vocoder is weak on one of the six (see the card)."""
     errors = {"mel": [], "mel quantised": [], "plain": [], "plain quantised": [], "refined": []}
     for name in NAMES:
         audio = normalise_level(read_audio(EXAMPLES / f"{name}.flac"))[0]
@@ -115,7 +115,7 @@ def test_round_trips_stay_within_the_card(pipe):
             errors["plain" + suffix].append(log_mel_mae_db(audio, out.audio))
         errors["refined"].append(log_mel_mae_db(audio, pipe.reconstruct(audio, 16000, vocoder="refined").audio))
     mean = {name: sum(values) / len(values) for name, values in errors.items()}
-    most = {"mel": 1.0, "mel quantised": 2.0, "plain": 4.0, "plain quantised": 4.3, "refined": 1.5}
+    most = {"mel": 1.0, "mel quantised": 2.0, "plain": 2.6, "plain quantised": 3.1, "refined": 1.1}
     assert all(mean[name] <= error for name, error in most.items()), mean
     assert mean["plain quantised"] - mean["plain"] < 0.5, mean
 
