@@ -164,7 +164,10 @@ def solve_row(args: argparse.Namespace, kbps: float, steps: int) -> dict:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // args.workers))
     trial = _make_trial(args.backbone, args.corpus, args.audio, args.seconds, args.clips, args.book, args.device)
     with torch.no_grad():
-        begin = [equal_cost_schedule(trial.cost(first), kbps, steps) for first in FIRSTS]
+        begin = [
+            ParametricSchedule(steps, former["power"], former["growth"], 1, former["first"], former["last"])
+            for former in args.former if (former["kbps"], former["steps"]) == (kbps, steps)
+        ] or [equal_cost_schedule(trial.cost(first), kbps, steps) for first in FIRSTS]  # fmt: skip
         best, loss, tried = search(lambda schedule: trial.loss(schedule, kbps), begin, args.most)
         even = trial.loss(replace(EVEN, steps=steps), kbps)
     shape = {name: getattr(best, name) for name in SHAPE}
@@ -209,6 +212,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=2.56)
     parser.add_argument("--most", type=int, default=14, help="schedules that are tried for a row")
+    parser.add_argument(
+        "--from_former", action="store_true", help="begin with the rows of the weights that had this name before"
+    )
     parser.add_argument("--book", default="hadamard")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 1 for a GPU")
@@ -218,9 +224,12 @@ def main() -> None:
     digest = load(args.backbone).digest
     entries = json.loads(args.out.read_text()) if args.out.exists() else []
     entry = next((e for e in entries if e["backbone"] == digest), None)
+    former = next((e for e in entries if e["name"] == args.backbone and e["backbone"] != digest), {"rows": []})
+    args.former = former["rows"] if args.from_former else []
     if entry is None:
         entry = {"backbone": digest, "name": args.backbone, "rows": []}
-        entries = [entry, *(e for e in entries if e["backbone"])]  # its own rows replace guesses
+        # Its own rows replace guesses, and those of the weights that had this name before.
+        entries = [entry, *(e for e in entries if e["backbone"] and e["name"] != args.backbone)]
     done = {(row["kbps"], row["steps"]) for row in entry["rows"]}
     todo = [(kbps, steps) for steps in sorted(args.steps, reverse=True) for kbps in args.rates]
     context = multiprocessing.get_context("spawn")
