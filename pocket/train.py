@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from pocket import checkpoints
 from pocket.batches import Windows, validation
 from pocket.budget import TimeBudget
-from pocket.corpus import Corpus
+from pocket.corpus import POOLS, Corpus
 
 STAGES = {
     "linear": "pocket.vae:LinearStage",
@@ -52,10 +52,7 @@ def option(text: str) -> tuple[str, float]:
 
 def load_validation(corpus: Corpus, per_kind: int) -> DataLoader:
     """The fixed validation clips of both pools as the stages take them, at most 2.56 s of each."""
-    clips = [
-        *validation(corpus, 2.56, per_kind),
-        *(validation(corpus, 2.56, per_kind, "wide") if corpus.of("val", pool="wide") else []),
-    ]
+    clips = [clip for pool in POOLS for clip in validation(corpus, 2.56, per_kind, pool)]
     return DataLoader([{"audio": torch.from_numpy(audio), "caption": clip.caption} for clip, audio in clips])
 
 
