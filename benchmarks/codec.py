@@ -17,8 +17,6 @@ The residual codebook of docs/codec.md is 300 steps of
         --model.quantizer.level.init_args.codebook_size=8 --trainer.max_steps 300 --trainer.val_check_interval 150
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import functools

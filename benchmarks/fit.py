@@ -11,8 +11,6 @@ process of its own. The large step is measured for ours alone: theirs holds seve
 with the cells.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import subprocess

@@ -8,8 +8,6 @@ Weights are random, inputs are shorter than ten seconds (``--frames``), and the 
 2048 x 2048 matrices in the same dtype and run. The table is written into docs/audioldm2.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Iterator

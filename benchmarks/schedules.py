@@ -12,8 +12,6 @@ recordings. All clips share their UNet calls. The table is written after each ra
 on from there. Use the table with ``compress --schedules FILE``.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import json

@@ -12,8 +12,6 @@ own. "Second" is another prompt in the same process, loading included. The table
 by row.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import resource

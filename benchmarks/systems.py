@@ -1,7 +1,5 @@
 """The stock components and ours with the same work, for ``benchmarks.stock``."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field

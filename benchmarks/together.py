@@ -4,8 +4,6 @@ What comes out are whole ``.ddcm`` files. They say that their UNet calls are of 
 bit for bit, though at that many times the cost.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass

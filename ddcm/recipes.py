@@ -1,7 +1,5 @@
 """Recipes: named settings of the verbs, and which to take for what. Names and numbers; no torch."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches

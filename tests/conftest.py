@@ -1,7 +1,5 @@
 """Fixtures: a backbone with random weights, the shipped recordings, a separate cache."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

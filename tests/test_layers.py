@@ -1,7 +1,5 @@
 """Which package may import which: arrows go down, through every file between, and never in a circle."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Run the work of requests in one thread, with progress, cancellation and errors of one line."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import html

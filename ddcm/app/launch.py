@@ -1,7 +1,5 @@
 """Options that Gradio launches the page with: theme, password, and isolation from other servers."""
 
-from __future__ import annotations
-
 import hmac
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The page: a tab for each verb, with settings on the left and results on the right."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter, Signature

@@ -1,7 +1,5 @@
 """Serve the page on a port until Ctrl-C, and delete every visitor's files afterwards."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import threading

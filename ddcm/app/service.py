@@ -1,7 +1,5 @@
 """The verbs of the page, from files to files, within limits. Nothing here depends on Gradio."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from pathlib import Path

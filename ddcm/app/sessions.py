@@ -1,7 +1,5 @@
 """Files and running work of each visitor. Both end with the session."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 import time

@@ -1,7 +1,5 @@
 """Audio files in and out: any rate and any number of channels, read as mono float32."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -5,8 +5,6 @@
 which can be left out.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A log-mel spectrogram to audio without a network: phases that fit the magnitudes."""
 
-from __future__ import annotations
-
 import math
 
 import torch

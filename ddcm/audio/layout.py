@@ -1,7 +1,5 @@
 """Windows over a recording: how many, how long, and where each begins. Integers alone."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 

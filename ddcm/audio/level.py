@@ -1,7 +1,5 @@
 """The level of a recording: zero mean and peak 0.5, as in AudioLDM's training, and back."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

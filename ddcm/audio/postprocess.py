@@ -1,7 +1,5 @@
 """Steps after the vocoder. Each takes the audio (S,), the reference (S,) that it was made from, and the rate in Hz."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

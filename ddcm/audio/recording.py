@@ -1,7 +1,5 @@
 """A recording of any length on disk: decoded once, in pieces, and then read at any place."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Correct a vocoder's audio towards the mel that it was made from."""
 
-from __future__ import annotations
-
 import torch
 
 from ddcm.audio.mel import MelSpec, filterbank, log_mel

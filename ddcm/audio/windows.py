@@ -1,7 +1,5 @@
 """Long recordings as overlapping windows, and windows back as one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Backbones: ``load`` one by hub name or folder; the contract is in ``base``."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from pathlib import Path

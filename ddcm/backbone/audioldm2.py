@@ -4,8 +4,6 @@ Hub repositories are read as published. Two of their habits break the stock call
 model is saved as ``GPT2Model`` (see ``text.py``), and CLAP declares float64 (so every call states the dtype).
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

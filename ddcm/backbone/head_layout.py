@@ -1,7 +1,5 @@
 """Which head layout fits a UNet's weights: the layout of the training predicts noise better."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ Sums and weights are the same. PyTorch has no channels-last layout for 1-D convo
 before and after every layer. ``python -m benchmarks.parts`` measures the difference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, cast
 

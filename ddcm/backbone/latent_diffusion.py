@@ -1,7 +1,5 @@
 """A frozen latent diffusion model of AudioLDM2's kind. Its components are loaded by a ``Parts``."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The components of a latent diffusion model: where they come from, and facts of their configs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

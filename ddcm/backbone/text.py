@@ -4,8 +4,6 @@ The encoders are larger than everything after them. Each is loaded when it is ne
 a prompt needs the memory of the largest, not of all. The caller keeps the result.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import warnings

@@ -1,7 +1,5 @@
 """A random backbone with AudioLDM2's shapes and no weights to load: for tests, and to measure speed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

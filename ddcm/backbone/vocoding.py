@@ -1,7 +1,5 @@
 """A mel becomes audio: by the backbone's vocoder, or by a fallback where the vocoder fails."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 
 import torch

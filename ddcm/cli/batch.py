@@ -1,7 +1,5 @@
 """A verb over many files: finished files are skipped, failures are listed, and the rest is processed."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import time

@@ -1,7 +1,5 @@
 """``compress`` and ``decompress`` on the command line."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

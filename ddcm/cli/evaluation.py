@@ -1,7 +1,5 @@
 """``compare``, ``evaluate`` and ``recipes`` on the command line: tables and reports."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

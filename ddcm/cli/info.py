@@ -1,7 +1,5 @@
 """``inspect`` on the command line: facts on a backbone, a codebook or a ``.ddcm`` file, without running it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

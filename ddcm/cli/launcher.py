@@ -5,8 +5,6 @@ restarts them if one dies. Each process runs the same command with a rank in its
 or srun started needs nothing from here. Ranks share a folder's files (``ddcm.cli.batch``) and never communicate.
 """
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """The command ``ddcm``. Heavy imports are inside the verbs, so that help and tables answer at once."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 jsonargparse evaluates the imports of a dataclass's module, those for type checkers too: none here loads torch.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields

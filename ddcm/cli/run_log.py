@@ -4,8 +4,6 @@ Each process appends rows to a file of its own in the hidden folder ``.run``; ``
 Processes share no open file, so a process that is killed loses at most the row that it was writing.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import time

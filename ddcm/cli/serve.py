@@ -1,7 +1,5 @@
 """``serve`` on the command line: the page."""
 
-from __future__ import annotations
-
 from jsonargparse import Namespace
 
 from ddcm.app.server_options import Limits, ServerOptions

@@ -1,7 +1,5 @@
 """Run every recipe on one recording and measure the results against it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Metrics of a folder of estimates against a folder of references."""
 
-from __future__ import annotations
-
 import csv
 import math
 import statistics

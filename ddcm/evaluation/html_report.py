@@ -1,7 +1,5 @@
 """Write a comparison as files: .wav files, a table, a sheet of spectrograms, and a page with players."""
 
-from __future__ import annotations
-
 import base64
 import json
 import math

@@ -1,7 +1,5 @@
 """Perceptual metrics of optional packages: pesq, pystoi, visqol."""
 
-from __future__ import annotations
-
 import functools
 import math
 import warnings

@@ -1,7 +1,5 @@
 """Draw spectrograms as PNG files. Matplotlib is used without its global state."""
 
-from __future__ import annotations
-
 import io
 import math
 from pathlib import Path

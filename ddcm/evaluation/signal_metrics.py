@@ -1,7 +1,5 @@
 """Distances and similarities of two signals, computed without any of the models that they evaluate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

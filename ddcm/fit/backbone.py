@@ -1,7 +1,5 @@
 """The frozen backbone of a training process, outside every module tree."""
 
-from __future__ import annotations
-
 import functools
 
 from ddcm.backbone import Backbone, load

@@ -1,7 +1,5 @@
 """At the end of a fit: the export of the best codebook, and a table of its metrics."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import lightning as L

@@ -1,7 +1,5 @@
 """``ddcm fit | validate | test``, which is also ``python train.py``: Lightning's command line for the codebook."""
 
-from __future__ import annotations
-
 import functools
 import re
 import sys

@@ -1,7 +1,5 @@
 """How well the frozen diffusion model denoises quantised latents: an optional loss term, and a validation metric."""
 
-from __future__ import annotations
-
 import torch
 
 from ddcm.backbone import Backbone

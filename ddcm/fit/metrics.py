@@ -4,8 +4,6 @@ They are ``torchmetrics``: sums over batches, added over ranks in ``compute``. S
 not means of the batches' metrics.
 """
 
-from __future__ import annotations
-
 import torch
 from torchmetrics import Metric
 

@@ -1,7 +1,5 @@
 """The training of a quantizer's codebook."""
 
-from __future__ import annotations
-
 import functools
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """Spectrograms, sound and the codebook in TensorBoard."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

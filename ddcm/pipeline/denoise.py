@@ -1,7 +1,5 @@
 """The diffusion stage of a verb: noised latents, or noise alone -> clean latents, with the codebook's part in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The first stages of a verb: audio -> mel by the recipe's front end, mel -> latents of windows."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

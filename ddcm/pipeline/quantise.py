@@ -1,7 +1,5 @@
 """The codebook's part in a verb: which quantizer a recipe needs, its effect on latents, the use of its atoms."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -1,7 +1,5 @@
 """Data that goes from one stage of a verb to the next: prepare, encode, denoise, render."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

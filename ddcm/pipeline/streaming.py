@@ -4,8 +4,6 @@ The audio is what ``DDCMPipeline`` makes of the whole (tests/pipeline/test_strea
 recording before its first sample (limits, high-band lift, postprocessing, several candidates) cannot be streamed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import torch

@@ -1,7 +1,5 @@
 """Collective operations over ranks, and shares of a list of work. With one process, all of them do nothing."""
 
-from __future__ import annotations
-
 import functools
 import heapq
 from collections.abc import Callable, Sequence

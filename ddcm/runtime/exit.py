@@ -1,7 +1,5 @@
 """Exit codes of a command: errors that the user can mend become one line on stderr."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """Cache folder, files that come with the project or from the hub, and files that appear whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import glob
 import os

@@ -1,7 +1,5 @@
 """Memory of this process: what a piece of work needs, and what the C library keeps of it; the machine's name."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import os

@@ -1,7 +1,5 @@
 """Progress of long work: how many of how many steps are done."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

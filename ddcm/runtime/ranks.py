@@ -1,7 +1,5 @@
 """Ranks as torchrun or SLURM set them in the environment. No process group is needed."""
 
-from __future__ import annotations
-
 import os
 
 

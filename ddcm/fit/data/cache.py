@@ -4,8 +4,6 @@ The cache has a folder for each backbone's latents, in ``shards``. A killed enco
 an added or changed file costs one shard; collections share the files that they have in common.
 """
 
-from __future__ import annotations
-
 import mmap
 import warnings
 from collections.abc import Iterator, Sequence

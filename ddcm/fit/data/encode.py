@@ -1,7 +1,5 @@
 """The latents of an audio file, by the frozen VAE's encoder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

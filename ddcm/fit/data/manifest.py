@@ -1,7 +1,5 @@
 """The files of a collection, and their split into training, validation and test."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Audio -> cached latents -> batches of windows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

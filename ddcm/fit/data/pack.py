@@ -4,8 +4,6 @@ python -m ddcm.fit.data.pack AUDIO_DIR OUT_DIR
 ddcm fit -c fit.yaml --data ddcm.fit.data.StreamedLatents --data.root OUT_DIR_OR_URL
 """
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

@@ -1,12 +1,10 @@
 """The order of training and validation batches. A resumed training gets the batches of the uninterrupted one."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -117,7 +115,7 @@ class TrainStream:
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> TrainStream:
+    def __iter__(self) -> Self:
         return self  # an epoch continues after the last one, with the same worker processes
 
     def __next__(self) -> Any:

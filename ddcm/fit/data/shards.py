@@ -9,8 +9,6 @@ shard depends on the files alone, so a file that is added, changed or removed af
 stay until the folder is deleted, which costs only encoding again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

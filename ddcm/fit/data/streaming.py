@@ -10,8 +10,6 @@ The tar files are those of WebDataset (Aizman et al., "High performance I/O for 
 reading everything before. litdata resumes exactly, but reads neither plain web servers nor commands.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re
