@@ -21,7 +21,7 @@ from benchmarks.systems import clock
 from ddcm.backbone.hifigan import HifiGan2d
 from ddcm.backbone.parts import text_widths
 from ddcm.backbone.tiny import RandomParts
-from ddcm.cli.loading import set_threads
+from ddcm.cli.options import set_threads
 from ddcm.runtime.memory import describe_machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.parts"

@@ -23,7 +23,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.marks import cell, fill
-from ddcm.cli.loading import set_threads
+from ddcm.cli.options import set_threads
 from ddcm.runtime.memory import describe_machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.stock"

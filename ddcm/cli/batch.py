@@ -47,10 +47,8 @@ def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suf
     """Pair inputs with outputs: OUT itself for one file if it has one of ``suffixes``, else a file under the folder
     OUT with the input's relative name and the first of ``suffixes``.
 
-    An output that exists was finished by an earlier run: its job is ``done`` in a folder.
-
-    Raises:
-        UserError: no inputs, two inputs with one output, an output that is its input, or a single one that exists.
+    An output that exists was finished by an earlier run: its job is ``done`` in a folder. Raises UserError: no inputs,
+    two inputs with one output, an output that is its input, or a single one that exists.
     """
     sources = find(inputs)
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
@@ -85,15 +83,11 @@ def process_files(
 ) -> int:  # fmt: skip
     """``do(job, on_step)``, which writes the target, for this rank's share of the inputs; the exit code.
 
-    Each failure is logged.
-
-    Raises:
-        UserError: as ``plan_jobs``.
+    Each failure is logged. Raises UserError: as ``plan_jobs``.
     """
     jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find, suffixes)
     run_log, total = open_run_log(verb, arguments), sum(not job.done for job in jobs)
-    failures: list[str] = []
-    is_fatal = False
+    failures, is_fatal = list[str](), False
     quiet = True if distributed.rank() else None  # rank 0 shows the progress of all
     with tqdm(_choose_share(jobs), total=total, unit="file", disable=quiet) as bar:
         for job in bar:

@@ -5,8 +5,16 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ddcm.cli.loading import load_pipeline
-from ddcm.cli.options import ModelSettings, PromptSettings, Verbs, flag, print_table, refuse_existing, take
+from ddcm.cli.options import (
+    ModelSettings,
+    PromptSettings,
+    Verbs,
+    flag,
+    load_pipeline,
+    print_table,
+    refuse_existing,
+    take,
+)
 from ddcm.errors import UserError, to_one_line
 from ddcm.recipes import DEFAULTS, RECIPES, advise, list_settings
 

@@ -24,6 +24,7 @@ from jsonargparse import Namespace
 from ddcm.cli.run_log import read_rows
 from ddcm.errors import UserError
 from ddcm.runtime.exit import INTERRUPTED, TERMINATED, Terminated
+from ddcm.runtime.files import list_files
 from ddcm.runtime.ranks import read_launched_rank, read_local_rank
 
 log = logging.getLogger(__name__)
@@ -35,17 +36,11 @@ FINISHED = "DDCM_FINISHED"
 
 
 def run_as_processes(main: Main, arguments: Namespace, argv: Sequence[str]) -> int | None:
-    """Run ``main(argv)`` in the processes that ``--devices`` asks for.
+    """Run ``main(argv)`` in the processes that ``--devices`` asks for; the highest exit code, or None if this process
+    is one of the ranks itself.
 
     If a process dies, all of them restart, three times at most, and continue with what is unfinished. All of them end
-    if this process ends, whatever ends it.
-
-    Returns:
-        the highest exit code, or None if this process is one of the ranks itself.
-
-    Raises:
-        UserError: as ``processes_to_start``.
-        KeyboardInterrupt, Terminated: after the processes have ended.
+    if this process ends, whatever ends it. Raises UserError: as ``processes_to_start``.
     """
     ranks = processes_to_start(arguments.devices, arguments.num_nodes) if "devices" in arguments else []
     if not ranks:
@@ -74,8 +69,7 @@ def run_as_processes(main: Main, arguments: Namespace, argv: Sequence[str]) -> i
     if death:
         log.error("ddcm: %s after %d restarts; the same command continues", death, RESTARTS)
     rows = read_rows(Path(arguments.out), since)
-    failed = sum(row["status"] != "written" for row in rows)
-    if failed:
+    if failed := sum(row["status"] != "written" for row in rows):
         log.error("%d of %d files failed, %d written", failed, len(rows), len(rows) - failed)
     return code
 
@@ -99,10 +93,8 @@ def processes_to_start(devices: int, num_nodes: int) -> list[int]:
     """Ranks that this process must start. None if it is one of the ranks itself.
 
     torchrun, or srun with a task for each device, starts devices x num_nodes processes: each is a rank. With a task
-    for each node, or by hand with NODE_RANK set, each node has one process, which starts a rank for each device.
-
-    Raises:
-        UserError: the launcher's number of processes is neither of the two.
+    for each node, or by hand with NODE_RANK set, each node has one process, which starts a rank for each device. Raises
+    UserError: the launcher's number of processes is neither of the two.
     """
     if devices < 1 or num_nodes < 1:
         raise UserError(f"--devices {devices} --num_nodes {num_nodes}: both are at least 1")
@@ -161,7 +153,6 @@ def _list_files(out: str, listing: Path) -> None:
     """
     if not listing.exists():
         temporary = listing.with_name(f"{listing.name}.{os.getpid()}")
-        files = (str(Path(inside, name)) for inside, _, names in os.walk(out) for name in names)
-        temporary.write_bytes(os.fsencode("\0".join(files)))
+        temporary.write_bytes(os.fsencode("\0".join(map(str, list_files(Path(out))))))
         with suppress(FileExistsError):
             os.link(temporary, listing)

@@ -1,4 +1,4 @@
-"""Flags from dataclasses, and the settings that most verbs share.
+"""Flags from dataclasses, the settings that most verbs share, and the pipeline that they ask for.
 
 jsonargparse evaluates the imports of a dataclass's module, those for type checkers too: none here loads torch.
 """
@@ -13,10 +13,11 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from ddcm.errors import UserError
 from ddcm.recipes import Dtype
+from ddcm.runtime.ranks import read_local_rank
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-POCKET = "checkpoints/pocket"
+POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
 Settings = TypeVar("Settings")
 Flags = Callable[[ArgumentParser], Any]
 """Adds flags to the parser of a verb."""
@@ -86,25 +87,27 @@ class Parser(ArgumentParser):
         raise UserError(" ".join(line.strip() for line in message.splitlines()))
 
 
-def add_settings(
-    parser: ArgumentParser, settings: type, names: Collection[str] | None = None, defaults: bool = True
-) -> None:
-    """A flag for each field of a dataclass, or for those in ``names``: type, choices and help are the field's.
+def take(settings: type, names: Collection[str] | None = None, defaults: bool = True) -> Flags:
+    """Adds a flag for each field of a dataclass, or for those in ``names``: type, choices and help are the field's.
 
     A field that is False by default is a switch. Without ``defaults`` each flag is None where it is left out, and a
     boolean takes true or false.
     """
-    from docstring_parser import parse_from_object
 
-    every = {entry.name: entry.default for entry in fields(settings)}
-    own = every.keys() if names is None else set(names)
-    switches = {name for name in own if every[name] is False and defaults}
-    parser.add_class_arguments(settings, skip=(every.keys() - own) | switches, as_group=False)
-    for param in parse_from_object(settings).params:
-        if param.arg_name in switches:
-            parser.add_argument(f"--{param.arg_name}", action="store_true", help=param.description)
-    if not defaults:
-        parser.set_defaults(dict.fromkeys(own))
+    def add(parser: ArgumentParser) -> None:
+        from docstring_parser import parse_from_object
+
+        every = {entry.name: entry.default for entry in fields(settings)}
+        own = every.keys() if names is None else set(names)
+        switches = {name for name in own if every[name] is False and defaults}
+        parser.add_class_arguments(settings, skip=(every.keys() - own) | switches, as_group=False)
+        for param in parse_from_object(settings).params:
+            if param.arg_name in switches:
+                parser.add_argument(f"--{param.arg_name}", action="store_true", help=param.description)
+        if not defaults:
+            parser.set_defaults(dict.fromkeys(own))
+
+    return add
 
 
 def flag(*names: str, **options: Any) -> Flags:
@@ -113,11 +116,6 @@ def flag(*names: str, **options: Any) -> Flags:
 
 
 OVERWRITE = flag("--overwrite", action="store_true", help="replace outputs that exist")
-
-
-def take(settings: type, names: Collection[str] | None = None, defaults: bool = True) -> Flags:
-    """``add_settings`` with these arguments."""
-    return lambda parser: add_settings(parser, settings, names, defaults)
 
 
 def files(inputs: str, out: str) -> tuple[Flags, ...]:
@@ -132,11 +130,7 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
 
 
 def read_settings(arguments: Namespace, settings: type[Settings]) -> Settings:
-    """The dataclass from its flags.
-
-    Raises:
-        UserError: a value that the dataclass refuses.
-    """
+    """The dataclass from its flags. Raises UserError: a value that the dataclass refuses."""
     names = settings.__dataclass_fields__  # type: ignore[attr-defined]
     return settings(**{name: arguments[name] for name in names if name in arguments})
 
@@ -152,3 +146,43 @@ def print_table(rows: Sequence[tuple[str, Any]]) -> None:
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
         print(f"{key:<{width}}  {value}")
+
+
+def load_pipeline(arguments: Namespace, quantises: bool) -> Any:
+    """The ``DDCMPipeline`` of the model settings; the pocket brings its own codebook where the verb quantises.
+
+    Raises UserError: a setting out of range, or a backbone or codebook that cannot be loaded.
+    """
+    from ddcm.pipeline import DDCMPipeline
+
+    model = read_settings(arguments, ModelSettings)
+    set_threads(model.threads)
+    own = POCKET_CODEBOOK if quantises and model.backbone == POCKET else None
+    codebook = own if model.codebook is None else model.codebook
+    return DDCMPipeline.from_pretrained(
+        model.backbone, codebook, model.batch_size, device=choose_device(model.device), dtype=model.dtype,
+        vae_dtype=model.vae_dtype, compiled=model.compile, heads=model.heads, null=model.null,
+    )  # fmt: skip
+
+
+def choose_device(device: str | None) -> str:
+    """The device of this process: under a launcher, each process has a GPU of its own. Raises UserError: there are
+    fewer GPUs than processes."""
+    import torch
+
+    if device not in (None, "cuda") or not torch.cuda.is_available():
+        return device or "cpu"
+    rank, processes = read_local_rank()
+    if processes > (gpus := torch.cuda.device_count()):
+        raise UserError(f"{processes} processes on this node, but {gpus} GPUs: give a smaller --devices")
+    return f"cuda:{rank}"
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit the CPU threads of this process; None leaves torch's own choice."""
+    import torch
+
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"--threads {threads} is below 1")
+        torch.set_num_threads(threads)

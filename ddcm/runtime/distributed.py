@@ -61,11 +61,6 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
-def split_round_robin(items: Sequence[T], index: int, count: int) -> list[T]:
-    """Share ``index`` of ``count``: every ``count``-th item. Shares are disjoint and complete."""
-    return list(items[index::count])
-
-
 def split_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
     """Share ``index`` of ``count``: indices of items, most expensive first, each dealt to the share with least cost.
 
@@ -85,10 +80,7 @@ def run_on_rank_zero(work: Callable[[], T]) -> T:
     """The result of rank 0's ``work`` on every rank; the others wait.
 
     For work that would load a shared disk if hundreds of processes did it. All ranks get the same result, even if their
-    file systems round times differently.
-
-    Raises:
-        UserError: that of rank 0, on every rank.
+    file systems round times differently. Raises UserError: that of rank 0, on every rank.
     """
     if not active():
         return work()
@@ -100,11 +92,8 @@ def run_on_rank_zero(work: Callable[[], T]) -> T:
 
 
 def run_on_every_rank(work: Callable[[], T]) -> T:
-    """The result of this rank's own ``work``, once every rank has finished.
-
-    Raises:
-        UserError: that of the first rank that had one, on every rank, so that no rank waits for another.
-    """
+    """The result of this rank's own ``work``, once every rank has finished. Raises UserError: that of the first rank
+    that had one, on every rank, so that no rank waits for another."""
     if not active():
         return work()
     result, message = _catch(work)

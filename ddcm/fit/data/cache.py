@@ -17,15 +17,7 @@ from ddcm.backbone import Backbone
 from ddcm.errors import UserError, describe_error
 from ddcm.fit.data.encode import encode_file
 from ddcm.fit.data.manifest import Entry
-from ddcm.fit.data.shards import (
-    ShardPlan,
-    find_missing,
-    open_folder,
-    plan_shards,
-    read_shards,
-    read_status,
-    write_shard,
-)
+from ddcm.fit.data.shards import find_missing, open_folder, plan_shards, read_shards, read_status, write_shard
 from ddcm.runtime import distributed
 from ddcm.runtime.distributed import run_on_every_rank, run_on_rank_zero
 
@@ -61,20 +53,23 @@ def encode_all(entries: Sequence[Entry], backbone: Backbone, cache_dir: Path) ->
     """Encode every entry that is not in the cache; return the latents z of all.
 
     Ranks share the work and wait for the last one without a time limit. Rank 0 alone lists the files, which spares a
-    shared disk. If ranks do not share ``cache_dir``, each encodes its share first and then the rest.
-
-    Raises:
-        UserError: no file can be read, a cache of another backbone, damaged shards, or a full disk.
+    shared disk. If ranks do not share ``cache_dir``, each encodes its share first and then the rest. Raises UserError:
+    no file can be read, a cache of another backbone, damaged shards, or a full disk.
     """
     plan = run_on_rank_zero(lambda: plan_shards(entries, read_status(entries)))
     folder = run_on_every_rank(lambda: open_folder(cache_dir, backbone))
 
     def encode(numbers: list[int]) -> None:
-        _encode_shards(numbers, plan, entries, backbone, folder)
+        total = int(sum(plan.bounds[number + 1] - plan.bounds[number] for number in numbers))
+        hidden = not total or distributed.rank() != 0
+        with tqdm(total=total, desc="encoding latents", unit="file", disable=hidden) as progress:
+            for number in numbers:
+                members = entries[plan.bounds[number] : plan.bounds[number + 1]]
+                write_shard(folder, plan.names[number], _encode(members, backbone, progress))
 
     # The share is one of the whole list: ranks may already see each other's first shards.
     rank, world = distributed.group_rank()
-    own = set(distributed.split_round_robin(range(len(plan.names)), rank, world))
+    own = range(len(plan.names))[rank::world]
     run_on_every_rank(lambda: encode([number for number in find_missing(folder, plan.names) if number in own]))
     run_on_every_rank(lambda: encode(find_missing(folder, plan.names)))
 
@@ -87,17 +82,6 @@ def encode_all(entries: Sequence[Entry], backbone: Backbone, cache_dir: Path) ->
         lines = "\n  ".join(errors[:LISTED]) + more
         warnings.warn(f"{len(errors)} of {len(entries)} files left out:\n  {lines}", stacklevel=2)
     return Latents(folder, backbone.latent_channels, bands, plan.names, spans, errors)
-
-
-def _encode_shards(
-    numbers: list[int], plan: ShardPlan, entries: Sequence[Entry], backbone: Backbone, folder: Path
-) -> None:
-    total = int(sum(plan.bounds[number + 1] - plan.bounds[number] for number in numbers))
-    hidden = not total or distributed.rank() != 0
-    with tqdm(total=total, desc="encoding latents", unit="file", disable=hidden) as progress:
-        for number in numbers:
-            members = entries[plan.bounds[number] : plan.bounds[number + 1]]
-            write_shard(folder, plan.names[number], _encode(members, backbone, progress))
 
 
 def _encode(entries: Sequence[Entry], backbone: Backbone, progress: tqdm) -> Iterator[tuple[np.ndarray | None, str]]:

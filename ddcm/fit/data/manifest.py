@@ -28,11 +28,8 @@ class Entry:
 def read_manifest(root: str | Path) -> list[Entry]:
     """Read a folder of audio, or a CSV with a column ``path`` and perhaps ``split``; return entries sorted by name.
 
-    Relative paths in a CSV start at the CSV's folder.
-
-    Raises:
-        UserError: no such file or folder, no column ``path``, or a row without a path, with an unknown split, or with
-            the path of an earlier row.
+    Relative paths in a CSV start at its folder. Raises UserError: no such file or folder, no column ``path``, or a row
+    without a path, with an unknown split, or with the path of an earlier row.
     """
     root = Path(root)
     if root.suffix.lower() == ".csv" and not root.is_dir():
@@ -73,9 +70,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 raise UserError(f"{path} has no column path")
             for row in rows:
                 if None in row:
-                    raise UserError(
-                        f"{path}, line {rows.line_num}: more cells than columns; quote a path that has a comma in it"
-                    )
+                    raise UserError(f"{path}, line {rows.line_num}: more cells than columns; quote a path with a comma")
                 yield rows.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV in UTF-8 ({error})") from error
@@ -94,10 +89,8 @@ def split_entries(entries: Sequence[Entry]) -> dict[str, list[int]]:
     """Indices of the readable entries by split.
 
     The split of an entry without one follows from a hash of its name, so it does not depend on the other entries: one
-    in ten goes to validation. Both train and val get at least one file; a single file is in both.
-
-    Raises:
-        UserError: every entry has a split, and none is train or none is val.
+    in ten goes to validation. Both train and val get at least one file; a single file is in both. Raises UserError:
+    every entry has a split, and none is train or none is val.
     """
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     unassigned = []

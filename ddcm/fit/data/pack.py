@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ddcm.errors import UserError, describe_error
-from ddcm.fit.backbone import load_frozen_backbone
+from ddcm.fit.data.encode import load_frozen_backbone
 from ddcm.fit.data.module import LatentData, Windows
 from ddcm.fit.data.streaming import FORMAT, INDEX
 from ddcm.runtime.exit import run_to_exit_code
@@ -23,15 +23,9 @@ MIN_TARS = 16  # of the training split, if it has as many windows: each reader n
 
 
 def pack(
-    root: str,
-    out: str,
-    backbone: str = "checkpoints/pocket",
-    cache_dir: str | None = None,
-    window_frames: int = 64,
-    windows_per_tar: int = 512,
-    device: str = "cpu",
-    seed: int = 0,
-) -> None:
+    root: str, out: str, backbone: str = "checkpoints/pocket", cache_dir: str | None = None, window_frames: int = 64,
+    windows_per_tar: int = 512, device: str = "cpu", seed: int = 0,
+) -> None:  # fmt: skip
     """Encode a collection (through the cache, like a fit) and pack its windows into tar files with an index.
 
     The training windows are shuffled once here. Each tar file is then a sample of the whole collection, and a fit needs
@@ -72,8 +66,7 @@ def pack(
         with write_atomically(Path(out)) as temporary:
             temporary.mkdir()
             index["tars"] = {
-                split: _write_split(windows, temporary, split, windows_per_tar, seed)
-                for split, windows in splits.items()
+                name: _write_split(splits[name], temporary, name, windows_per_tar, seed) for name in splits
             }
             (temporary / INDEX).write_text(json.dumps(index, indent=1))
     except OSError as error:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import count, islice
 from typing import Any, Self
 
@@ -119,14 +118,14 @@ class TrainStream:
         return self  # an epoch continues after the last one, with the same worker processes
 
     def __next__(self) -> Any:
-        with _worker_errors():
-            if self._batches is None:
-                sampler = self.order.batches(self.position)
-                loader = DataLoader(
-                    self.dataset, batch_sampler=sampler, num_workers=self.workers, pin_memory=self.pin_memory
-                )
-                self._batches = iter(loader)
+        if self._batches is None:
+            batches, workers = self.order.batches(self.position), self.workers
+            loader = DataLoader(self.dataset, batch_sampler=batches, num_workers=workers, pin_memory=self.pin_memory)
+            self._batches = iter(loader)
+        try:
             batch = next(self._batches)
+        except UserError as error:  # of a worker process: torch wraps its message in the worker's traceback
+            raise UserError(str(error).rstrip().rpartition("UserError: ")[2]) from None
         self.position += 1
         return batch
 
@@ -136,21 +135,10 @@ class TrainStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         before = state.get("layout", state.get("dealt", self.order.layout))  # version 0.1 writes "dealt", or neither
         if before != self.order.layout:
-            warnings.warn(
-                f"resumed with {self.order.layout} (processes, workers, batch_size) instead of {before}: "
-                "windows come in another order than in the uninterrupted run",
-                stacklevel=2,
-            )
+            layouts = f"{self.order.layout} (processes, workers, batch_size) instead of {before}"
+            order = "windows come in another order than in the uninterrupted run"
+            warnings.warn(f"resumed with {layouts}: {order}", stacklevel=2)
         self.position, self._batches = state["position"], None
-
-
-@contextmanager
-def _worker_errors() -> Iterator[None]:
-    """Reduce a UserError of a worker process, which torch wraps in the worker's traceback, to its own message."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).rstrip().rpartition("UserError: ")[2]) from None
 
 
 class EvalBatches:

@@ -100,11 +100,8 @@ def describe_latents(backbone: Backbone) -> dict:
 
 
 def open_folder(cache_dir: Path, backbone: Backbone) -> Path:
-    """The folder of this backbone's latents below ``cache_dir``. Creates it, or removes abandoned files from it.
-
-    Raises:
-        UserError: it holds latents of another backbone, or it cannot be written.
-    """
+    """The folder of this backbone's latents below ``cache_dir``. Creates it, or removes abandoned files from it. Raises
+    UserError: it holds latents of another backbone, or it cannot be written."""
     expected = json.loads(json.dumps(describe_latents(backbone), sort_keys=True))  # JSON turns tuples into lists
     key = hashlib.sha256(json.dumps(expected, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_dir / "latents" / key
@@ -124,10 +121,8 @@ def open_folder(cache_dir: Path, backbone: Backbone) -> Path:
         raise UserError(f"{path} is damaged; delete the folder to encode again")
     for name, value in expected.items():
         if stored.get(name) != value:
-            raise UserError(
-                f"{folder} holds latents of another backbone ({name} is {stored.get(name)}, not {value}); "
-                "delete the folder or give another --data.cache_dir"
-            )
+            other = f"latents of another backbone ({name} is {stored.get(name)}, not {value})"
+            raise UserError(f"{folder} holds {other}; delete the folder or give another --data.cache_dir")
     for part in folder.glob(".*.part.*"):  # those of running writers, here or on another machine, are young
         with suppress(FileNotFoundError):  # another rank removed it
             if time.time() - part.stat().st_mtime > ABANDONED_S:
@@ -142,14 +137,8 @@ def find_missing(folder: Path, names: Iterable[str]) -> list[int]:
 
 
 def write_shard(folder: Path, name: str, parts: Iterable[tuple[np.ndarray | None, str]]) -> None:
-    """Write a shard, whole or not at all.
-
-    Args:
-        parts: of each file its latents, (frames, C, F) float16, or None and the reason.
-
-    Raises:
-        UserError: the folder cannot be written, or its disk is full. Finished shards stay.
-    """
+    """Write a shard, whole or not at all: of each file its latents (frames, C, F) float16, or None and the reason.
+    Raises UserError: the folder cannot be written, or its disk is full. Finished shards stay."""
     frames, errors = [], []
     with _writing(folder):
         with write_atomically(folder / f"{name}.f16") as temporary, open(temporary, "wb") as file:
@@ -166,17 +155,10 @@ def write_shard(folder: Path, name: str, parts: Iterable[tuple[np.ndarray | None
 
 
 def read_shards(folder: Path, plan: ShardPlan, frame_bytes: int) -> tuple[np.ndarray, list[str]]:
-    """Read the positions of each file's latents, and why some files have none. Reads no latents.
-
-    Returns:
-        (n, 3) int64: shard, first frame there, frames; and one line for each file without latents.
-
-    Raises:
-        UserError: truncated or damaged shards; the message names them.
-    """
+    """Positions (n, 3) int64 of each file's latents: shard, first frame there, frames; and one line for each file
+    without latents. Reads no latents. Raises UserError: truncated or damaged shards; the message names them."""
     spans = np.zeros((int(plan.bounds[-1]), 3), np.int64)
-    errors: list[str] = []
-    broken: list[str] = []
+    errors, broken = list[str](), list[str]()
     for shard, name in enumerate(plan.names):
         rows = spans[plan.bounds[shard] : plan.bounds[shard + 1]]
         try:
@@ -193,10 +175,8 @@ def read_shards(folder: Path, plan: ShardPlan, frame_bytes: int) -> tuple[np.nda
         errors += content["errors"]
     if broken:
         some = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        raise UserError(
-            f"{folder}: truncated or damaged: {some} ({len(broken)} of {len(plan.names)} shards); "
-            "delete these and run again: only they are encoded anew"
-        )
+        defect = f"truncated or damaged: {some} ({len(broken)} of {len(plan.names)} shards)"
+        raise UserError(f"{folder}: {defect}; delete these and run again: only they are encoded anew")
     return spans, errors
 
 
@@ -205,7 +185,5 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot write latents to {folder} ({describe_error(error)}); free some space or give another "
-            "--data.cache_dir; shards that were finished stay and are not encoded again"
-        ) from error
+        advice = "free some space or give another --data.cache_dir; finished shards stay and are not encoded again"
+        raise UserError(f"cannot write latents to {folder} ({describe_error(error)}); {advice}") from error
