@@ -2,11 +2,8 @@
 
 
 class UserError(ValueError):
-    """An input that cannot be used.
-
-    The message is one line: what is wrong, which file or flag, what to do. The command line prints it without a
-    traceback and exits with code 2. From Python it is an ordinary ``ValueError``.
-    """
+    """An input that cannot be used. The message is one line: what is wrong, which file or flag, what to do. The command
+    line prints it without a traceback and exits with code 2. From Python it is an ordinary ``ValueError``."""
 
     def __init__(self, message: str):
         super().__init__(to_one_line(message))

@@ -18,6 +18,10 @@ Solver = Literal["ddim", "dpm++", "unipc"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 """Arithmetic of a network. A .ddcm file stores the position in this order."""
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+Heads = Literal["hub", "original"]
+"""Head layout of a UNet: as diffusers computes it, or as the published weights were trained."""
+Null = Literal["trained", "stock"]
+"""The condition in place of a prompt that is empty: as in AudioLDM2's training, or as in diffusers' pipeline."""
 
 ALL: tuple[Verb, ...] = get_args(Verb)
 WITH_INPUT: tuple[Verb, ...] = ("reconstruct", "transform")
@@ -25,10 +29,8 @@ WITH_DIFFUSION: tuple[Verb, ...] = ("transform", "generate")
 
 
 def _flag(verbs: tuple[Verb, ...], between: tuple[float, float] | None = None, chain: Any = None) -> dict[str, Any]:
-    """Metadata of a field that is a flag of ``verbs``.
-
-    ``between`` is the range of a number. ``chain`` has the names of a setting that takes several, with commas.
-    """
+    """Metadata of a field that is a flag of ``verbs``. ``between`` is the range of a number. ``chain`` has the names of
+    a setting that takes several, with commas."""
     return {"verbs": verbs, "between": between, "chain": chain}
 
 
@@ -214,10 +216,8 @@ LEAST_ERROR = "matched"  # on every kind: docs/recipes.md has the table
 def advise(what: str) -> list[tuple[str, str]]:
     """(recipe, why) for a need or a kind of audio, the first choice first; last the one with the least error.
 
-    The choices come from the scripts that the recipes are from. They were made by ear.
-
-    Raises:
-        UserError: neither a need nor a kind.
+    The choices come from the scripts that the recipes are from. They were made by ear. Raises UserError: neither a need
+    nor a kind.
     """
     if what in NEEDS:
         choices = [NEEDS[what]]

@@ -16,8 +16,7 @@ from ddcm.errors import UserError
 
 ONE_AT_A_TIME = {"concurrency_id": "work", "concurrency_limit": 1}
 """Options of every event that computes. Further requests wait in Gradio's queue, which shows their position."""
-UPLOADS = ("audio", "file")
-"""Inputs that are uploaded files."""
+UPLOADS = ("audio", "file")  # Inputs that are uploaded files.
 
 
 class Cancelled(Exception):
@@ -38,8 +37,7 @@ class Jobs:
         """The result of ``work(folder, on_step, **inputs)``, which writes its files into ``folder`` and calls
         ``on_step`` after each step. A cancelled request stops at its next step.
 
-        Raises:
-            gr.Error: one line for the visitor, with file names in place of paths.
+        Raises gr.Error: one line for the visitor, with file names in place of paths.
         """
         session = request.session_hash or ""
         for name in inputs.keys() & UPLOADS:

@@ -43,8 +43,7 @@ class Tab:
 
     introduction: str
     controls: str
-    more: str = ""
-    """Controls under "More settings"."""
+    more: str = ""  # Controls under "More settings".
     results: str = "audio picture metrics settings"
 
 
@@ -224,10 +223,8 @@ def _add_results(before: bool) -> dict[str, Any]:
 
 
 def _refuse_urls(component: Any) -> Any:
-    """Make the component accept uploaded files only: the server fetches nothing from other servers.
-
-    (A subclass would be clearer, but Gradio writes a file beside the source of every subclass.)
-    """
+    """Make the component accept uploaded files only: the server fetches nothing from other servers. (A subclass would
+    be clearer, but Gradio writes a file beside the source of every subclass.)"""
     move = component.async_move_resource_to_block_cache
 
     async def move_file(name: str | Path | None) -> str | None:

@@ -26,15 +26,12 @@ class Result:
     """The files and numbers of one request."""
 
     audio: Path | None = None
-    before: Path | None = None
-    """The input as the model got it: mono, at its sample rate."""
+    before: Path | None = None  # The input as the model got it: mono, at its sample rate.
     picture: Path | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     """Of the result; in a comparison, those of each case by its name."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """The settings that were used, and facts about the run."""
-    file: Path | None = None
-    """A .ddcm file, or the page of a comparison."""
+    settings: dict[str, Any] = field(default_factory=dict)  # The settings that were used, and facts about the run.
+    file: Path | None = None  # A .ddcm file, or the page of a comparison.
 
 
 class Service:

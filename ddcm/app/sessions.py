@@ -15,11 +15,9 @@ from ddcm.runtime.files import list_files
 
 @dataclass(frozen=True)
 class Session:
-    folders: list[Path] = field(default_factory=list)
-    """Of results."""
+    folders: list[Path] = field(default_factory=list)  # Of results.
     uploads: set[Path] = field(default_factory=set)
-    stops: set[Event] = field(default_factory=set)
-    """One for each running work."""
+    stops: set[Event] = field(default_factory=set)  # One for each running work.
 
 
 class Sessions:

@@ -25,8 +25,7 @@ class FrontEnd(MelBands):
     """A mel spectrogram of powers in decibels: 10 log10(max(power, 1e-10)), centred frames, Slaney's bands."""
 
     sample_rate: int = 48000
-    top_db: float | None
-    """Dynamic range: lower values are clamped to the maximum minus ``top_db``; None: no clamping."""
+    top_db: float | None  # Dynamic range: lower values are clamped to the maximum minus ``top_db``; None: no clamping.
     pad_mode: str = "constant"
     """Padding of centred frames at the ends: librosa pads with silence, CLAP's extractor reflects."""
 
@@ -39,10 +38,8 @@ FRONT_ENDS: dict[str, FrontEnd] = {
 
 
 def clap_front_end(extractor: Mapping[str, Any]) -> FrontEnd:
-    """The analysis of a ``ClapFeatureExtractor``, from its preprocessor_config.json.
-
-    The extractor itself crops ten seconds at random; here any length is analysed.
-    """
+    """The analysis of a ``ClapFeatureExtractor``, from its preprocessor_config.json. The extractor itself crops ten
+    seconds at random; here any length is analysed."""
     return FrontEnd(
         n_fft=extractor["fft_window_size"],
         hop=extractor["hop_length"],
@@ -138,10 +135,8 @@ def _band_map(front: FrontEnd, spec: MelSpec) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _offsets(front: FrontEnd, spec: MelSpec) -> torch.Tensor:
-    """(M,): matched log-mel minus converted log-mel, the mean of each band over four seconds of white noise.
-
-    The noise has the spec's rate, so that the resampler is part of what is measured.
-    """
+    """(M,): matched log-mel minus converted log-mel, the mean of each band over four seconds of white noise. The noise
+    has the spec's rate, so that the resampler is part of what is measured."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(4 * spec.sample_rate // spec.hop * spec.hop, generator=generator) * 0.1
     matched = log_mel(noise[None], spec)[0, 0]

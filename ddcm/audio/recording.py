@@ -16,10 +16,8 @@ BYTES = 4  # of a float32 sample
 
 
 class SpooledAudio:
-    """Mono float32 samples in a temporary file, and their level. Only the slice asked for is in memory.
-
-    ``len(audio)`` and ``audio[a:b]`` are those of the tensor (S,) that ``read_audio`` returns.
-    """
+    """Mono float32 samples in a temporary file, and their level. Only the slice asked for is in memory. ``len(audio)``
+    and ``audio[a:b]`` are those of the tensor (S,) that ``read_audio`` returns."""
 
     def __init__(self, file: IO[bytes], samples: int, level: Level):
         self._file, self._samples, self.level = file, samples, level

@@ -17,10 +17,8 @@ CONTEXT = 32  # frames on each side that a frame's samples can depend on (21 in 
 def window_mel(
     audio: torch.Tensor | SpooledAudio, level: Level, layout: Layout, index: int, spec: MelSpec
 ) -> torch.Tensor:
-    """mel (1, 1, size, M) of one window of audio (S,): the same as of the spectrogram of the whole recording.
-
-    The recording is padded with silence to the layout's length. A zero in the log-mel would be louder than most music.
-    """
+    """mel (1, 1, size, M) of one window of audio (S,): the same as of the spectrogram of the whole recording. The
+    recording is padded with silence to the layout's length. A zero in the log-mel would be louder than most music."""
     start = layout.starts[index]
     left, right = max(0, start - SPECTRUM_REACH), min(layout.total, start + layout.size + SPECTRUM_REACH)
     piece = level.apply(audio[left * spec.hop : right * spec.hop])

@@ -17,10 +17,8 @@ LARGE = 1 << 23  # activation bytes above which the heap is trimmed
 
 
 class HifiGan2d(nn.Module):
-    """A ``SpeechT5HifiGan`` of transformers with its layers reshaped.
-
-    mel (B, T, M) -> audio (B, samples): hop T samples and a tail, as the original.
-    """
+    """A ``SpeechT5HifiGan`` of transformers with its layers reshaped. mel (B, T, M) -> audio (B, samples): hop T
+    samples and a tail, as the original."""
 
     mean: torch.Tensor
     scale: torch.Tensor

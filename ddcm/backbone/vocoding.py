@@ -15,10 +15,8 @@ def vocode(mel: torch.Tensor, chain: str, backbone: Backbone) -> tuple[torch.Ten
     """mel (1, 1, T, M) -> audio (hop T,) on the CPU, the strategy that gave it, and the reasons why others failed.
 
     ``chain`` names strategies, separated by commas. The next one is tried only if the one before raised an error or
-    gave NaN or infinity. Out of memory is raised at once: it must not change the result.
-
-    Raises:
-        UserError: all strategies failed; the message is the last one's.
+    gave NaN or infinity. Out of memory is raised at once: it must not change the result. Raises UserError: all
+    strategies failed; the message is the last one's.
     """
     failures: list[str] = []
     names = chain.split(",")
@@ -39,9 +37,7 @@ def vocode(mel: torch.Tensor, chain: str, backbone: Backbone) -> tuple[torch.Ten
 
 def vocode_stream(mels: Iterable[torch.Tensor], name: str, backbone: Backbone) -> Iterator[torch.Tensor]:
     """Consecutive mels (1, 1, n, M) -> pieces of audio (S,), as strategy ``backbone`` or ``refined`` gives the whole.
-
-    Vocoded in pieces with context, which is exact for a convolutional vocoder.
-    """
+    Vocoded in pieces with context, which is exact for a convolutional vocoder."""
     return _vocode_pieces(mels, backbone, refined=name == "refined")
 
 

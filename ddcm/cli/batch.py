@@ -30,16 +30,14 @@ NOT_TRIED = "the rest was not tried"
 class Job:
     source: Path
     target: Path
-    done: bool
-    """Finished by an earlier run."""
+    done: bool  # Finished by an earlier run.
 
 
 @dataclass(frozen=True)
 class Done:
     """A finished job, for the run log."""
 
-    seconds: float | None = None
-    """of audio"""
+    seconds: float | None = None  # of audio
     info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -81,10 +79,8 @@ def _name_target(out: Path, name: Path, sources: list[tuple[Path, Path]], suffix
 def process_files(
     verb: str, arguments: Namespace, do: Callable[[Job, OnStep], Done], find=find_audio, suffixes=(".wav", ".flac")
 ) -> int:  # fmt: skip
-    """``do(job, on_step)``, which writes the target, for this rank's share of the inputs; the exit code.
-
-    Each failure is logged. Raises UserError: as ``plan_jobs``.
-    """
+    """``do(job, on_step)``, which writes the target, for this rank's share of the inputs; the exit code. Each failure
+    is logged. Raises UserError: as ``plan_jobs``."""
     jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find, suffixes)
     run_log, total = open_run_log(verb, arguments), sum(not job.done for job in jobs)
     failures, is_fatal = list[str](), False

@@ -147,10 +147,8 @@ def _exit_with_parent() -> None:
 
 
 def _list_files(out: str, listing: Path) -> None:
-    """Write the names of the files under ``out`` to ``listing``, unless another process has.
-
-    All processes then read the same list and compute the same share, though the first may already write files.
-    """
+    """Write the names of the files under ``out`` to ``listing``, unless another process has. All processes then read
+    the same list and compute the same share, though the first may already write files."""
     if not listing.exists():
         temporary = listing.with_name(f"{listing.name}.{os.getpid()}")
         temporary.write_bytes(os.fsencode("\0".join(map(str, list_files(Path(out))))))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jsonargparse import Namespace
 
 from ddcm.app.server_options import Limits, ServerOptions
-from ddcm.cli import codec, evaluation, inference, info
+from ddcm.cli import codec, evaluation, fit, inference, info
 from ddcm.cli.launcher import is_first_process, run_as_processes
 from ddcm.cli.options import ModelSettings, Parser, accept_hyphens, load_pipeline, read_settings, take
 from ddcm.runtime.exit import run_to_exit_code
@@ -23,20 +23,14 @@ def serve(arguments: Namespace) -> int:
 SERVE = {serve: (take(ServerOptions), take(Limits), take(ModelSettings))}
 VERBS = inference.VERBS | evaluation.VERBS | codec.VERBS | info.VERBS | SERVE
 NAMES = {verb.__name__: verb for verb in VERBS}
-FIT_VERBS = {
-    "fit": "fit a codebook (as python train.py fit)",
-    "validate": "metrics of a codebook on the validation clips (as python train.py validate)",
-    "test": "metrics of a codebook on the test clips (as python train.py test)",
-}
-"""Lightning's command line around the codebook. Their flags are those of ``ddcm.fit.cli``, which loads Lightning."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code: 0, 2 where the user can mend it (one line on stderr), 130 on Ctrl-C, 143 if ended."""
     argv = list(sys.argv[1:] if argv is None else argv)
     name = argv[0] if argv else ""
-    if name in FIT_VERBS:
-        return run_fit(argv)
+    if name in fit.VERBS:
+        return fit.run(argv)
 
     def work() -> int:
         arguments = make_parser(name).parse_args(accept_hyphens(argv))
@@ -56,17 +50,6 @@ def make_parser(only: str | None = None) -> Parser:
         for add in VERBS[verb] if only in (None, name) else ():
             add(one)
         verbs.add_subcommand(name, one, help=verb.__doc__)
-    for name, about in FIT_VERBS.items():
+    for name, about in fit.VERBS.items():
         verbs.add_subcommand(name, Parser(description=about), help=about)
     return parser
-
-
-def run_fit(argv: list[str]) -> int:
-    """``fit``, ``validate`` or ``test``, as in ``train.py``; the exit code."""
-    from ddcm.fit.cli import main
-
-    try:
-        main(argv)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    return 0

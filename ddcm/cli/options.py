@@ -7,20 +7,19 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from ddcm.errors import UserError
-from ddcm.recipes import Dtype
+from ddcm.recipes import Dtype, Heads, Null
 from ddcm.runtime.ranks import read_local_rank
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
 Settings = TypeVar("Settings")
-Flags = Callable[[ArgumentParser], Any]
-"""Adds flags to the parser of a verb."""
+Flags = Callable[[ArgumentParser], Any]  # Adds flags to the parser of a verb.
 Verbs = dict[Callable[[Namespace], int], tuple[Flags, ...]]
 """Verb, which returns an exit code and whose docstring is its help -> its flags."""
 
@@ -43,9 +42,9 @@ class ModelSettings:
     """the UNet by torch.compile: slow once, then faster"""
     threads: int | None = None
     """of the CPU, for each process; default: torch's own choice"""
-    heads: Literal["hub", "original"] = "hub"
+    heads: Heads = "hub"
     """head layout of the UNet"""
-    null: Literal["trained", "stock"] = "trained"
+    null: Null = "trained"
     """the condition in place of a prompt that is empty"""
     batch_size: int = 4
     """windows of 10.24 s at a time"""
@@ -87,27 +86,30 @@ class Parser(ArgumentParser):
         raise UserError(" ".join(line.strip() for line in message.splitlines()))
 
 
-def take(settings: type, names: Collection[str] | None = None, defaults: bool = True) -> Flags:
-    """Adds a flag for each field of a dataclass, or for those in ``names``: type, choices and help are the field's.
+def add_settings(
+    parser: ArgumentParser, settings: type, names: Collection[str] | None = None, defaults: bool = True
+) -> None:
+    """A flag for each field of a dataclass, or for those in ``names``: type, choices and help are the field's.
 
     A field that is False by default is a switch. Without ``defaults`` each flag is None where it is left out, and a
     boolean takes true or false.
     """
+    from docstring_parser import parse_from_object
 
-    def add(parser: ArgumentParser) -> None:
-        from docstring_parser import parse_from_object
+    every = {entry.name: entry.default for entry in fields(settings)}
+    own = every.keys() if names is None else set(names)
+    switches = {name for name in own if every[name] is False and defaults}
+    parser.add_class_arguments(settings, skip=(every.keys() - own) | switches, as_group=False)
+    for param in parse_from_object(settings).params:
+        if param.arg_name in switches:
+            parser.add_argument(f"--{param.arg_name}", action="store_true", help=param.description)
+    if not defaults:
+        parser.set_defaults(dict.fromkeys(own))
 
-        every = {entry.name: entry.default for entry in fields(settings)}
-        own = every.keys() if names is None else set(names)
-        switches = {name for name in own if every[name] is False and defaults}
-        parser.add_class_arguments(settings, skip=(every.keys() - own) | switches, as_group=False)
-        for param in parse_from_object(settings).params:
-            if param.arg_name in switches:
-                parser.add_argument(f"--{param.arg_name}", action="store_true", help=param.description)
-        if not defaults:
-            parser.set_defaults(dict.fromkeys(own))
 
-    return add
+def take(settings: type, names: Collection[str] | None = None, defaults: bool = True) -> Flags:
+    """``add_settings`` with these arguments."""
+    return lambda parser: add_settings(parser, settings, names, defaults)
 
 
 def flag(*names: str, **options: Any) -> Flags:

@@ -49,10 +49,8 @@ def subset_bits(universe: int, size: int) -> int:
 
 
 def rank_subset(members: Sequence[int]) -> int:
-    """The rank of a set {c_1 < ... < c_M} of numbers from 0 on among all M-subsets: sum of C(c_i, i).
-
-    This is the combinatorial number system; it needs no table and no bound on the universe. M calls of ``math.comb``.
-    """
+    """The rank of a set {c_1 < ... < c_M} of numbers from 0 on among all M-subsets: sum of C(c_i, i). This is the
+    combinatorial number system; it needs no table and no bound on the universe. M calls of ``math.comb``."""
     if any(a >= b for a, b in pairwise(members)) or (members and members[0] < 0):
         raise ValueError("members of a set must rise strictly from 0 on")
     return sum(math.comb(member, i) for i, member in enumerate(members, 1))

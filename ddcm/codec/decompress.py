@@ -49,10 +49,8 @@ def decompress_pieces(
     data: bytes, model: LatentDiffusion, codebook: Codebook | None = None, vocoder: str = "refined",
     on_step: OnStep | None = None,
 ) -> Iterator[torch.Tensor]:  # fmt: skip
-    """Decode a file of any length in constant memory: pieces of audio (S,), in order.
-
-    The file is checked at once, and decoded as the pieces are read. Errors are those of ``open_stream``.
-    """
+    """Decode a file of any length in constant memory: pieces of audio (S,), in order. The file is checked at once, and
+    decoded as the pieces are read. Errors are those of ``open_stream``."""
     header, payload = open_stream(data, model, codebook)
     windows = decode_payload(header, payload, model, codebook, on_step)
     return _vocode(header, model, _decode_mels(header, model, windows), vocoder)
@@ -91,10 +89,8 @@ def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) 
 
 
 def _decode_mels(header: Header, model: LatentDiffusion, windows: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Windows of z (1, C, L, F) -> consecutive pieces of mel (1, 1, T, M), cross-faded over all that windows share.
-
-    The VAE decodes one window at a time, always: a batch would round differently.
-    """
+    """Windows of z (1, C, L, F) -> consecutive pieces of mel (1, 1, T, M), cross-faded over all that windows share. The
+    VAE decodes one window at a time, always: a batch would round differently."""
     decode = fixed_arithmetic(header.threads)(lambda z: model.decode(z).cpu())
     return cross_fade_stream(map(decode, windows), header.layout.starts, overlap=None)
 
@@ -102,10 +98,8 @@ def _decode_mels(header: Header, model: LatentDiffusion, windows: Iterable[torch
 def _vocode(
     header: Header, model: LatentDiffusion, mels: Iterable[torch.Tensor], vocoder: str
 ) -> Iterator[torch.Tensor]:
-    """Consecutive pieces of mel -> pieces of audio (S,), ``header.samples`` in all, at the level of the recording.
-
-    The vocoder gets pieces with context, which is exact for a convolutional one.
-    """
+    """Consecutive pieces of mel -> pieces of audio (S,), ``header.samples`` in all, at the level of the recording. The
+    vocoder gets pieces with context, which is exact for a convolutional one."""
     remaining, level = header.samples, Level(header.mean, 2 ** (header.gain / 256))
     for mel, inner in split_with_context(mels, model.mel_spec.hop):
         with fixed_arithmetic(header.threads):

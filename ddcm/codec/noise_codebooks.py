@@ -113,10 +113,8 @@ def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
 
 
 def normalise(total: torch.Tensor) -> torch.Tensor:
-    """Integers (n,) -> float32 (n,) with mean square 1, without waiting for their device. All zeros stay zeros.
-
-    The same bits everywhere: sums of squares below 2^53 are exact in float64, whose division and root round correctly.
-    """
+    """Integers (n,) -> float32 (n,) with mean square 1, without waiting for their device. All zeros stay zeros. The
+    same bits everywhere: sums of squares below 2^53 are exact in float64, whose division and root round correctly."""
     power = (total * total).sum().double()
     scale = torch.where(power > 0, (len(total) / power.clamp(min=1)).sqrt(), 0.0)
     return (total.double() * scale).float()

@@ -87,10 +87,8 @@ def read_rows(table: Path | None, backbone: str) -> list[dict]:
 
 
 def interpolate(kbps: float, steps: int | None, rows: list[dict]) -> ParametricSchedule:
-    """The shape for a payload rate; its ``total`` is 1.
-
-    Without ``steps``, the number that was best at the nearest rate. With it, the rows of the nearest number.
-    """
+    """The shape for a payload rate; its ``total`` is 1. Without ``steps``, the number that was best at the nearest
+    rate. With it, the rows of the nearest number."""
     best: dict[float, tuple[float, dict]] = {}
     for row in rows:
         rate, cost = row["kbps"], row.get("loss", 0.0) if steps is None else abs(math.log(row["steps"] / steps))

@@ -19,10 +19,8 @@ def quadratic(count: int, start: int = TRAIN_STEPS - 1) -> tuple[int, ...]:
 
 
 def from_strength(strength: float, steps: int) -> tuple[int, ...]:
-    """The part of a schedule of ``steps`` that lies below ``strength`` in [0, 1]: as many steps as that share.
-
-    Strength 0 is the empty list: nothing is noised, nothing denoised (SDEdit, arXiv 2108.01073).
-    """
+    """The part of a schedule of ``steps`` that lies below ``strength`` in [0, 1]: as many steps as that share. Strength
+    0 is the empty list: nothing is noised, nothing denoised (SDEdit, arXiv 2108.01073)."""
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is in [0, 1], not {strength}")
     start = round(strength * (TRAIN_STEPS - 1))

@@ -15,8 +15,7 @@ from ddcm.evaluation.signal_metrics import METRICS, SAMPLE_RATE, badness
 from ddcm.runtime.files import write_atomically
 
 Row = dict[str, str | float]
-MAX_LENGTH_DIFFERENCE = 640
-"""Samples at 16 kHz: one latent frame. Resampling and codecs change lengths a little."""
+MAX_LENGTH_DIFFERENCE = 640  # Samples at 16 kHz: one latent frame. Resampling and codecs change lengths a little.
 
 
 def measure(reference: torch.Tensor, estimate: torch.Tensor) -> dict[str, float]:
@@ -27,10 +26,8 @@ def measure(reference: torch.Tensor, estimate: torch.Tensor) -> dict[str, float]
 def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str, Path, Path]]:
     """(name, reference, estimate) by relative name without suffix; two files are a pair whatever their names.
 
-    An estimate may keep the suffix of its reference before its own, as ``a.mp3.wav`` of ``a.mp3``.
-
-    Raises:
-        UserError: a missing folder, a file against a folder, or an estimate with no reference or with several.
+    An estimate may keep the suffix of its reference before its own, as ``a.mp3.wav`` of ``a.mp3``. Raises UserError: a
+    missing folder, a file against a folder, or an estimate with no reference or with several.
     """
     references, estimates = Path(references), Path(estimates)
     for path in (references, estimates):
@@ -59,10 +56,8 @@ def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str,
 
 
 def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list[str]]:
-    """A row for each pair, read at 16 kHz, and an error message for each pair that cannot be measured.
-
-    The longer file of a pair is cut to the length of the other, but by one latent frame at most.
-    """
+    """A row for each pair, read at 16 kHz, and an error message for each pair that cannot be measured. The longer file
+    of a pair is cut to the length of the other, but by one latent frame at most."""
     rows: list[Row] = []
     failures = []
     for name, reference, estimate in tqdm(pairs, unit="file", disable=None):

@@ -15,8 +15,7 @@ from ddcm.runtime.files import write_atomically
 SCALE: dict[str, Any] = {"origin": "lower", "cmap": "magma", "vmin": -11.0, "vmax": 1.0}
 """Colours of a log-mel in nats: from the floor to a loud band at peak 0.5."""
 TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
-Panels = list[tuple[str, torch.Tensor]]
-"""(title, log-mel (T, M))"""
+Panels = list[tuple[str, torch.Tensor]]  # (title, log-mel (T, M))
 
 
 def compute_mel(audio: torch.Tensor, sample_rate: int = 16000) -> torch.Tensor:

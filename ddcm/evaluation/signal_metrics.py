@@ -8,10 +8,8 @@ import torch
 from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 
-SAMPLE_RATE = 16000
-"""Of every signal that is compared."""
-Metric = Callable[[torch.Tensor, torch.Tensor], float]
-"""Reference (S,), estimate (S,), both at 16 kHz -> value."""
+SAMPLE_RATE = 16000  # Of every signal that is compared.
+Metric = Callable[[torch.Tensor, torch.Tensor], float]  # Reference (S,), estimate (S,), both at 16 kHz -> value.
 
 
 def align_levels(reference: torch.Tensor, estimate: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,11 +17,8 @@ def align_levels(reference: torch.Tensor, estimate: torch.Tensor) -> tuple[torch
 
     The reference gets zero mean and peak 0.5. The estimate gets the one gain that makes the median of the log-mel
     difference zero, over the cells where both are above the floor. A gain is a constant in the logarithm, and the
-    median is the constant with the least mean absolute difference. (Equal power would depend on the few loudest
-    cells.)
-
-    Raises:
-        ValueError: the shapes differ, or are not (S,).
+    median is the constant with the least mean absolute difference. (Equal power would depend on the few loudest cells.)
+    Raises ValueError: the shapes differ, or are not (S,).
     """
     _check_shapes(reference, estimate)
     spec = MelSpec()

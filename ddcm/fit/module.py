@@ -11,7 +11,7 @@ from torchmetrics import Metric, MetricCollection
 
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError
-from ddcm.fit.data.encode import load_frozen_backbone
+from ddcm.fit.data.cache import load_frozen_backbone
 from ddcm.fit.denoising import diffusion_loss
 from ddcm.fit.metrics import CodebookMetrics, DenoisingError
 from ddcm.fit.tensorboard import mel_difference_db, show_codebook, show_mels

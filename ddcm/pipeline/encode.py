@@ -23,11 +23,8 @@ def start_info(setup: Setup) -> Info:
 
 
 def prepare(setup: Setup, audio, sample_rate: int) -> Prepared:
-    """Audio (S,) or (channels, S) -> mel, by the recipe's front end.
-
-    Raises:
-        UserError: audio that is empty or not finite, or a rate that is none.
-    """
+    """Audio (S,) or (channels, S) -> mel, by the recipe's front end. Raises UserError: audio that is empty or not
+    finite, or a rate that is none."""
     spec, recipe = setup.backbone.mel_spec, setup.recipe
     audio = to_mono(audio, sample_rate, spec.sample_rate)
     levelled, moved = normalise_level(audio)

@@ -15,10 +15,8 @@ def comparable(rows: torch.Tensor, distance: Distance) -> torch.Tensor:
 
 
 def half_squares(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """(|x - e|^2 - |x|^2) / 2 = |e|^2 / 2 - <x, e> for cells x (N, D) and atoms e (K, D): (N, K).
-
-    The order of atoms is that of their distances, since |x|^2 is the same for all. No N x K x D tensor is made.
-    """
+    """(|x - e|^2 - |x|^2) / 2 = |e|^2 / 2 - <x, e> for cells x (N, D) and atoms e (K, D): (N, K). The order of atoms is
+    that of their distances, since |x|^2 is the same for all. No N x K x D tensor is made."""
     return torch.addmm(codebook.square().sum(dim=1) / 2, cells, codebook.T, alpha=-1)
 
 

@@ -30,10 +30,8 @@ def from_spec(spec: dict[str, Any], numbers: int = 1 << 30) -> Quantizer:
 
 
 def rename_options(value: Any, ours: bool = True) -> Any:
-    """Plain data (a spec, or a fit's configuration) with options of version 0.1 under today's names.
-
-    Options of a class that is not ours stay as they are.
-    """
+    """Plain data (a spec, or a fit's configuration) with options of version 0.1 under today's names. Options of a class
+    that is not ours stay as they are."""
     if isinstance(value, list):
         return [rename_options(item, ours) for item in value]
     if not isinstance(value, dict):

@@ -70,6 +70,10 @@ class SingleCodebook(Quantizer):
         self._set_atoms(slice(None), broadcast(centroids.to(self.codebook)))
         self.usage.fill_(1 / self.codebook_size)
 
+    @property
+    def atoms(self) -> torch.Tensor:
+        return self.codebook
+
     def atom_usage(self) -> torch.Tensor:
         return self.usage[None]
 

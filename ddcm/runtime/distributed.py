@@ -50,10 +50,8 @@ def broadcast(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows (n, D) of every rank, interleaved (row 0 of each rank, row 1 of each, ...): (world * n, D).
-
-    If rows are samples dealt to ranks round-robin, this is the batch of a single process. n is the same on every rank.
-    """
+    """Rows (n, D) of every rank, interleaved (row 0 of each rank, row 1 of each, ...): (world * n, D). If rows are
+    samples dealt to ranks round-robin, this is the batch of a single process. n is the same on every rank."""
     if not active():
         return rows
     parts = [torch.empty_like(rows) for _ in range(td.get_world_size())]
@@ -63,9 +61,7 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
 
 def split_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
     """Share ``index`` of ``count``: indices of items, most expensive first, each dealt to the share with least cost.
-
-    Shares are disjoint, complete, and the same on every rank.
-    """
+    Shares are disjoint, complete, and the same on every rank."""
     loads = [(0.0, number) for number in range(count)]
     mine = []
     for item in sorted(range(len(costs)), key=lambda item: (-costs[item], item)):

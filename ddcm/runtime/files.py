@@ -39,11 +39,8 @@ def is_hub_name(name: str) -> bool:
 
 
 def download(what: str, name: str, patterns: Sequence[str]) -> Path:
-    """Files of hub repository ``name`` that match ``patterns``, in the hub's cache. ``what`` is for messages.
-
-    Raises:
-        UserError: no such repository, or no network.
-    """
+    """Files of hub repository ``name`` that match ``patterns``, in the hub's cache. ``what`` is for messages. Raises
+    UserError: no such repository, or no network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -84,10 +81,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it replaces ``path`` only if the block succeeds.
 
     For a file or a folder. The temporary path keeps the suffix, which some writers read. Several writers of one path do
-    not interfere; the last one to finish wins.
-
-    Raises:
-        OSError: with the name of ``path``: a full disk, a folder that may not be written, ...
+    not interfere; the last one to finish wins. Raises OSError: with the name of ``path``: a full disk, a folder that
+    may not be written, ...
     """
     path = Path(path)
     unique = f".{path.stem[:KEPT]}.{os.getpid()}-{secrets.token_hex(4)}.part"

@@ -55,11 +55,8 @@ def measure_cost(device: torch.device) -> Iterator[Cost]:
 
 
 def trim_heap() -> None:
-    """Return freed heap memory to the OS (``malloc_trim``).
-
-    After a stage with many large arrays glibc keeps up to a gigabyte, and the next stage's memory comes on top of it.
-    Does nothing with another C library.
-    """
+    """Return freed heap memory to the OS (``malloc_trim``). After a stage with many large arrays glibc keeps up to a
+    gigabyte, and the next stage's memory comes on top of it. Does nothing with another C library."""
     if MALLOC_TRIM is not None:
         MALLOC_TRIM(0)
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-OnStep = Callable[[int, int], None]
-"""``on_step(done, total)``, called after each step."""
+OnStep = Callable[[int, int], None]  # ``on_step(done, total)``, called after each step.
 
 
 class Progress:

@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from ddcm.cli import main
-from ddcm.cli.options import ModelSettings, Parser, accept_hyphens, read_settings, take
+from ddcm.cli import fit, main
+from ddcm.cli.options import ModelSettings, Parser, accept_hyphens, add_settings, read_settings
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.errors import UserError
 from ddcm.recipes import SETTINGS, Recipe, list_flags
@@ -26,7 +26,7 @@ class Example:
 
 def parser(**options) -> Parser:
     made = Parser(prog="example")
-    take(Example, **options)(made)
+    add_settings(made, Example, **options)
     return made
 
 
@@ -75,14 +75,14 @@ def test_hyphens_are_accepted_in_names_alone():
 @pytest.mark.parametrize("settings", [ModelSettings, CodecSettings])
 def test_every_flag_of_a_dataclass_has_help(settings):
     made = Parser()
-    take(settings, settings.__dataclass_fields__.keys() - {"schedule"})(made)
+    add_settings(made, settings, settings.__dataclass_fields__.keys() - {"schedule"})
     help_of = {action.dest: action.help for action in made._actions}
     assert all(help_of[name] for name in settings.__dataclass_fields__ if name != "schedule")
 
 
 def test_every_setting_of_a_recipe_has_help_and_a_verb():
     made = Parser()
-    take(Recipe, SETTINGS, defaults=False)(made)
+    add_settings(made, Recipe, SETTINGS, defaults=False)
     assert all(action.help for action in made._actions)
     assert set(SETTINGS) == {name for verb in ("reconstruct", "transform", "generate") for name in list_flags(verb)}
 
@@ -97,6 +97,6 @@ def test_fit_is_the_command_line_of_the_fit(monkeypatch, stop, code):
             raise stop
 
     monkeypatch.setattr("ddcm.fit.cli.main", run)
-    for verb in main.FIT_VERBS:
+    for verb in fit.VERBS:
         words = [verb, "-c", "a-file.yaml", "--data.batch-size", "2"]
         assert main.main(words) == code and seen.pop() == words

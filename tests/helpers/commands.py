@@ -14,6 +14,7 @@ import jsonargparse
 import pytest
 import torch
 
+from ddcm.cli import fit
 from ddcm.cli import main as cli
 from tests.conftest import ROOT
 
@@ -50,7 +51,7 @@ def check_command(words: list[str], scratch: Path) -> None:
 
 
 def _ddcm(words: list[str], scratch: Path) -> None:
-    if words[0] in cli.FIT_VERBS:
+    if words[0] in fit.VERBS:
         _fit(words, scratch)
     else:
         cli.make_parser().parse_args(words)

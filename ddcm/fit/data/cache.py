@@ -4,6 +4,7 @@ The cache has a folder for each backbone's latents, in ``shards``. A killed enco
 an added or changed file costs one shard; collections share the files that they have in common.
 """
 
+import functools
 import mmap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,17 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from ddcm.backbone import Backbone
+from ddcm.audio.files import read_audio
+from ddcm.audio.level import normalise_level
+from ddcm.audio.mel import log_mel
+from ddcm.backbone import Backbone, load
 from ddcm.errors import UserError, describe_error
-from ddcm.fit.data.encode import encode_file
 from ddcm.fit.data.manifest import Entry
-from ddcm.fit.data.shards import find_missing, open_folder, plan_shards, read_shards, read_status, write_shard
+from ddcm.fit.data.shards import WINDOW_S, find_missing, open_folder, plan_shards, read_shards, read_status, write_shard
 from ddcm.runtime import distributed
 from ddcm.runtime.distributed import run_on_every_rank, run_on_rank_zero
 
 LISTED = 20  # files that the warning about unreadable ones lists
+BATCH = 4  # windows encoded at once
+
+
+@functools.lru_cache(maxsize=1)
+def load_frozen_backbone(name: str, device: str) -> Backbone:
+    """The backbone in float32, loaded once: the data module encodes with it, the module decodes. It is not an
+    ``nn.Module``, so it is in no checkpoint, no optimizer and no DDP bucket."""
+    return load(name, device=device)
 
 
 @dataclass(frozen=True)
@@ -34,8 +46,7 @@ class Latents:
     shards: list[str]
     spans: np.ndarray
     """(n, 3) int64, the position of each entry: shard, first frame, frames; no frames if it could not be read."""
-    errors: list[str]
-    """One line for each file that could not be read."""
+    errors: list[str]  # One line for each file that could not be read.
 
     def path(self, number: int) -> Path:
         return self.folder / f"{self.shards[number]}.f16"
@@ -93,3 +104,26 @@ def _encode(entries: Sequence[Entry], backbone: Backbone, progress: tqdm) -> Ite
         except OSError as error:  # a reading error; _writing would call it a full disk
             raise UserError(f"{entry.path}: {describe_error(error)}; run again to go on") from error
         progress.update()
+
+
+@torch.no_grad()
+def encode_file(path: Path, backbone: Backbone) -> torch.Tensor:
+    """Encode an audio file to z (frames, C, F) float16, 25 frames a second.
+
+    The level of the whole file is normalised. Windows of 10.24 s are encoded apart. The waveform of the last one is
+    padded with silence to whole latent frames, because 0 in the log-mel is not silence. Raises UserError: the file is
+    not readable as audio, or its latents are NaN, infinite or beyond float16.
+    """
+    spec = backbone.mel_spec
+    audio, _ = normalise_level(read_audio(path, spec.sample_rate))
+    frame = 4 * spec.hop
+    window = round(WINDOW_S * spec.sample_rate / frame) * frame
+    audio = torch.nn.functional.pad(audio, (0, -len(audio) % frame))
+    whole_windows = audio[: len(audio) // window * window].view(-1, window)
+    rest = audio[whole_windows.numel() :][None]
+    batches = [*whole_windows.split(BATCH), *([rest] if rest.numel() else [])] if len(audio) >= window else [rest]
+    parts = [backbone.encode(log_mel(batch.to(backbone.device), spec)) for batch in batches]
+    z = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts]).cpu()  # [frames, C, F]
+    if not torch.isfinite(z.half()).all():
+        raise UserError(f"{path}: its latents do not fit float16")
+    return z.half()

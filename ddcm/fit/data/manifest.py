@@ -19,10 +19,8 @@ VALIDATION_SHARE = 10  # one file in ten, if the manifest has no splits
 @dataclass(frozen=True)
 class Entry:
     path: Path
-    name: str
-    """Relative to the root, with forward slashes: the same on every machine."""
-    split: str = ""
-    """One of SPLITS, or empty: ``split_entries`` chooses one."""
+    name: str  # Relative to the root, with forward slashes: the same on every machine.
+    split: str = ""  # One of SPLITS, or empty: ``split_entries`` chooses one.
 
 
 def read_manifest(root: str | Path) -> list[Entry]:

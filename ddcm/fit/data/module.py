@@ -10,8 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ddcm.errors import UserError
-from ddcm.fit.data.cache import Latents, encode_all
-from ddcm.fit.data.encode import load_frozen_backbone
+from ddcm.fit.data.cache import Latents, encode_all, load_frozen_backbone
 from ddcm.fit.data.manifest import Entry, read_manifest, split_entries
 from ddcm.fit.data.sampler import EvalBatches, Order, ShuffledOrder, TrainStream, split_batches
 from ddcm.runtime.distributed import group_rank, run_on_rank_zero

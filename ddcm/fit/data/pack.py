@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ddcm.errors import UserError, describe_error
-from ddcm.fit.data.encode import load_frozen_backbone
+from ddcm.fit.data.cache import load_frozen_backbone
 from ddcm.fit.data.module import LatentData, Windows
 from ddcm.fit.data.streaming import FORMAT, INDEX
 from ddcm.runtime.exit import run_to_exit_code
@@ -41,8 +41,7 @@ def pack(
         device: to encode on.
         seed: of the order.
 
-    Raises:
-        UserError: ``out`` exists, or an error of ``encode_all`` or ``read_manifest``.
+    Raises UserError: ``out`` exists, or an error of ``encode_all`` or ``read_manifest``.
     """
     if Path(out).exists():
         raise UserError(f"{out} exists; give another folder or remove it")

@@ -23,11 +23,11 @@ import numpy as np
 
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError, describe_error
-from ddcm.fit.data.encode import WINDOW_S
 from ddcm.fit.data.manifest import Entry
 from ddcm.runtime.files import write_atomically
 
 FORMAT = 2
+WINDOW_S = 10.24  # audio is encoded in windows of this length, which AudioLDM2 was trained on
 SHARD_BITS = 6  # a shard ends after a file whose name's hash ends in 6 zero bits: 64 files on average
 SHARD_BYTES = 32 << 20  # of audio on disk; larger shards are cut further. A killed encoding loses one shard at most
 SAMPLE_BYTES = 4096
@@ -39,8 +39,7 @@ class ShardPlan:
     """The shards of a collection."""
 
     names: list[str]
-    bounds: np.ndarray
-    """(shards + 1,) int64: first entry of each shard, and the number of entries."""
+    bounds: np.ndarray  # (shards + 1,) int64: first entry of each shard, and the number of entries.
 
 
 def read_status(entries: Sequence[Entry]) -> np.ndarray:
@@ -67,10 +66,8 @@ def plan_shards(entries: Sequence[Entry], status: np.ndarray) -> ShardPlan:
 
 
 def _cut(hashes: np.ndarray, sizes: np.ndarray, offset: int, bits: int) -> Iterator[int]:
-    """First indices of runs that each end with a hash of ``bits`` zero bits; larger runs are cut at fewer bits.
-
-    A limit that counts bytes from the last cut would move all later cuts when one file grows.
-    """
+    """First indices of runs that each end with a hash of ``bits`` zero bits; larger runs are cut at fewer bits. A limit
+    that counts bytes from the last cut would move all later cuts when one file grows."""
     ends = np.flatnonzero((hashes & np.uint64((1 << bits) - 1)) == 0) + 1
     cuts = np.unique(np.concatenate([[0], ends, [len(hashes)]]))
     for a, b in pairwise(cuts):

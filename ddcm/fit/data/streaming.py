@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ddcm.errors import UserError, describe_error
-from ddcm.fit.data.encode import load_frozen_backbone
+from ddcm.fit.data.cache import load_frozen_backbone
 from ddcm.fit.data.module import LatentData
 from ddcm.fit.data.sampler import ShardedOrder, split_batches
 from ddcm.runtime.distributed import group_rank, run_on_rank_zero
@@ -97,10 +97,8 @@ class PackedIndex:
 
     root: str
     latent_digest: str
-    shape: tuple[int, ...]
-    """(C, L, F) of every window."""
-    tars: dict[str, dict[str, int]]
-    """By split: number of windows in each tar file."""
+    shape: tuple[int, ...]  # (C, L, F) of every window.
+    tars: dict[str, dict[str, int]]  # By split: number of windows in each tar file.
 
 
 class PackedWindows(Dataset):
