@@ -23,8 +23,4 @@ def describe_error(error: Exception) -> str:
 
 def is_utf8(text: str) -> bool:
     """True if the text encodes as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text.encode(errors="ignore").decode() == text

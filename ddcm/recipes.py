@@ -15,13 +15,12 @@ Postprocess = Literal["none", "volume", "filter", "gentle", "protect", "limit"]
 QuantizerKind = Literal["none", "hard", "soft"]
 ActsOn = Literal["input", "estimates", "late-estimates", "output"]
 Solver = Literal["ddim", "dpm++", "unipc"]
-Dtype = Literal["float32", "float16", "bfloat16"]
-"""Arithmetic of a network. A .ddcm file stores the position in this order."""
+Dtype = Literal["float32", "float16", "bfloat16"]  # A .ddcm file stores the position in this order.
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-Heads = Literal["hub", "original"]
-"""Head layout of a UNet: as diffusers computes it, or as the published weights were trained."""
-Null = Literal["trained", "stock"]
-"""The condition in place of a prompt that is empty: as in AudioLDM2's training, or as in diffusers' pipeline."""
+Heads = Literal["hub", "original"]  # head layout of a UNet: as diffusers computes it, or as it was trained
+Null = Literal[
+    "trained", "stock"
+]  # the condition of no prompt: as in AudioLDM2's training, or as in diffusers' pipeline
 
 ALL: tuple[Verb, ...] = get_args(Verb)
 WITH_INPUT: tuple[Verb, ...] = ("reconstruct", "transform")
@@ -214,11 +213,9 @@ LEAST_ERROR = "matched"  # on every kind: docs/recipes.md has the table
 
 
 def advise(what: str) -> list[tuple[str, str]]:
-    """(recipe, why) for a need or a kind of audio, the first choice first; last the one with the least error.
-
-    The choices come from the scripts that the recipes are from. They were made by ear. Raises UserError: neither a need
-    nor a kind.
-    """
+    """(recipe, why) for a need or a kind of audio, the first choice first; last the one with the least error. The
+    choices come from the scripts that the recipes are from. They were made by ear. Raises UserError: neither a need nor
+    a kind."""
     if what in NEEDS:
         choices = [NEEDS[what]]
     elif what in KINDS:

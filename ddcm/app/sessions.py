@@ -21,11 +21,9 @@ class Session:
 
 
 class Sessions:
-    """Sessions by the name that Gradio gives them; all their files are below ``root``.
-
-    Whoever knows the path of a file can read it, so the folder of a result has a random name. An upload that two
-    sessions share is one file; it is deleted with the last of them.
-    """
+    """Sessions by the name that Gradio gives them; all their files are below ``root``. Whoever knows the path of a file
+    can read it, so the folder of a result has a random name. An upload that two sessions share is one file; it is
+    deleted with the last of them."""
 
     def __init__(self, root: Path):
         self.root = root

@@ -26,8 +26,7 @@ class FrontEnd(MelBands):
 
     sample_rate: int = 48000
     top_db: float | None  # Dynamic range: lower values are clamped to the maximum minus ``top_db``; None: no clamping.
-    pad_mode: str = "constant"
-    """Padding of centred frames at the ends: librosa pads with silence, CLAP's extractor reflects."""
+    pad_mode: str = "constant"  # of centred frames at the ends: librosa pads with silence, CLAP's extractor reflects
 
 
 FRONT_ENDS: dict[str, FrontEnd] = {
@@ -41,15 +40,10 @@ def clap_front_end(extractor: Mapping[str, Any]) -> FrontEnd:
     """The analysis of a ``ClapFeatureExtractor``, from its preprocessor_config.json. The extractor itself crops ten
     seconds at random; here any length is analysed."""
     return FrontEnd(
-        n_fft=extractor["fft_window_size"],
-        hop=extractor["hop_length"],
-        fmin=extractor["frequency_min"],
-        fmax=extractor["frequency_max"],
-        top_db=extractor.get("top_db"),
-        sample_rate=extractor["sampling_rate"],
-        n_mels=extractor["feature_size"],
-        pad_mode="reflect",
-    )
+        n_fft=extractor["fft_window_size"], hop=extractor["hop_length"], n_mels=extractor["feature_size"],
+        fmin=extractor["frequency_min"], fmax=extractor["frequency_max"], sample_rate=extractor["sampling_rate"],
+        top_db=extractor.get("top_db"), pad_mode="reflect",
+    )  # fmt: skip
 
 
 def extract(

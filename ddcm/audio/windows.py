@@ -34,14 +34,9 @@ def cross_fade(windows: torch.Tensor, starts: Sequence[int], overlap: int | None
 def cross_fade_stream(
     windows: Iterable[torch.Tensor], starts: Sequence[int], overlap: int | None = OVERLAP
 ) -> Iterator[torch.Tensor]:
-    """Windows (1, 1, T, M) in order -> consecutive pieces (1, 1, n, M), cross-faded linearly.
-
-    A piece is yielded as soon as no later window reaches it, so that little more than a window is in memory.
-
-    Args:
-        starts: first frame of each window.
-        overlap: frames of a fade; None: all that two neighbours share.
-    """
+    """Windows (1, 1, T, M) in order -> consecutive pieces (1, 1, n, M), cross-faded linearly. A piece is yielded as
+    soon as no later window reaches it, so that little more than a window is in memory. ``starts`` are the windows'
+    first frames, ``overlap`` the frames of a fade; None: all that two neighbours share."""
     ends: tuple[torch.Tensor, torch.Tensor] | None = None  # weighted overlap from earlier windows, and its weight sum
     for window, start, following in zip(windows, starts, [*starts[1:], None], strict=True):
         if len(starts) == 1:

@@ -26,13 +26,8 @@ TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 
 
 class FolderParts:
-    """Components of a diffusers folder (a ``Parts``).
-
-    Args:
-        heads: head layout of the UNet, ``hub`` or ``original``: see ``FrozenBackbone``.
-
-    Raises UserError: the folder is not an AudioLDM2.
-    """
+    """Components of a diffusers folder (a ``Parts``); ``heads`` as for ``FrozenBackbone``. Raises UserError: the folder
+    is not an AudioLDM2."""
 
     def __init__(self, folder: ModelFolder, heads: str):
         self._folder, self._heads = folder, heads

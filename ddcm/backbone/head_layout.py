@@ -22,12 +22,10 @@ CLEAR = 0.01  # a smaller mean relative difference of errors is no verdict
 
 
 def check_heads(name: str, audio_path: str, seed: int = 0, **options) -> dict[str, Any]:
-    """Noise-prediction error of both layouts on up to ten seconds of audio, as facts to print.
-
-    The error is the mean squared error of eps under the null condition, with the same noise for both layouts. They are
-    ranked by the mean log ratio of their errors over timesteps, so that all timesteps count the same. ``options`` are
-    those of ``ddcm.backbone.load``. Raises UserError: audio shorter than one latent frame (40 ms).
-    """
+    """Noise-prediction error of both layouts on up to ten seconds of audio, as facts to print. The error is the mean
+    squared error of eps under the null condition, with the same noise for both layouts. They are ranked by the mean log
+    ratio of their errors over timesteps, so that all timesteps count the same. ``options`` are those of
+    ``ddcm.backbone.load``. Raises UserError: audio shorter than one latent frame (40 ms)."""
     errors: dict[str, list[float]] = {}
     latent: torch.Tensor | None = None
     for heads in LAYOUTS:  # one UNet in memory at a time

@@ -35,11 +35,7 @@ CONFIGS = {
 
 
 class RandomParts:
-    """Components with random weights in given shapes (a ``Parts``). Conditions and CLAP scores follow from the prompt.
-
-    Args:
-        configs: of vae, unet, vocoder and scheduler.
-    """
+    """Components with random weights of given configs (a ``Parts``). Conditions and CLAP scores follow from prompts."""
 
     def __init__(self, configs: dict[str, dict[str, Any]], seed: int):
         self.configs, self._seed = configs, seed

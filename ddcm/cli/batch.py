@@ -42,12 +42,10 @@ class Done:
 
 
 def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=(".wav", ".flac")) -> list[Job]:
-    """Pair inputs with outputs: OUT itself for one file if it has one of ``suffixes``, else a file under the folder
-    OUT with the input's relative name and the first of ``suffixes``.
-
-    An output that exists was finished by an earlier run: its job is ``done`` in a folder. Raises UserError: no inputs,
-    two inputs with one output, an output that is its input, or a single one that exists.
-    """
+    """Pair inputs with outputs: OUT itself for one file if it has one of ``suffixes``, else a file under the folder OUT
+    with the input's relative name and the first of ``suffixes``. An output that exists was finished by an earlier run:
+    its job is ``done`` in a folder. Raises UserError: no inputs, two inputs with one output, an output that is its
+    input, or a single one that exists."""
     sources = find(inputs)
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
     if Path(out).suffix.lower() in suffixes:
@@ -128,11 +126,9 @@ def _describe_failure(error: Exception, job: Job) -> str:
 
 
 def _choose_share(jobs: list[Job]) -> list[Job]:
-    """This rank's jobs that are not done, shared out by duration so that all ranks end together.
-
-    Ranks that were started apart may see different finished files, so the inputs alone decide. Ranks that one command
-    started have the same list of finished files, so they share out the rest.
-    """
+    """This rank's jobs that are not done, shared out by duration so that all ranks end together. Ranks that were
+    started apart may see different finished files, so the inputs alone decide. Ranks that one command started have the
+    same list of finished files, so they share out the rest."""
     world = distributed.world_size()
     if world == 1:
         return [job for job in jobs if not job.done]

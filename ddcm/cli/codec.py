@@ -62,9 +62,8 @@ def generate_compressed(arguments: Namespace) -> int:
     settings = {name: arguments[name] for name in ("kbps", "quality", "steps")}
     pipeline = options.load_pipeline(arguments, quantises=False)
     with progress_bar("step") as on_step:
-        data, made = pipeline.generate_compressed(
-            arguments.prompt, arguments.duration_s, arguments.seed, on_step, **settings
-        )
+        duration_s, seed = arguments.duration_s, arguments.seed
+        data, made = pipeline.generate_compressed(arguments.prompt, duration_s, seed, on_step, **settings)
     write(out.with_suffix(".ddcm"), data)
     write_audio(out, made.audio, made.sample_rate)
     return 0

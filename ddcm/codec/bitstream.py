@@ -57,11 +57,9 @@ def rank_subset(members: Sequence[int]) -> int:
 
 
 def unrank_subset(rank: int, universe: int, size: int) -> list[int]:
-    """The ``size``-subset of range(universe) at ``rank``; the inverse of ``rank_subset``.
-
-    The largest c with C(c, i) <= rank is estimated in floating point, then made exact with integers: one call of
-    ``math.comb`` and a few multiplications for each member. Raises ValueError: the rank is not that of a subset.
-    """
+    """The ``size``-subset of range(universe) at ``rank``; the inverse of ``rank_subset``. The largest c with C(c, i) <=
+    rank is estimated in floating point, then made exact with integers: one call of ``math.comb`` and a few
+    multiplications for each member. Raises ValueError: the rank is not that of a subset."""
     if not 0 <= rank < math.comb(universe, size):
         raise ValueError(f"rank out of range for {size} of {universe}")
     members, above = [], universe

@@ -28,11 +28,9 @@ def compress(
     codebook: Codebook | None = None, batch_size: int = 1, on_step: OnStep | None = None,
     on_latent: OnLatent | None = None,
 ) -> bytes:  # fmt: skip
-    """Audio (S,), mono at the model's rate -> the bytes of a file.
-
-    ``batch_size`` windows of 10.24 s are coded at a time; memory does not grow with the length. Raises UserError: a
-    rate that cannot be met, no codebook for vq, or (``verify``) a decoder that differs.
-    """
+    """Audio (S,), mono at the model's rate -> the bytes of a file. ``batch_size`` windows of 10.24 s are coded at a
+    time; memory does not grow with the length. Raises UserError: a rate that cannot be met, no codebook for vq, or
+    (``verify``) a decoder that differs."""
     level = audio.level if isinstance(audio, SpooledAudio) else measure_level(audio)
     windows = len(even_layout(len(audio), model.mel_spec.hop).starts)
     header = add_level(build_header(settings, model, len(audio), codebook, min(batch_size, windows)), level)
@@ -84,12 +82,10 @@ def add_level(header: Header, level: Level) -> Header:
 
 
 def compute_targets(model: LatentDiffusion, mels: Sequence[torch.Tensor]) -> Targets:
-    """z of windows of mel (1, 1, T, M), and the weight of each of its numbers; both (W, C, L, F).
-
-    The posterior's deviation says how far a number may move before the decoder makes another mel of it: in some
-    channels several times less than in others. So the weight is one over the root of the deviation, which costs no bits
-    and brings the mel nearer. With one over the deviation itself, numbers of little weight drift too far.
-    """
+    """z of windows of mel (1, 1, T, M), and the weight of each of its numbers; both (W, C, L, F). The posterior's
+    deviation says how far a number may move before the decoder makes another mel of it: in some channels several times
+    less than in others. So the weight is one over the root of the deviation, which costs no bits and brings the mel
+    nearer. With one over the deviation itself, numbers of little weight drift too far."""
     posteriors = [model.posterior(mel) for mel in mels]
     z = torch.cat([mean for mean, _ in posteriors]) * model.scaling_factor
     return z, torch.cat([deviation for _, deviation in posteriors]).clamp(min=1e-6).rsqrt()

@@ -57,11 +57,9 @@ def decompress_pieces(
 
 
 def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) -> tuple[Header, bytes]:
-    """Header and payload of a file, checked before anything is computed from them.
-
-    With another model or codebook than those that made the file, the result would be noise. Raises UserError: damaged,
-    or of another version, model or codebook; names what the file was made with.
-    """
+    """Header and payload of a file, checked before anything is computed from them. With another model or codebook than
+    those that made the file, the result would be noise. Raises UserError: damaged, or of another version, model or
+    codebook; names what the file was made with."""
     header, payload = unpack(data)
     validate(header, payload)
     fields, is_vq = header_fields(model), header.mode == "vq"

@@ -124,11 +124,9 @@ def _is_digest(text: str) -> bool:
 
 
 def validate(header: Header, payload: bytes) -> None:
-    """Check that header and payload belong together, before anything is computed from them.
-
-    The payload bounds the number of windows: a claimed length alone makes no work and takes no memory. Raises
-    UserError: they do not belong together.
-    """
+    """Check that header and payload belong together, before anything is computed from them. The payload bounds the
+    number of windows: a claimed length alone makes no work and takes no memory. Raises UserError: they do not belong
+    together."""
     least_windows = max(1, -(-(-(-header.samples // int(header.mel[2])) - OVERLAP) // (FRAMES - OVERLAP)))
     if 8 * len(payload) < least_windows:
         raise UserError(f"the .ddcm file claims {header.samples} samples, which its payload cannot hold")

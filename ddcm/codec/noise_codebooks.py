@@ -45,11 +45,9 @@ class NoiseCodebook(ABC):
 
 @dataclass(frozen=True)
 class Hadamard(NoiseCodebook):
-    """Rows of H S: H the Hadamard matrix of size N = 2^log2_atoms >= n, S random signs of the (window, step).
-
-    The first n columns of it are used. Where n = N the atoms are orthogonal, so that the best M atoms are the M largest
-    correlations, exactly. A fast Walsh-Hadamard transform takes N log2 N additions instead of K n multiplications.
-    """
+    """Rows of H S: H the Hadamard matrix of size N = 2^log2_atoms >= n, S random signs of the (window, step). The first
+    n columns of it are used. Where n = N the atoms are orthogonal, so that the best M atoms are the M largest
+    correlations, exactly. A fast Walsh-Hadamard transform takes N log2 N additions instead of K n multiplications."""
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
         padded = residual.new_zeros(*residual.shape[:-1], self.atoms)

@@ -18,8 +18,7 @@ from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import noise_codebook, start_noise
 from ddcm.diffusion.loop import Denoiser, denoise_loop
 
-PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
-"""``pick(step, x0, count)``: the noise (n,) of each window after a step, from the estimates x0 (W, C, L, F)."""
+PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]  # (step, x0 (W, C, L, F), count) -> noises (n,)
 OnCall = Callable[[], None]  # Called after each UNet call.
 
 
@@ -70,7 +69,8 @@ def encode_windows(
         pairs = zip(windows, chosen, strict=True)
         return [codebook.synthesize(window, step, *selection.to_choice(symbol, header)) for window, symbol in pairs]
 
-    result = denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
+    denoise = model.denoiser(header.prompt, "", header.guidance / 256)
+    result = denoise_windows(header, model, denoise, windows, pick, on_call)
     for row, writer in enumerate(writers):
         for chosen in symbols:
             selection.write(writer, chosen[row], header)
@@ -94,11 +94,8 @@ def decode_windows(
             noises.append(codebook.synthesize(window, step, atoms, weights))
         return noises
 
-    return denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
-
-
-def _prompted(header: Header, model: LatentDiffusion) -> Denoiser:
-    return model.denoiser(header.prompt, "", header.guidance / 256)
+    denoise = model.denoiser(header.prompt, "", header.guidance / 256)
+    return denoise_windows(header, model, denoise, windows, pick, on_call)
 
 
 def denoise_windows(

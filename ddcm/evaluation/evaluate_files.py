@@ -24,11 +24,9 @@ def measure(reference: torch.Tensor, estimate: torch.Tensor) -> dict[str, float]
 
 
 def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str, Path, Path]]:
-    """(name, reference, estimate) by relative name without suffix; two files are a pair whatever their names.
-
-    An estimate may keep the suffix of its reference before its own, as ``a.mp3.wav`` of ``a.mp3``. Raises UserError: a
-    missing folder, a file against a folder, or an estimate with no reference or with several.
-    """
+    """(name, reference, estimate) by relative name without suffix; two files are a pair whatever their names. An
+    estimate may keep the suffix of its reference before its own, as ``a.mp3.wav`` of ``a.mp3``. Raises UserError: a
+    missing folder, a file against a folder, or an estimate with no reference or with several."""
     references, estimates = Path(references), Path(estimates)
     for path in (references, estimates):
         if not path.exists():

@@ -64,10 +64,9 @@ def render_report(title: str, entries: list[Entry], sample_rate: int, facts: dic
     names = [name for name in entries[0].metrics if any(not math.isnan(e.metrics[name]) for e in entries[1:])]
     values = [[e.metrics.get(name, math.nan) for name in names] + [e.seconds, e.peak_mib] for e in entries]
     columns = [*names, "seconds", "peak_mib"]
-    best = []
+    best, rows = [], []
     for column, (_, *ranked) in zip(columns, zip(*values, strict=True), strict=True):  # the input is not ranked
         best.append(min((x for x in ranked if not math.isnan(x)), key=partial(badness, column), default=math.nan))
-    rows = []
     for entry, row in zip(entries, values, strict=True):
         audio = entry.audio[: PAGE_SECONDS * sample_rate]
         details = entry.settings | {f"used {key}": value for key, value in entry.info.items()}

@@ -41,9 +41,8 @@ def draw_sheet(
 ) -> None:  # fmt: skip
     """Write panels in rows to one PNG, with axes in seconds and kHz. ``panel_size`` is in inches."""
     figures, _ = _import_matplotlib()
-    spec, columns = spec or MelSpec(), min(columns, len(panels))
+    spec, columns, (width, height) = spec or MelSpec(), min(columns, len(panels)), panel_size
     rows = math.ceil(len(panels) / columns)
-    width, height = panel_size
     figure = figures.Figure(figsize=(width * columns, height * rows + 0.3), layout="constrained", dpi=dpi)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(panels) :]:

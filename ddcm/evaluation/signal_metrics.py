@@ -22,11 +22,9 @@ def align_levels(reference: torch.Tensor, estimate: torch.Tensor) -> tuple[torch
     """
     _check_shapes(reference, estimate)
     spec = MelSpec()
-    short = max(0, spec.hop - len(reference))
-    reference, estimate = (
-        torch.nn.functional.pad(normalise_level(x.float())[0], (0, short)) for x in (reference, estimate)
-    )
-    a, b = log_mel(torch.stack([reference, estimate]), spec).split(1)
+    both = torch.stack([normalise_level(x.float())[0] for x in (reference, estimate)])
+    reference, estimate = both = torch.nn.functional.pad(both, (0, max(0, spec.hop - len(reference))))
+    a, b = log_mel(both, spec).split(1)
     floor = math.log(spec.floor) + 1e-3
     above = (a > floor) & (b > floor)
     if above.any():
@@ -113,14 +111,8 @@ def _check_shapes(reference: torch.Tensor, estimate: torch.Tensor) -> None:
         raise ValueError(f"signals must both be (S,), not {tuple(reference.shape)} and {tuple(estimate.shape)}")
 
 
-METRICS: dict[str, Metric] = {
-    "log_mel_mae_db": log_mel_mae_db,
-    "log_mel_corr": log_mel_corr,
-    "lsd_db": lsd_db,
-    "mrstft": mrstft,
-    "si_sdr_db": si_sdr_db,
-    "hf_ratio_db": hf_ratio_db,
-}
+_METRICS = (log_mel_mae_db, log_mel_corr, lsd_db, mrstft, si_sdr_db, hf_ratio_db)
+METRICS: dict[str, Metric] = {metric.__name__: metric for metric in _METRICS}
 BEST = {"log_mel_corr": "high", "si_sdr_db": "high", "pesq_wb": "high", "stoi": "high", "visqol": "high",
         "hf_ratio_db": "zero"}  # fmt: skip
 """Which values are best: low ones, unless the metric is listed here."""

@@ -70,12 +70,10 @@ def encode(setup: Setup, prepared: Prepared, seed: int, progress: Progress) -> L
 
 
 def limit_std(z_raw: torch.Tensor, limiter: str) -> torch.Tensor:
-    """z_raw (W, C, L, F), all windows of one recording -> the same, scaled down where it spreads too far.
-
-    There is one factor for the recording, from the standard deviation of all its numbers, so that windows stay level
-    with each other. ``strict``: over 3.0 -> 3.0. ``loose``: over 5.0 -> 4.5. ``balanced``: over 3.0 -> the geometric
-    mean of the deviation and 3.0, half of the excess in decibels. A latent that spreads less is returned as it is.
-    """
+    """z_raw (W, C, L, F), all windows of one recording -> the same, scaled down where it spreads too far. There is one
+    factor for the recording, from the standard deviation of all its numbers, so that windows stay level with each
+    other. ``strict``: over 3.0 -> 3.0. ``loose``: over 5.0 -> 4.5. ``balanced``: over 3.0 -> the geometric mean of the
+    deviation and 3.0, half of the excess in decibels. A latent that spreads less is returned as it is."""
     if limiter == "none" or z_raw.numel() < 2:
         return z_raw
     above, target = LIMITS[limiter]

@@ -37,12 +37,9 @@ def sums_and_counts(cells: torch.Tensor, codes: torch.Tensor, size: int) -> tupl
 def kmeans(
     cells: torch.Tensor, size: int, iterations: int = 20, seed: int = 0, distance: Distance = "euclidean"
 ) -> torch.Tensor:
-    """Lloyd's algorithm on cells (N, D): centroids (size, D), float32.
-
-    It starts from cells drawn without replacement, or with a little noise if there are fewer cells than atoms. An atom
-    that loses all its cells is set to a random cell. With ``cosine``, cells go to the centroid of nearest direction;
-    centroids are means, with a length.
-    """
+    """Lloyd's algorithm on cells (N, D): centroids (size, D), float32. It starts from cells drawn without replacement,
+    or with a little noise if there are fewer cells than atoms. An atom that loses all its cells is set to a random
+    cell. With ``cosine``, cells go to the centroid of nearest direction; centroids are means, with a length."""
     generator = torch.Generator().manual_seed(seed)
     cells = cells.float()
     count = len(cells)

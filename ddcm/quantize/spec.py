@@ -18,11 +18,9 @@ def to_spec(quantizer: Quantizer) -> dict[str, Any]:
 
 
 def from_spec(spec: dict[str, Any], numbers: int = 1 << 30) -> Quantizer:
-    """The quantizer of a spec, not yet with its weights. Options may have their names of version 0.1.
-
-    The weights have so many ``numbers``; nothing larger is allocated. Raises UserError: an unknown class; KeyError,
-    TypeError, ValueError or ArithmeticError: not a spec, or one that does not fit class or weights.
-    """
+    """The quantizer of a spec, not yet with its weights. Options may have their names of version 0.1. The weights have
+    so many ``numbers``; nothing larger is allocated. Raises UserError: an unknown class; KeyError, TypeError,
+    ValueError or ArithmeticError: not a spec, or one that does not fit class or weights."""
     spec = rename_options(spec)
     if count_numbers(spec) > numbers:
         raise ValueError(f"weights of {numbers} numbers are not those of {count_numbers(spec)} and more")

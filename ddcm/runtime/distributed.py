@@ -73,11 +73,9 @@ def split_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
 
 
 def run_on_rank_zero(work: Callable[[], T]) -> T:
-    """The result of rank 0's ``work`` on every rank; the others wait.
-
-    For work that would load a shared disk if hundreds of processes did it. All ranks get the same result, even if their
-    file systems round times differently. Raises UserError: that of rank 0, on every rank.
-    """
+    """The result of rank 0's ``work`` on every rank; the others wait. For work that would load a shared disk if
+    hundreds of processes did it. All ranks get the same result, even if their file systems round times differently.
+    Raises UserError: that of rank 0, on every rank."""
     if not active():
         return work()
     answer: list[Any] = list(_catch(work)) if rank() == 0 else [None, None]

@@ -25,13 +25,8 @@ def run_to_exit_code(
     name: Callable[[], str], work: Callable[[], int], speaks: Callable[[], bool] = lambda: True, terminable: bool = True
 ) -> int:
     """Run ``work``; map known exceptions to exit codes and a line on stderr. The package's log goes there, too.
-
-    Args:
-        name: returns the start of the line.
-        work: returns an exit code.
-        speaks: returns whether this process prints the line; of several processes, only one does.
-        terminable: whether SIGTERM is handled here; if not, its present handler stays.
-    """
+    ``name`` returns the start of the line, ``speaks`` whether this process prints it: of several processes, only one
+    does. ``terminable``: whether SIGTERM is handled here; if not, its present handler stays."""
 
     def fail(line: str, code: int = MENDABLE) -> int:
         if speaks():

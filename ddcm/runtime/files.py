@@ -22,11 +22,9 @@ def cache_dir() -> Path:
 
 
 def resolve_shipped(name: str | Path) -> Path:
-    """Path of a file or folder that comes with the project, such as ``checkpoints/pocket``.
-
-    A path that exists in the working folder is returned as it is, and so is one that the project does not have. An
-    installed package has the files in ``ddcm/data`` (see ``setup.py``); a checkout has them beside the package.
-    """
+    """Path of a file or folder that comes with the project, such as ``checkpoints/pocket``. A path that exists in the
+    working folder is returned as it is, and so is one that the project does not have. An installed package has the
+    files in ``ddcm/data`` (see ``setup.py``); a checkout has them beside the package."""
     package = Path(__file__).parents[1]
     data = package / "data"
     path = (data if data.is_dir() else package.parent) / name
@@ -78,12 +76,9 @@ def _alive(pid: int) -> bool:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; it replaces ``path`` only if the block succeeds.
-
-    For a file or a folder. The temporary path keeps the suffix, which some writers read. Several writers of one path do
-    not interfere; the last one to finish wins. Raises OSError: with the name of ``path``: a full disk, a folder that
-    may not be written, ...
-    """
+    """Yield a temporary path beside ``path``; it replaces ``path`` only if the block succeeds. For a file or a folder.
+    The temporary path keeps the suffix, which some writers read. Several writers of one path do not interfere; the last
+    one to finish wins. Raises OSError: with the name of ``path``: a full disk, a folder that may not be written, ..."""
     path = Path(path)
     unique = f".{path.stem[:KEPT]}.{os.getpid()}-{secrets.token_hex(4)}.part"
     temporary = path.with_name(unique + path.suffix[-20:])

@@ -22,8 +22,7 @@ MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform ==
 @dataclass
 class Cost:
     seconds: float = 0.0
-    peak_mib: float = float("nan")
-    """Peak of the process's resident memory, or of the GPU's where the work ran there; NaN where unknown."""
+    peak_mib: float = math.nan  # of the process's resident memory, or of the GPU's; NaN where unknown
 
 
 @contextmanager

@@ -44,8 +44,7 @@ class Latents:
     channels: int
     bands: int
     shards: list[str]
-    spans: np.ndarray
-    """(n, 3) int64, the position of each entry: shard, first frame, frames; no frames if it could not be read."""
+    spans: np.ndarray  # (n, 3) int64, of each entry: shard, first frame, frames; no frames if it could not be read
     errors: list[str]  # One line for each file that could not be read.
 
     def path(self, number: int) -> Path:
@@ -61,12 +60,10 @@ class Latents:
 
 
 def encode_all(entries: Sequence[Entry], backbone: Backbone, cache_dir: Path) -> Latents:
-    """Encode every entry that is not in the cache; return the latents z of all.
-
-    Ranks share the work and wait for the last one without a time limit. Rank 0 alone lists the files, which spares a
-    shared disk. If ranks do not share ``cache_dir``, each encodes its share first and then the rest. Raises UserError:
-    no file can be read, a cache of another backbone, damaged shards, or a full disk.
-    """
+    """Encode every entry that is not in the cache; return the latents z of all. Ranks share the work and wait for the
+    last one without a time limit. Rank 0 alone lists the files, which spares a shared disk. If ranks do not share
+    ``cache_dir``, each encodes its share first and then the rest. Raises UserError: no file can be read, a cache of
+    another backbone, damaged shards, or a full disk."""
     plan = run_on_rank_zero(lambda: plan_shards(entries, read_status(entries)))
     folder = run_on_every_rank(lambda: open_folder(cache_dir, backbone))
 
@@ -108,12 +105,10 @@ def _encode(entries: Sequence[Entry], backbone: Backbone, progress: tqdm) -> Ite
 
 @torch.no_grad()
 def encode_file(path: Path, backbone: Backbone) -> torch.Tensor:
-    """Encode an audio file to z (frames, C, F) float16, 25 frames a second.
-
-    The level of the whole file is normalised. Windows of 10.24 s are encoded apart. The waveform of the last one is
-    padded with silence to whole latent frames, because 0 in the log-mel is not silence. Raises UserError: the file is
-    not readable as audio, or its latents are NaN, infinite or beyond float16.
-    """
+    """Encode an audio file to z (frames, C, F) float16, 25 frames a second. The level of the whole file is normalised.
+    Windows of 10.24 s are encoded apart. The waveform of the last one is padded with silence to whole latent frames,
+    because 0 in the log-mel is not silence. Raises UserError: the file is not readable as audio, or its latents are
+    NaN, infinite or beyond float16."""
     spec = backbone.mel_spec
     audio, _ = normalise_level(read_audio(path, spec.sample_rate))
     frame = 4 * spec.hop

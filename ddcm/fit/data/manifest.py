@@ -25,10 +25,8 @@ class Entry:
 
 def read_manifest(root: str | Path) -> list[Entry]:
     """Read a folder of audio, or a CSV with a column ``path`` and perhaps ``split``; return entries sorted by name.
-
     Relative paths in a CSV start at its folder. Raises UserError: no such file or folder, no column ``path``, or a row
-    without a path, with an unknown split, or with the path of an earlier row.
-    """
+    without a path, with an unknown split, or with the path of an earlier row."""
     root = Path(root)
     if root.suffix.lower() == ".csv" and not root.is_dir():
         entries = _read_csv(root)
@@ -84,12 +82,9 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 
 def split_entries(entries: Sequence[Entry]) -> dict[str, list[int]]:
-    """Indices of the readable entries by split.
-
-    The split of an entry without one follows from a hash of its name, so it does not depend on the other entries: one
-    in ten goes to validation. Both train and val get at least one file; a single file is in both. Raises UserError:
-    every entry has a split, and none is train or none is val.
-    """
+    """Indices of the readable entries by split. The split of an entry without one follows from a hash of its name, so
+    it does not depend on the other entries: one in ten goes to validation. Both train and val get at least one file; a
+    single file is in both. Raises UserError: every entry has a split, and none is train or none is val."""
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     unassigned = []
     for index, entry in enumerate(entries):

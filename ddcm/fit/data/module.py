@@ -18,11 +18,9 @@ from ddcm.runtime.files import cache_dir as default_cache_dir
 
 
 class Windows(Dataset):
-    """Windows of latents. Items: ``z`` (C, window, F) float32 and ``path``, the file of the window's first frame.
-
-    The files are concatenated and cut into windows, so short files and the ends of files are used and no window is
-    padded. A window may cover two files; the codebook sees single cells, so it is not affected.
-    """
+    """Windows of latents. Items: ``z`` (C, window, F) float32 and ``path``, the file of the window's first frame. The
+    files are concatenated and cut into windows, so short files and the ends of files are used and no window is padded.
+    A window may cover two files; the codebook sees single cells, so it is not affected."""
 
     def __init__(self, latents: Latents, entries: Sequence[Entry], chosen: np.ndarray, window_frames: int):
         self.latents, self.entries = latents, entries

@@ -60,11 +60,8 @@ class ShardedOrder:
     Each reader, a worker of a rank, goes through shards of its own, one after another: it holds one in memory. An epoch
     permutes the shards, and the items within each. A rank's batches come from its workers in turn.
 
-    ``layout`` holds what else the order depends on: processes, workers and items a batch.
-
-    Args:
-        sizes: number of items in each shard; item numbers run through the shards.
-        workers: reading processes of each rank; 0 is one reader, too.
+    ``layout`` holds what else the order depends on: processes, workers (0 is one reader, too) and items a batch.
+    ``sizes`` are the numbers of items in the shards; item numbers run through the shards.
     """
 
     def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, workers: int):
@@ -98,11 +95,9 @@ Order = ShuffledOrder | ShardedOrder
 
 
 class TrainStream:
-    """Endless batches of a dataset.
-
-    Lightning takes ``len`` as the length of an epoch and keeps ``state_dict`` in its checkpoints. The position counts
-    the batches returned, not those that workers have read ahead, so resuming in the middle of an epoch is exact.
-    """
+    """Endless batches of a dataset. Lightning takes ``len`` as the length of an epoch and keeps ``state_dict`` in its
+    checkpoints. The position counts the batches returned, not those that workers have read ahead, so resuming in the
+    middle of an epoch is exact."""
 
     def __init__(self, dataset: Dataset, order: Order, workers: int = 0, pin_memory: bool = False):
         self.dataset, self.order = dataset, order

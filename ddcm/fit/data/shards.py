@@ -53,11 +53,9 @@ def read_status(entries: Sequence[Entry]) -> np.ndarray:
 
 
 def plan_shards(entries: Sequence[Entry], status: np.ndarray) -> ShardPlan:
-    """The shards of a collection with ``read_status``.
-
-    A name is a hash of the names, sizes and modification times of the shard's files, and of a few kilobytes from the
-    middle of the first file: files of unpacked archives may agree in all the rest.
-    """
+    """The shards of a collection with ``read_status``. A name is a hash of the names, sizes and modification times of
+    the shard's files, and of a few kilobytes from the middle of the first file: files of unpacked archives may agree in
+    all the rest."""
     digests = [hashlib.blake2b(os.fsencode(entry.name), digest_size=8).digest() for entry in entries]
     hashes = np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)
     starts = np.fromiter(_cut(hashes, status[:, 0].clip(min=0), 0, SHARD_BITS), np.int64)
