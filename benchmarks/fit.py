@@ -83,6 +83,8 @@ class Run:
             sum(losses.values()).backward()
             self.optimizer.step()
             self.falling.step()
+        if z.is_cuda:
+            torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - begin)
 
     @torch.no_grad()

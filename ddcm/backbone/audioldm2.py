@@ -81,14 +81,14 @@ class FolderParts:
         return json.loads(file.read_text()) if file.is_file() else None
 
     @torch.no_grad()
-    def clap_scores(self, audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
+    def clap_scores(self, audios: Sequence[torch.Tensor], rate: int, prompt: str, device: torch.device) -> list[float]:
         model, tokenizer, extractor = self._clap
-        tokens = tokenizer([prompt], return_tensors="pt", padding="max_length", truncation=True)
-        text = model.get_text_features(**tokens).pooler_output
-        rate, scores = extractor.sampling_rate, []
+        tokens = tokenizer([prompt], return_tensors="pt", padding="max_length", truncation=True).to(device)
+        text = model.to(device).get_text_features(**tokens).pooler_output
+        own_rate, scores = extractor.sampling_rate, []
         for audio in audios:
-            samples = resample(audio.float().cpu().numpy(), sample_rate, rate)[: extractor.nb_max_samples]
-            features = extractor(samples, sampling_rate=rate, return_tensors="pt")
+            samples = resample(audio.float().cpu().numpy(), rate, own_rate)[: extractor.nb_max_samples]
+            features = extractor(samples, sampling_rate=own_rate, return_tensors="pt").to(device)
             scores.append(float(torch.cosine_similarity(model.get_audio_features(**features).pooler_output, text)))
         return scores
 

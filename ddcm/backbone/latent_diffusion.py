@@ -176,7 +176,7 @@ class FrozenBackbone(Backbone):
         return self.parts.extractor()
 
     def clap_scores(self, audios: Sequence[torch.Tensor], prompt: str) -> list[float]:
-        return self.parts.clap_scores(audios, self.mel_spec.sample_rate, prompt)
+        return self.parts.clap_scores(audios, self.mel_spec.sample_rate, prompt, self.device)
 
     def _empty_text(self) -> tuple[torch.Tensor, torch.Tensor]:
         """T5(""), cached on disk under the backbone's digest: 4 kB instead of a 1.4 GB text encoder."""

@@ -21,7 +21,9 @@ class Parts(Protocol):
     def encode(self, prompt: str, device: torch.device) -> Condition: ...  # float32; the encoders are dropped then
     def encode_empty(self) -> tuple[torch.Tensor, torch.Tensor]: ...  # T5(""): hidden states (1, n, D), mask (1, n)
     def extractor(self) -> dict[str, Any] | None: ...  # settings of the CLAP feature extractor
-    def clap_scores(self, audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]: ...  # cosines
+    def clap_scores(  # cosines; audios (S,) at ``rate`` Hz
+        self, audios: Sequence[torch.Tensor], rate: int, prompt: str, device: torch.device
+    ) -> list[float]: ...
 
 
 def digest_of(*values: Any) -> str:

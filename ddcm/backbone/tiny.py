@@ -66,9 +66,9 @@ class RandomParts:
     def extractor(self) -> None:
         return None
 
-    def clap_scores(self, audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
+    def clap_scores(self, audios: Sequence[torch.Tensor], rate: int, prompt: str, device: torch.device) -> list[float]:
         pitch_hz = 100 + int(digest_of(prompt), 16) % 1000  # each prompt prefers another pitch
-        spectra = [torch.fft.rfft(audio.float().cpu(), sample_rate).abs() for audio in audios]
+        spectra = [torch.fft.rfft(audio.float().cpu(), rate).abs() for audio in audios]
         return [float(spectrum[pitch_hz] / spectrum.norm().clamp(min=1e-9)) for spectrum in spectra]
 
 
