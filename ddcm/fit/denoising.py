@@ -9,23 +9,16 @@ GOLDEN = 0.6180339887498949  # the fractional parts of its multiples fill [0, 1)
 
 
 def count_clear_timesteps(alphas_cumprod: torch.Tensor) -> int:
-    """Number of timesteps, from 0 up, with at least as much signal as noise in x (abar >= 1/2).
-
-    Only there does quantisation matter: above, the noise hides it and the UNet's error is the same for all atoms.
-    AudioLDM2 has about 250 such timesteps of 1000.
-    """
+    """Number of timesteps, from 0 up, with at least as much signal as noise (abar >= 1/2): about 250 of AudioLDM2's
+    1000. Only there does quantisation matter: above, the noise hides it and the error is the same for all atoms."""
     return max(1, int((alphas_cumprod >= 0.5).sum()))
 
 
 def denoising_error(backbone: Backbone, z: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Error of the UNet without a prompt, mean |eps(x, t) - noise|^2 of each sample: (B,).
+    """Error of the UNet without a prompt, mean |eps(x, t) - noise|^2 of each sample: (B,). z is (B, C, L, F), timesteps
+    t are (B,), and noise (B, C, L, F) is standard normal. Gradients go to z.
 
-    x = sqrt(abar) z + sqrt(1 - abar) noise (DDPM, arXiv 2006.11239, equation 4). Gradients go to z.
-
-    Args:
-        z: (B, C, L, F).
-        t: (B,), timesteps.
-        noise: (B, C, L, F), standard normal.
+    x = sqrt(abar) z + sqrt(1 - abar) noise (DDPM, arXiv 2006.11239, equation 4).
     """
     abar = backbone.alphas_cumprod.cpu()[t].to(z)[:, None, None, None]
     x = abar.sqrt() * z + (1 - abar).sqrt() * noise.to(z)
@@ -50,10 +43,8 @@ def diffusion_loss(backbone: Backbone, z: torch.Tensor, seed: int) -> torch.Tens
 
 
 def fixed_errors(backbone: Backbone, z: torch.Tensor, numbers: list[int]) -> torch.Tensor:
-    """``denoising_error`` (B,) of z at clear timesteps, with timestep and noise fixed by each sample's number.
-
-    So two codebooks are compared under the same timesteps and noise.
-    """
+    """``denoising_error`` (B,) of z at clear timesteps, with timestep and noise fixed by each sample's number: two
+    codebooks are compared under the same timesteps and noise."""
     clear = count_clear_timesteps(backbone.alphas_cumprod)
     t = torch.tensor([int(number * GOLDEN % 1 * clear) for number in numbers])
     noise = [torch.randn(z.shape[1:], generator=torch.Generator().manual_seed(number)) for number in numbers]

@@ -14,12 +14,7 @@ from ddcm.runtime.distributed import rank, world_size
 
 
 class CodebookMetrics(Metric):
-    """Quantisation error, usage, perplexity and bit rate.
-
-    Args:
-        quantizer: gives the number of atoms, and of codes in a cell.
-        cells_per_s: cells in a second of audio.
-    """
+    """Quantisation error, usage, perplexity and bit rate of a quantizer, for ``cells_per_s`` cells in a second."""
 
     full_state_update = False
     counts: torch.Tensor
@@ -43,11 +38,10 @@ class CodebookMetrics(Metric):
     def compute(self) -> dict[str, float]:
         """The metrics of all ranks. Every rank must call it.
 
-        Returns:
-            ``quantisation_error``: mean squared error of a latent's number. ``usage``: share of the atoms used at least
-            once. ``perplexity``: exp(entropy) of the atoms' frequencies; with several codes a cell, of their mean
-            entropy. ``bits_per_cell``: entropy of all codes of a cell, which is what an ideal entropy coder needs.
-            ``kbps``: bits_per_cell times cells_per_s / 1000.
+        ``quantisation_error``: mean squared error of a latent's number. ``usage``: share of the atoms used at least
+        once. ``perplexity``: exp(entropy) of the atoms' frequencies; with several codes a cell, of their mean entropy.
+        ``bits_per_cell``: entropy of all codes of a cell, which is what an ideal entropy coder needs. ``kbps``:
+        bits_per_cell times cells_per_s / 1000.
         """
         frequency = self.counts / self.counts.sum(dim=1, keepdim=True).clamp(min=1)
         entropy = torch.special.entr(frequency).sum(dim=1)  # in nats, one for each level
@@ -62,11 +56,8 @@ class CodebookMetrics(Metric):
 
 
 class DenoisingError(Metric):
-    """Mean of ``fixed_errors``: how hard quantised latents are for the frozen UNet to denoise.
-
-    Args:
-        windows: number of windows of each batch to denoise. The UNet takes longer than the rest of a validation.
-    """
+    """Mean of ``fixed_errors``: how hard quantised latents are for the frozen UNet to denoise. Of each batch, so many
+    ``windows``: the UNet takes longer than the rest of a validation."""
 
     full_state_update = False
     sums: torch.Tensor

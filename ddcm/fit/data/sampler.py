@@ -1,5 +1,6 @@
 """The order of training and validation batches. A resumed training gets the batches of the uninterrupted one."""
 
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
@@ -14,9 +15,7 @@ from ddcm.runtime import distributed
 
 
 def _permute(size: int, *seeds: int) -> torch.Tensor:
-    seed = 0
-    for part in seeds:
-        seed = seed * 1_000_003 + part
+    seed = functools.reduce(lambda seed, part: seed * 1_000_003 + part, seeds)
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed % 2**63))
 
 
