@@ -125,7 +125,7 @@ def test_transform_follows_the_input_less_and_less(pipe, name):
     audio = read_audio(EXAMPLES / f"{name}.flac")
     corr = {}
     for strength in (0.1, 0.3, 0.6, 0.9):
-        out = pipe.transform(audio, 16000, strength=strength)
+        out = pipe.transform(audio, 16000, strength=strength, steps=10)
         assert out.audio.shape == audio.shape
         corr[strength] = log_mel_corr(audio, out.audio)
     assert corr[0.1] > corr[0.3] > corr[0.6] > corr[0.9], corr
