@@ -48,7 +48,7 @@ LIBRARIES = {  # library -> the only places that may import it
     "pesq": {"evaluation/perceptual.py"},
     "pystoi": {"evaluation/perceptual.py"},
     "visqol": {"evaluation/perceptual.py"},
-    "soundfile": {"audio/files.py"},
+    "soundfile": {"audio/files.py", "audio/decode.py"},
     "webdataset": {"fit/data/streaming.py", "fit/data/pack.py"},
     "argparse": set(),
     "jsonargparse": {"cli", "fit"},

@@ -2,17 +2,17 @@
 
 import errno
 import io
+import itertools
+import operator
 import os
-import re
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from ddcm.audio.decode import decode
 from ddcm.errors import UserError, describe_error
 from ddcm.runtime.files import write_atomically
 
@@ -22,8 +22,6 @@ BLOCK = 1 << 20  # numbers read or written at a time
 LONGEST = 6 * 3600 * 16000  # samples, 1.4 GB: a few kilobytes of FLAC can hold days of silence
 RATES = (1000, 1_000_000)  # Hz: at a rate of 1, each second would become hours
 FULL = "could not be written (is the disk full?)"
-NUMBER = r"(0x[0-9A-Fa-f]+|[1-9]\d*|0)"
-SHORTENED = re.compile(rf"^\s*data\s*:\s*{NUMBER}\s*\(should be\s+{NUMBER}\)", re.MULTILINE)
 
 
 def find_audio(
@@ -51,16 +49,6 @@ def find_audio(
             raise UserError(f"no {what} in {source}: looked for {', '.join(sorted(suffixes))}")
         files += [(path, path.relative_to(source)) for path in inside]
     return files
-
-
-def duration_s(path: str | Path) -> float:
-    """Seconds of a file by its header, or a guess by its size where the header cannot be read."""
-    import soundfile
-
-    try:
-        return soundfile.info(os.fsencode(path)).duration
-    except (soundfile.LibsndfileError, OSError):
-        return Path(path).stat().st_size / 16000 if Path(path).is_file() else 0.0
 
 
 def read_audio(path: str | Path, sample_rate: int = 16000, most_s: float | None = None) -> torch.Tensor:
@@ -107,22 +95,20 @@ def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None)
 
 
 def _resample_pieces(path: Path, target: int, most_s: float | None) -> Iterator[np.ndarray]:
-    """Pieces (n,) at ``target`` Hz; together as many samples as ``resample`` makes of the whole."""
-    stream, rate, samples_in, samples_out = None, target, 0, 0
-    for piece, rate in _decode(path, most_s):
+    """Pieces (n,) at ``target`` Hz; of each rate together as many samples as ``resample`` makes of the whole."""
+    for rate, pieces in itertools.groupby(decode(path, most_s), key=operator.itemgetter(1)):
         _check_rate(rate, f"{path}: ")
-        samples_in += len(piece)
         if rate == target:
-            yield piece
+            yield from (piece for piece, _ in pieces)
             continue
-        if stream is None:
-            import soxr
+        import soxr
 
-            stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
-        resampled = stream.resample_chunk(piece)
-        samples_out += len(resampled)
-        yield resampled
-    if stream is not None:
+        stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+        samples_in, samples_out = 0, 0
+        for piece, _ in pieces:
+            resampled = stream.resample_chunk(piece)
+            samples_in, samples_out = samples_in + len(piece), samples_out + len(resampled)
+            yield resampled
         missing = max(_resampled_size(samples_in, rate, target) - samples_out, 0)
         rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[:missing]
         yield np.pad(rest, (0, missing - len(rest)))
@@ -165,60 +151,6 @@ def to_mono(audio, sample_rate: int, target: int) -> torch.Tensor:
     if not torch.isfinite(audio).all():
         raise UserError("audio has NaN or infinite samples")
     return audio
-
-
-def _decode(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
-    """Pieces (n,) with the average of the channels, and the file's rate in Hz."""
-    import soundfile
-
-    try:
-        file = soundfile.SoundFile(os.fsencode(path))  # names may be bytes that are not UTF-8
-    except soundfile.LibsndfileError as error:
-        yield _decode_with_librosa(path, error, most_s)
-        return
-    with file:
-        _refuse_truncated(path, file.extra_info)
-        _refuse_long(path, file.frames, file.samplerate, most_s)
-        frames, size = 0, max(1, BLOCK // file.channels)
-        try:
-            while len(block := file.read(size, dtype="float32", always_2d=True)):
-                frames += len(block)
-                with np.errstate(invalid="ignore", over="ignore"):  # read_pieces refuses NaN and infinity
-                    mono = block.mean(axis=1)
-                yield mono, file.samplerate
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{path}: damaged or truncated ({error.error_string.rstrip('.')})") from error
-        if frames < file.frames:
-            raise UserError(f"{path}: truncated: {frames} of {file.frames} frames are there")
-
-
-def _refuse_long(path: Path, samples: int, rate: int, most_s: float | None) -> None:
-    if most_s is not None and samples > most_s * rate:
-        raise UserError(f"{path}: longer than {most_s:g} s; give a shorter piece of it")
-
-
-def _refuse_truncated(path: Path, log: str) -> None:
-    """libsndfile shortens a file whose data chunk is cut off, and reports it only in its log."""
-    for declared, actual in SHORTENED.findall(log):
-        # Recorders that stream write 0 or the largest number, because they cannot know.
-        if int(declared, 0) not in (0, 0xFFFFFFFF) and int(declared, 0) > int(actual, 0):
-            raise UserError(f"{path}: truncated: {int(actual, 0)} of {int(declared, 0)} bytes are there")
-
-
-def _decode_with_librosa(path: Path, reason: Any, most_s: float | None) -> tuple[np.ndarray, int]:
-    """What libsndfile cannot read for ``reason``, by librosa's decoders (ffmpeg, where it is installed)."""
-    import librosa
-
-    # A second more than allowed is enough to see that the recording is too long.
-    most = LONGEST / 16000 if most_s is None else most_s + 1
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            audio, rate = librosa.load(path, sr=None, mono=True, duration=most)
-    except Exception as error:  # audioread raises its backends' own errors
-        raise UserError(f"{path}: not readable as audio ({reason.error_string.rstrip('.')})") from error
-    _refuse_long(path, len(audio), int(rate), most_s)
-    return audio.astype(np.float32), int(rate)
 
 
 def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None:

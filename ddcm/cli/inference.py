@@ -34,7 +34,8 @@ def transform(arguments: Namespace) -> int:
 
 def _process_files(verb: Verb, arguments: Namespace) -> int:
     """Long recordings are streamed, if the recipe allows it and no trace is asked for."""
-    from ddcm.audio.files import audio_writer, duration_s, read_audio, write_audio
+    from ddcm.audio.decode import duration_s
+    from ddcm.audio.files import audio_writer, read_audio, write_audio
     from ddcm.audio.recording import spool_audio
     from ddcm.cli.batch import Done, process_files
     from ddcm.pipeline.stages import Conditioning

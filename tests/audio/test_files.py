@@ -9,7 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from ddcm.audio.files import _refuse_truncated, find_audio, read_audio, resample, write_audio
+from ddcm.audio.decode import _refuse_cut
+from ddcm.audio.files import find_audio, read_audio, resample, write_audio
 from ddcm.audio.level import normalise_level
 from ddcm.errors import UserError
 from tests.conftest import EXAMPLES
@@ -84,7 +85,7 @@ def test_what_libsndfile_says_of_a_length(size, cut):
     """In its log, in one base or the other, and at times not as a number."""
     said = []
     try:
-        _refuse_truncated(Path("a.wav"), f"File : a.wav\n data : {size} (should be 1400)\n")
+        _refuse_cut(Path("a.wav"), f"File : a.wav\n data : {size} (should be 1400)\n", 1, b"", 700)
     except UserError as error:
         said.append(str(error))
     assert bool(said) == cut and all("1400 of" in line for line in said)
