@@ -1,14 +1,17 @@
 """The verbs on tensors: audio in, audio out, nothing about files."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Self
 
 from ddcm.audio.files import to_mono
 from ddcm.audio.layout import fixed_layout
 from ddcm.audio.recording import SpooledAudio
 from ddcm.backbone import Backbone, load
+from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.compress import compress
+from ddcm.codec.decompress import decompress
+from ddcm.codec.generate import generate
 from ddcm.errors import UserError
 from ddcm.pipeline.denoise import denoise
 from ddcm.pipeline.encode import encode, prepare, prepare_empty
@@ -19,11 +22,6 @@ from ddcm.pipeline.stages import Conditioning, Latents, Setup
 from ddcm.quantize.pretrained import Codebook, load_codebook
 from ddcm.recipes import Recipe, Verb, resolve
 from ddcm.runtime.progress import OnStep, Progress
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ddcm.codec.codec_settings import CodecSettings
 
 LONGEST_S = 3600  # of generated audio
 
@@ -54,7 +52,7 @@ class DDCMPipeline:
     def from_pretrained(
         cls, backbone: str | Path = "checkpoints/pocket", codebook: str | Path | None = None,
         batch_size: int = 4, **options,
-    ) -> DDCMPipeline:  # fmt: skip
+    ) -> Self:  # fmt: skip
         """By names: a backbone (hub name or folder), a codebook (hub name, exported folder or ``.ckpt``).
 
         ``options`` are those of ``ddcm.backbone.load``: device, dtype, heads, null, vae_dtype.
@@ -121,9 +119,6 @@ class DDCMPipeline:
         A ``ddcm.audio.recording.SpooledAudio`` at the backbone's rate is read window by window. ``overrides`` are
         fields of ``ddcm.codec.codec_settings.CodecSettings``.
         """
-        from ddcm.codec.codec_settings import CodecSettings
-        from ddcm.codec.compress import compress
-
         chosen = replace(settings or CodecSettings(), **overrides)
         batch_size = 1 if self.backbone.device.type == "cpu" else self.batch_size
         if not isinstance(audio, SpooledAudio):
@@ -136,8 +131,6 @@ class DDCMPipeline:
         Raises:
             UserError: damaged, or of another version, backbone or codebook.
         """
-        from ddcm.codec.decompress import decompress
-
         decoded = decompress(data, self.backbone, self.codebook, vocoder, on_step)
         header, rate = decoded.header, self.backbone.mel_spec.sample_rate
         info = Info(self.backbone.name, prompt=header.prompt, mode=header.mode, kbps=len(data) / 125 / header.seconds)
@@ -149,9 +142,6 @@ class DDCMPipeline:
     ) -> tuple[bytes, Output]:  # fmt: skip
         """A prompt -> audio and the ``.ddcm`` file that decodes to it, without the prompt: see
         ``ddcm.codec.generate``."""
-        from ddcm.codec.codec_settings import CodecSettings
-        from ddcm.codec.generate import generate
-
         data = generate(self.backbone, prompt, duration_s, CodecSettings(**settings), seed, on_step=on_step)
         return data, self.decompress(data, vocoder)
 
