@@ -7,6 +7,9 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Small networks gain nothing from several threads, and threads that wait by spinning slow other processes down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 settings.register_profile("no clock", deadline=None)  # a busy machine is not a failure
 settings.load_profile("no clock")
@@ -51,10 +54,13 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _same_numbers_every_time():
-    """A test gets the same random numbers alone and in the suite, so that a failure repeats."""
+    """A test gets the same random numbers and threads alone and in the suite, so that a failure repeats."""
     import torch
 
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
