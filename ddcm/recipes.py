@@ -35,11 +35,8 @@ def _flag(verbs: tuple[Verb, ...], between: tuple[float, float] | None = None, c
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of the recipe. A flag overrides the recipe, and the recipe overrides these defaults.
-
-    Raises:
-        UserError: an unknown choice, or a number out of range.
-    """
+    """Settings of the recipe. A flag overrides the recipe, and the recipe overrides these defaults. Raises UserError:
+    an unknown choice, or a number out of range."""
 
     verb: Verb
     about: str
@@ -164,11 +161,8 @@ RUNS: dict[Verb, tuple[Verb, ...]] = {
 
 
 def resolve(verb: Verb, recipe: str | Recipe | None = None, **flags: Any) -> Recipe:
-    """The recipe, by name or the verb's default one, with every flag that is not None in its place.
-
-    Raises:
-        UserError: unknown recipe, a recipe of another verb, or a value out of range.
-    """
+    """The recipe, by name or the verb's default one, with every flag that is not None in its place. Raises UserError:
+    unknown recipe, a recipe of another verb, or a value out of range."""
     own = [key for key, row in RECIPES.items() if row.verb in RUNS[verb]]
     name = recipe or DEFAULTS[verb]
     if isinstance(name, str) and name not in RECIPES:

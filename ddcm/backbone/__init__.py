@@ -22,8 +22,7 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
         heads: ``hub`` or ``original``.
         options: ``vae_dtype``, ``null`` and ``compiled``.
 
-    Raises:
-        UserError: not found, or not an AudioLDM2.
+    Raises UserError: not found, or not an AudioLDM2.
     """
     from ddcm.backbone.audioldm2 import FolderParts
     from ddcm.backbone.latent_diffusion import FrozenBackbone

@@ -115,11 +115,8 @@ class Backbone(ABC):
         """
 
     def check(self) -> None:  # noqa: B027  nothing to check where float32 is exact enough
-        """Check the results of ``eps`` since the last check, after a loop of calls.
-
-        Raises:
-            UserError: one of them was NaN or infinity.
-        """
+        """Check the results of ``eps`` since the last check, after a loop of calls. Raises UserError: one of them was
+        NaN or infinity."""
 
     def x0(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
         """The estimate of the clean latent: (x - sqrt(1 - abar) eps) / sqrt(abar)."""

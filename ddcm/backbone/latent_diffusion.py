@@ -37,8 +37,7 @@ class FrozenBackbone(Backbone):
         compiled: compile the UNet with static shapes, on a GPU as CUDA graphs. Each new shape takes minutes once,
             and results differ in the last bits.
 
-    Raises:
-        UserError: an unknown option, or a device that cannot be used.
+    Raises UserError: an unknown option, or a device that cannot be used.
     """
 
     def __init__(

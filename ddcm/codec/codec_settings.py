@@ -16,11 +16,8 @@ QUALITIES: dict[Quality, float] = {"low": 0.5, "medium": 1.0, "high": 2.0, "best
 
 @dataclass(frozen=True)
 class CodecSettings:
-    """How a recording is compressed. A rate counts all bytes of the file, the header too.
-
-    Raises:
-        UserError: an unknown choice, a number out of range, or settings that exclude each other.
-    """
+    """How a recording is compressed. A rate counts all bytes of the file, the header too. Raises UserError: an unknown
+    choice, a number out of range, or settings that exclude each other."""
 
     kbps: float | None = None
     """bytes on disk x 8 / seconds / 1000; default 1. Not for vq, whose rate follows from the codebook"""

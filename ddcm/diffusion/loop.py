@@ -38,8 +38,7 @@ def denoise_loop(
         solver: ``ddim``, or ``dpm++`` or ``unipc``, which are deterministic and refuse ``pick_noise``.
         on_step: called with (i, x0) after each estimate, for progress and traces.
 
-    Raises:
-        ValueError: an unknown solver, noise for a deterministic one, or timesteps that do not fall.
+    Raises ValueError: an unknown solver, noise for a deterministic one, or timesteps that do not fall.
     """
     if solver not in ("ddim", *MULTISTEP):
         raise ValueError(f"solver is 'ddim', 'dpm++' or 'unipc', not {solver!r}")

@@ -31,10 +31,8 @@ class DDCMPipeline:
 
     A recording is one call: its result does not depend on what else is processed. Recordings are cut into windows of
     10.24 s, of which ``batch_size`` go through a network together. Every ``recipe`` is a name, a
-    ``ddcm.recipes.Recipe``, or None for the verb's default; ``settings`` override its fields.
-
-    Raises:
-        UserError: the codebook was fitted on other latents, or ``batch_size`` is less than 1.
+    ``ddcm.recipes.Recipe``, or None for the verb's default; ``settings`` override its fields. Raises UserError: the
+    codebook was fitted on other latents, or ``batch_size`` is less than 1.
     """
 
     def __init__(self, backbone: Backbone, codebook: Codebook | None = None, batch_size: int = 4):
@@ -66,10 +64,8 @@ class DDCMPipeline:
         """Audio (S,) or (channels, S) -> the same through mel, VAE (and codebook) and vocoder.
 
         ``seed`` is of the posterior's sample, where the recipe draws one. ``on_step`` counts batches of windows: each
-        is encoded once and decoded once.
-
-        Raises:
-            UserError: unknown recipe or setting out of range, audio that is empty or not finite, no codebook.
+        is encoded once and decoded once. Raises UserError: unknown recipe or setting out of range, audio that is empty
+        or not finite, no codebook.
         """
         setup = self.set_up("reconstruct", recipe, **settings)
         prepared = prepare(setup, audio, sample_rate)
@@ -97,12 +93,10 @@ class DDCMPipeline:
     ) -> Output:  # fmt: skip
         """A prompt -> audio of ``duration_s`` seconds from noise, with the codebook acting where the recipe says.
 
-        With n > 1 candidates, which start from seed, seed + 1, ..., the one with the highest CLAP score is returned
-        and the rest are its ``others``; every candidate equals what its own seed gives alone. Without a prompt no
-        text encoder is loaded, nothing is scored, and candidates come by seed.
-
-        Raises:
-            UserError: unknown recipe or setting out of range, a length outside (0, 3600] s, no codebook.
+        With n > 1 candidates, which start from seed, seed + 1, ..., the one with the highest CLAP score is returned and
+        the rest are its ``others``; every candidate equals what its own seed gives alone. Without a prompt no text
+        encoder is loaded, nothing is scored, and candidates come by seed. Raises UserError: unknown recipe or setting
+        out of range, a length outside (0, 3600] s, no codebook.
         """
         if not 0 < duration_s <= LONGEST_S:
             raise UserError(f"duration_s {duration_s} is outside (0, {LONGEST_S}]; AudioLDM2 was trained on 10.24")
@@ -126,11 +120,8 @@ class DDCMPipeline:
         return compress(audio, self.backbone, chosen, self.codebook, batch_size, on_step)
 
     def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
-        """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level.
-
-        Raises:
-            UserError: damaged, or of another version, backbone or codebook.
-        """
+        """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level. Raises UserError:
+        damaged, or of another version, backbone or codebook."""
         decoded = decompress(data, self.backbone, self.codebook, vocoder, on_step)
         header, rate = decoded.header, self.backbone.mel_spec.sample_rate
         info = Info(self.backbone.name, prompt=header.prompt, mode=header.mode, kbps=len(data) / 125 / header.seconds)
@@ -146,11 +137,8 @@ class DDCMPipeline:
         return data, self.decompress(data, vocoder)
 
     def set_up(self, verb: Verb, recipe: str | Recipe | None = None, **settings: Any) -> Setup:
-        """What the stages of a call share: the recipe with its settings, and the quantizer that it needs.
-
-        Raises:
-            UserError: unknown recipe or setting out of range, or the recipe quantises and there is no codebook.
-        """
+        """What the stages of a call share: the recipe with its settings, and the quantizer that it needs. Raises
+        UserError: unknown recipe or setting out of range, or the recipe quantises and there is no codebook."""
         chosen = resolve(verb, recipe, **settings)
         return Setup(self.backbone, choose_quantizer(chosen, self.codebook), chosen, self.batch_size)
 

@@ -54,13 +54,8 @@ def pack(
     if any(windows.window_frames > shortest for windows in splits.values()):
         raise UserError(f"a split is shorter than a window; use --window_frames {shortest} or more audio")
     latents, frozen = splits["train"].latents, load_frozen_backbone(backbone, device)
-    index = {
-        "format": FORMAT,
-        "latent_digest": frozen.latent_digest,
-        "backbone": backbone,
-        "mel": frozen.mel_spec.to_dict(),
-        "shape": [latents.channels, shortest, latents.bands],
-    }
+    shape, spec = [latents.channels, shortest, latents.bands], frozen.mel_spec.to_dict()
+    index = {"format": FORMAT, "latent_digest": frozen.latent_digest, "backbone": backbone, "mel": spec, "shape": shape}
     try:
         with write_atomically(Path(out)) as temporary:
             temporary.mkdir()
