@@ -24,7 +24,8 @@ from ddcm.runtime.ranks import read_launched_rank
 from tests.conftest import ROOT
 from tests.helpers.commands import check_command
 
-OPTIONS = ["--backbone", "tiny", "--quantizer", "none", "--steps", "4", "--threads", "1"]
+# This backbone needs neither diffusers nor transformers: a fresh process would spend most of its time on them.
+OPTIONS = ["--backbone", "docs.examples.backbone:Blocks", "--quantizer", "none", "--steps", "4", "--threads", "1"]
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS",
              "SLURM_PROCID", "SLURM_LOCALID", "DDCM_FINISHED")  # fmt: skip
 
