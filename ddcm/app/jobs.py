@@ -35,10 +35,8 @@ class Jobs:
         self, request: gr.Request, progress: gr.Progress, work: Callable[..., Any], inputs: dict[str, Any]
     ) -> Any:
         """The result of ``work(folder, on_step, **inputs)``, which writes its files into ``folder`` and calls
-        ``on_step`` after each step. A cancelled request stops at its next step.
-
-        Raises gr.Error: one line for the visitor, with file names in place of paths.
-        """
+        ``on_step`` after each step. A cancelled request stops at its next step. Raises gr.Error: one line for the
+        visitor, with file names in place of paths."""
         session = request.session_hash or ""
         for name in inputs.keys() & UPLOADS:
             if inputs[name] is None:

@@ -13,13 +13,11 @@ Metric = Callable[[torch.Tensor, torch.Tensor], float]  # Reference (S,), estima
 
 
 def align_levels(reference: torch.Tensor, estimate: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Level two 16 kHz signals (S,) of one length; pad them to one frame at least.
-
-    The reference gets zero mean and peak 0.5. The estimate gets the one gain that makes the median of the log-mel
-    difference zero, over the cells where both are above the floor. A gain is a constant in the logarithm, and the
-    median is the constant with the least mean absolute difference. (Equal power would depend on the few loudest cells.)
-    Raises ValueError: the shapes differ, or are not (S,).
-    """
+    """Level two 16 kHz signals (S,) of one length; pad them to one frame at least. The reference gets zero mean and
+    peak 0.5. The estimate gets the one gain that makes the median of the log-mel difference zero, over the cells where
+    both are above the floor. A gain is a constant in the logarithm, and the median is the constant with the least mean
+    absolute difference. (Equal power would depend on the few loudest cells.) Raises ValueError: the shapes differ, or
+    are not (S,)."""
     _check_shapes(reference, estimate)
     spec = MelSpec()
     both = torch.stack([normalise_level(x.float())[0] for x in (reference, estimate)])

@@ -16,10 +16,8 @@ def count_clear_timesteps(alphas_cumprod: torch.Tensor) -> int:
 
 def denoising_error(backbone: Backbone, z: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Error of the UNet without a prompt, mean |eps(x, t) - noise|^2 of each sample: (B,). z is (B, C, L, F), timesteps
-    t are (B,), and noise (B, C, L, F) is standard normal. Gradients go to z.
-
-    x = sqrt(abar) z + sqrt(1 - abar) noise (DDPM, arXiv 2006.11239, equation 4).
-    """
+    t are (B,), and noise (B, C, L, F) is standard normal. Gradients go to z. x = sqrt(abar) z + sqrt(1 - abar) noise
+    (DDPM, arXiv 2006.11239, equation 4)."""
     abar = backbone.alphas_cumprod.cpu()[t].to(z)[:, None, None, None]
     x = abar.sqrt() * z + (1 - abar).sqrt() * noise.to(z)
     estimate = backbone.eps(x, t, backbone.null_condition())
@@ -28,12 +26,10 @@ def denoising_error(backbone: Backbone, z: torch.Tensor, t: torch.Tensor, noise:
 
 
 def diffusion_loss(backbone: Backbone, z: torch.Tensor, seed: int) -> torch.Tensor:
-    """Mean ``denoising_error`` of z (B, C, L, F) at random clear timesteps. Gradients go to z.
-
-    Timesteps are stratified: the samples of all ranks draw from as many equal ranges, one each. Timesteps and noise
-    come from ``seed`` on the CPU, so a step can be repeated. Ranks share them out as they do a batch, so several ranks
-    compute the loss of one rank with the larger batch.
-    """
+    """Mean ``denoising_error`` of z (B, C, L, F) at random clear timesteps. Gradients go to z. Timesteps are
+    stratified: the samples of all ranks draw from as many equal ranges, one each. Timesteps and noise come from
+    ``seed`` on the CPU, so a step can be repeated. Ranks share them out as they do a batch, so several ranks compute
+    the loss of one rank with the larger batch."""
     generator, total = torch.Generator().manual_seed(seed % 2**63), len(z) * world_size()
     position = (torch.arange(total) + torch.rand(total, generator=generator)) / total
     t = (position * count_clear_timesteps(backbone.alphas_cumprod)).long()

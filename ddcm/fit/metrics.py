@@ -36,13 +36,10 @@ class CodebookMetrics(Metric):
         self.counts = self.counts + torch.stack([c.bincount(minlength=self.counts.shape[1]) for c in levels])
 
     def compute(self) -> dict[str, float]:
-        """The metrics of all ranks. Every rank must call it.
-
-        ``quantisation_error``: mean squared error of a latent's number. ``usage``: share of the atoms used at least
-        once. ``perplexity``: exp(entropy) of the atoms' frequencies; with several codes a cell, of their mean entropy.
-        ``bits_per_cell``: entropy of all codes of a cell, which is what an ideal entropy coder needs. ``kbps``:
-        bits_per_cell times cells_per_s / 1000.
-        """
+        """The metrics of all ranks. Every rank must call it. ``quantisation_error``: mean squared error of a latent's
+        number. ``usage``: share of the atoms used at least once. ``perplexity``: exp(entropy) of the atoms'
+        frequencies; with several codes a cell, of their mean entropy. ``bits_per_cell``: entropy of all codes of a
+        cell, which is what an ideal entropy coder needs. ``kbps``: bits_per_cell times cells_per_s / 1000."""
         frequency = self.counts / self.counts.sum(dim=1, keepdim=True).clamp(min=1)
         entropy = torch.special.entr(frequency).sum(dim=1)  # in nats, one for each level
         bits = float(entropy.sum() / torch.log(torch.tensor(2.0)))

@@ -20,14 +20,10 @@ def _permute(size: int, *seeds: int) -> torch.Tensor:
 
 
 class ShuffledOrder:
-    """Batches of a shuffled dataset: a function of (seed, batch number) alone.
-
-    An epoch is one permutation of the dataset. The batch of all ranks together is a run of it, shared out interleaved
-    (rank r takes items r, r + world, ...). So at every step two processes with batches of B see the items that one
-    process with batches of 2B sees. Items that do not fill a batch are left to another epoch.
-
-    ``len`` is the number of batches in an epoch.
-    """
+    """Batches of a shuffled dataset: a function of (seed, batch number) alone. An epoch is one permutation of the
+    dataset. The batch of all ranks together is a run of it, shared out interleaved (rank r takes items r, r + world,
+    ...). So at every step two processes with batches of B see the items that one process with batches of 2B sees. Items
+    that do not fill a batch are left to another epoch. ``len`` is the number of batches in an epoch."""
 
     def __init__(self, size: int, batch_size: int, seed: int):
         self.size, self.batch_size, self.seed = size, batch_size, seed
@@ -55,13 +51,10 @@ class ShuffledOrder:
 
 class ShardedOrder:
     """Batches of a dataset in shards, such as tar files: a function of (seed, processes, workers, batch number) alone.
-
     Each reader, a worker of a rank, goes through shards of its own, one after another: it holds one in memory. An epoch
-    permutes the shards, and the items within each. A rank's batches come from its workers in turn.
-
-    ``layout`` holds what else the order depends on: processes, workers (0 is one reader, too) and items a batch.
-    ``sizes`` are the numbers of items in the shards; item numbers run through the shards.
-    """
+    permutes the shards, and the items within each. A rank's batches come from its workers in turn. ``layout`` holds
+    what else the order depends on: processes, workers (0 is one reader, too) and items a batch. ``sizes`` are the
+    numbers of items in the shards; item numbers run through the shards."""
 
     def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, workers: int):
         self.sizes, self.batch_size, self.seed, self.workers = sizes, batch_size, seed, max(1, workers)
