@@ -1,6 +1,7 @@
 """Fixtures: a backbone with random weights, the shipped recordings, a separate cache."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,18 @@ def speech():
     from ddcm.audio.files import read_audio
 
     return read_audio(EXAMPLES / "speech.flac")
+
+
+@pytest.fixture
+def attempts(tmp_path, monkeypatch) -> list[str]:
+    """What is imported of ``evilmod``, asked of the hub, or sought in the network."""
+    seen: list[str] = []
+    folder = tmp_path / "importable"
+    folder.mkdir()
+    (folder / "evilmod.py").write_text("import builtins\nbuiltins.ddcm_evil.append('imported')\nrun = print\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr("builtins.ddcm_evil", seen, raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: seen.append(name))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *name, **_: seen.append(str(name)))
+    yield seen
+    sys.modules.pop("evilmod", None)

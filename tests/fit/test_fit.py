@@ -22,29 +22,6 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture(scope="session")
-def latents(tmp_path_factory) -> Path:
-    """One cache for the whole session: the examples are encoded once."""
-    return tmp_path_factory.mktemp("latents")
-
-
-@pytest.fixture
-def fit(tmp_path, latents):
-    """``fit(name, *options)`` runs configs/tiny.yaml below tmp_path/name and returns that folder."""
-
-    def run(name: str, *options: str, configs: tuple[Path, ...] = (ROOT / "configs" / "tiny.yaml",)) -> Path:
-        folder = tmp_path / name
-        config_options = [part for config in configs for part in ("-c", str(config))]
-        main(
-            ["fit", *config_options, f"--data.root={EXAMPLES}", f"--data.cache_dir={latents}", "--model.backbone=tiny",
-             f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false",
-             "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu", *options]
-        )  # fmt: skip
-        return folder
-
-    return run
-
-
 def state(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 

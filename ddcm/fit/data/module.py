@@ -91,6 +91,11 @@ class LatentData(L.LightningDataModule):
         self.datasets: dict[str, Any] = {}  # of each split, with len()
         self.device_without_trainer = "cpu"
 
+    @classmethod
+    def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Any:
+        """A checkpoint must not choose what is read: it holds no options of the data."""
+        raise UserError(f"a checkpoint holds no options of the data: make a {cls.__name__} of its own arguments")
+
     @property
     def device(self) -> torch.device:
         """The device of this process, for encoding."""
