@@ -116,16 +116,15 @@ class FitCLI(LightningCLI):
             raise UserError(f"a configuration file is not text in UTF-8 ({error})") from error
 
     def _parse_ckpt_path(self) -> None:
-        """Check ``--ckpt_path`` before anything is encoded. Lightning would read options of the model from it."""
-        subcommand = self.config.get("subcommand")
-        path = self.config[subcommand].get("ckpt_path") if subcommand else None
-        if path and path not in CHOSEN_BY_LIGHTNING and not re.match(r"\w+://|registry", path):
-            check_entries(read_checkpoint(Path(path)), path, subcommand == "fit")
+        """Nothing: Lightning would read options of the model, and classes to import, out of the checkpoint."""
 
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint is never unpickled
 
     def instantiate_classes(self) -> None:
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path and path not in CHOSEN_BY_LIGHTNING and not re.match(r"\w+://|registry", path):
+            check_entries(read_checkpoint(Path(path)), path, self.subcommand == "fit")  # before anything is encoded
         try:
             super().instantiate_classes()
         except (MisconfigurationException, ImportError, ValueError) as error:  # a value that a class refuses
