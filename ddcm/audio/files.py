@@ -3,24 +3,32 @@
 import errno
 import io
 import itertools
+import logging
+import math
 import operator
 import os
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ddcm.audio.decode import decode
-from ddcm.errors import UserError, describe_error
+from ddcm.errors import UserError, describe_error, to_one_line
 from ddcm.runtime.files import write_atomically
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64",
             ".m4a", ".aac", ".wma"}  # fmt: skip
 BLOCK = 1 << 20  # numbers read or written at a time
 LONGEST = 6 * 3600 * 16000  # samples, 1.4 GB: a few kilobytes of FLAC can hold days of silence
 RATES = (1000, 1_000_000)  # Hz: at a rate of 1, each second would become hours
+FULL_SCALE = {torch.int8: 1 << 7, torch.uint8: 1 << 7, torch.int16: 1 << 15, torch.int32: 1 << 31}
+CHANNELS = 64  # a longer "axis of channels" is that of a spectrogram or of time
 FULL = "could not be written (is the disk full?)"
 
 
@@ -118,8 +126,8 @@ def _resampled_size(samples: int, rate: int, target: int) -> int:
     return max(1, round(samples * target / rate))
 
 
-def _check_rate(rate: int, prefix: str = "") -> None:
-    if not RATES[0] <= rate <= RATES[1]:
+def _check_rate(rate: float, prefix: str = "") -> None:
+    if not isinstance(rate, Real) or not RATES[0] <= rate <= RATES[1]:
         raise UserError(f"{prefix}a rate of {rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
 
 
@@ -135,61 +143,125 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
 
 
 def to_mono(audio, sample_rate: int, target: int) -> torch.Tensor:
-    """Audio (S,) or (channels, S), array or tensor, at ``sample_rate`` -> float32 (S,) on the CPU, at ``target`` Hz.
+    """An array, tensor or nested list at ``sample_rate`` -> float32 (S,) on the CPU, at ``target`` Hz.
+
+    Audio is (S,), (channels, S) or (S, channels), as ``soundfile.read`` gives it: the longer axis is time. Channels are
+    averaged. Floats are taken as they are, full scale is 1. int8, int16 and int32 are divided by 128, 2^15 and 2^31;
+    uint8 is a wav's: silence is 128.
 
     Raises:
-        UserError: another shape, no samples, a rate that is not read, or NaN or infinite samples.
+        UserError: another type or shape, as many channels as samples or more than 64, no samples, a rate that is not
+            read, or NaN or infinite samples.
     """
-    audio = torch.as_tensor(np.asarray(audio) if not isinstance(audio, torch.Tensor) else audio)
-    audio = audio.detach().float().cpu()
-    if audio.ndim == 2:
-        audio = audio.mean(dim=0)
-    if audio.ndim != 1 or audio.numel() == 0:
-        raise UserError(f"audio must be (S,) or (channels, S) with samples in it, not {tuple(audio.shape)}")
     _check_rate(sample_rate)
+    if not isinstance(audio, torch.Tensor):
+        try:
+            audio = np.asarray(audio)
+            audio = torch.from_numpy(np.array(audio, audio.dtype.newbyteorder("="), order="C"))
+        except (TypeError, ValueError) as error:  # ragged lists, text, objects
+            raise UserError(f"audio is not an array of numbers ({describe_error(error)})") from error
+    audio = audio.detach().cpu()
+    if audio.dtype in FULL_SCALE:
+        audio = (audio.double() - (128 if audio.dtype == torch.uint8 else 0)) / FULL_SCALE[audio.dtype]
+    elif not audio.is_floating_point():
+        kinds = "floats, int8, int16, int32 or uint8"
+        raise UserError(f"audio of {str(audio.dtype).removeprefix('torch.')} has no known full scale; give {kinds}")
+    audio = audio.float()
+    if audio.ndim == 2:
+        audio = _average_channels(audio)
+    if audio.ndim != 1 or audio.numel() == 0:
+        raise UserError(f"audio must be (S,), (channels, S) or (S, channels) with samples in it, not {(*audio.shape,)}")
     audio = torch.from_numpy(resample(audio.numpy(), sample_rate, target))
     if not torch.isfinite(audio).all():
         raise UserError("audio has NaN or infinite samples")
     return audio
 
 
+def _average_channels(audio: torch.Tensor) -> torch.Tensor:
+    """(channels, S) or (S, channels) -> (S,)."""
+    channels, samples = sorted(audio.shape)
+    if channels > CHANNELS or channels == samples > 1:
+        raise UserError(
+            f"audio of shape {(*audio.shape,)}: which axis is time? give (S,), or (channels, S) with S larger"
+        )
+    return audio.mean(dim=0 if len(audio) == channels else 1)
+
+
 def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None:
-    """Write audio (S,) as 16-bit PCM, clipped to [-1, 1], whole or not at all. The suffix chooses wav or flac.
+    """Write audio (S,) as 16-bit PCM, whole or not at all. The suffix chooses wav or flac.
+
+    Audio whose peak is above 1 is scaled to 1, and a warning is logged.
 
     Raises:
         OSError: it cannot be written.
     """
-    with audio_writer(path, sample_rate) as write:
-        write(audio)
+    with write_atomically(Path(path)) as temporary:
+        scale = _choose_scale(_peak(audio), Path(path).name)
+        _write(temporary, audio.split(BLOCK), scale, sample_rate)
 
 
 def encode_wav(audio: torch.Tensor, sample_rate: int) -> bytes:
-    """Audio (S,) as the bytes of a 16-bit wav, clipped to [-1, 1]."""
+    """Audio (S,) as the bytes of a 16-bit wav, scaled as by ``write_audio``."""
     import soundfile
 
-    buffer = io.BytesIO()
-    soundfile.write(buffer, audio.float().cpu().clamp(-1, 1).numpy(), sample_rate, subtype="PCM_16", format="WAV")
+    buffer, samples = io.BytesIO(), _to_samples(audio, _choose_scale(_peak(audio), "wav"))
+    soundfile.write(buffer, samples, sample_rate, subtype="PCM_16", format="WAV")
     return buffer.getvalue()
 
 
 @contextmanager
 def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch.Tensor], None]]:
-    """As ``write_audio``, piece by piece: yields a function that writes a piece (n,)."""
+    """As ``write_audio``, piece by piece: yields a function that takes a piece (n,).
+
+    The pieces are in a temporary file beside ``path`` (230 MB an hour) until the peak of all of them is known.
+    """
+    peak = 0.0
+    with (
+        write_atomically(Path(path)) as temporary,
+        tempfile.TemporaryFile(dir=temporary.parent, prefix=".ddcm-") as file,
+    ):
+
+        def write(audio: torch.Tensor) -> None:
+            nonlocal peak
+            peak = max(peak, _peak(audio))
+            file.write(audio.detach().float().cpu().numpy().tobytes())
+
+        yield write
+        file.seek(0)
+        blocks = iter(lambda: bytearray(file.read(4 * BLOCK)), b"")
+        pieces = (torch.frombuffer(block, dtype=torch.float32) for block in blocks)
+        _write(temporary, pieces, _choose_scale(peak, Path(path).name), sample_rate)
+
+
+def _write(path: Path, pieces: Iterable[torch.Tensor], scale: float, sample_rate: int) -> None:
     import soundfile
 
-    def write(audio: torch.Tensor) -> None:
-        for piece in audio.detach().split(BLOCK):
-            samples = piece.float().cpu().clamp(-1, 1).numpy()
-            frames = file.frames
-            with suppress(AssertionError):  # soundfile's way to report a short write
-                file.write(samples)
-            if file.frames - frames < len(samples):
-                raise OSError(errno.EIO, FULL)
+    kind = path.suffix.lower().removeprefix(".").upper()
+    try:
+        with soundfile.SoundFile(os.fsencode(path), "w", sample_rate, 1, "PCM_16", format=kind) as file:
+            for piece in pieces:
+                frames = file.frames
+                with suppress(AssertionError):  # soundfile's way to report a short write
+                    file.write(_to_samples(piece, scale))
+                if file.frames - frames < len(piece):
+                    raise OSError(errno.EIO, FULL)
+    except soundfile.LibsndfileError as error:  # its message does not name the reason
+        raise OSError(errno.EIO, FULL) from error
 
-    kind = Path(path).suffix.lower().removeprefix(".").upper()
-    with write_atomically(Path(path)) as temporary:
-        try:
-            with soundfile.SoundFile(os.fsencode(temporary), "w", sample_rate, 1, "PCM_16", format=kind) as file:
-                yield write
-        except soundfile.LibsndfileError as error:  # its message does not name the reason
-            raise OSError(errno.EIO, FULL) from error
+
+def _peak(audio: torch.Tensor) -> float:
+    if audio.ndim != 1 or not audio.is_floating_point():
+        raise ValueError(f"audio must be floats (S,), not {audio.dtype} {tuple(audio.shape)}")
+    return max(float(audio.max()), -float(audio.min())) if len(audio) else 0.0
+
+
+def _choose_scale(peak: float, name: str) -> float:
+    """What makes a peak 1 that is above it by more than rounding."""
+    if not 1 + 2**-16 < peak < math.inf:
+        return 1.0
+    log.warning("%s", to_one_line(f"{name}: peak {peak:.3g} is above full scale: written {1 / peak:.3g} times as loud"))
+    return 1 / peak
+
+
+def _to_samples(audio: torch.Tensor, scale: float) -> np.ndarray:
+    return (audio.detach().float().cpu() * scale).clamp(-1, 1).numpy()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ddcm.audio.files import to_mono
 from ddcm.evaluation.evaluate_files import measure
 from ddcm.evaluation.html_report import Entry
 from ddcm.pipeline import DDCMPipeline
@@ -48,11 +49,12 @@ def compare(
     pipe: DDCMPipeline, audio: torch.Tensor, conditioning: dict[str, Any] | None = None,
     on_case: Callable[[str, int, int], None] | None = None,
 ) -> list[Entry]:  # fmt: skip
-    """Run every case on audio (S,) at the backbone's sample rate. The first entry is the input itself. A short run
-    before the first case loads the weights, so that times are those of computing alone. ``conditioning`` is prompt,
-    negative_prompt and seed; a reconstruction uses the seed alone. ``on_case`` is called before each case with its
-    name, its number from 0, and the number of cases."""
+    """Run every case on audio, as ``to_mono`` takes it, at the backbone's sample rate. The first entry is the input
+    itself. A short run before the first case loads the weights, so that times are those of computing alone.
+    ``conditioning`` is prompt, negative_prompt and seed; a reconstruction uses the seed alone. ``on_case`` is called
+    before each case with its name, its number from 0, and the number of cases."""
     conditioning, rate = conditioning or {}, pipe.backbone.mel_spec.sample_rate
+    audio = to_mono(audio, rate, rate)
     seed = {"seed": conditioning.get("seed", 0)}
 
     def run(case: Case, audio: torch.Tensor, **flags: Any) -> Output:

@@ -107,6 +107,8 @@ def _stft(audio: torch.Tensor, n_fft: int, hop: int, window: int) -> torch.Tenso
 def _check_shapes(reference: torch.Tensor, estimate: torch.Tensor) -> None:
     if reference.shape != estimate.shape or reference.ndim != 1:
         raise ValueError(f"signals must both be (S,), not {tuple(reference.shape)} and {tuple(estimate.shape)}")
+    if not (reference.is_floating_point() and estimate.is_floating_point()):  # 16 bits would not be at the same level
+        raise ValueError(f"signals must be floats, not {reference.dtype} and {estimate.dtype}")
 
 
 _METRICS = (log_mel_mae_db, log_mel_corr, lsd_db, mrstft, si_sdr_db, hf_ratio_db)

@@ -23,7 +23,7 @@ def start_info(setup: Setup) -> Info:
 
 
 def prepare(setup: Setup, audio, sample_rate: int) -> Prepared:
-    """Audio (S,) or (channels, S) -> mel, by the recipe's front end. Raises UserError: audio that is empty or not
+    """Audio, as ``to_mono`` takes it -> mel, by the recipe's front end. Raises UserError: audio that is empty or not
     finite, or a rate that is none."""
     spec, recipe = setup.backbone.mel_spec, setup.recipe
     audio = to_mono(audio, sample_rate, spec.sample_rate)

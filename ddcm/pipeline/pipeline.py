@@ -30,7 +30,9 @@ class DDCMPipeline:
     """A frozen backbone and, where a recipe asks for one, a fitted codebook.
 
     A recording is one call: its result does not depend on what else is processed. Recordings are cut into windows of
-    10.24 s, of which ``batch_size`` go through a network together. Every ``recipe`` is a name, a
+    10.24 s, of which ``batch_size`` go through a network together. Audio is an array, tensor or list of (S,),
+    (channels, S) or (S, channels), the longer axis being time, at ``sample_rate`` Hz: floats with a full scale of 1, or
+    integers, which are scaled by their type (``ddcm.audio.files.to_mono``). Every ``recipe`` is a name, a
     ``ddcm.recipes.Recipe``, or None for the verb's default; ``settings`` override its fields. Raises UserError: the
     codebook was fitted on other latents, or ``batch_size`` is less than 1.
     """
@@ -61,7 +63,7 @@ class DDCMPipeline:
         self, audio, sample_rate: int, recipe: str | Recipe | None = None, seed: int = 0,
         on_step: OnStep | None = None, **settings,
     ) -> Output:  # fmt: skip
-        """Audio (S,) or (channels, S) -> the same through mel, VAE (and codebook) and vocoder.
+        """Audio -> the same through mel, VAE (and codebook) and vocoder.
 
         ``seed`` is of the posterior's sample, where the recipe draws one. ``on_step`` counts batches of windows: each
         is encoded once and decoded once. Raises UserError: unknown recipe or setting out of range, audio that is empty
@@ -77,7 +79,7 @@ class DDCMPipeline:
         self, audio, sample_rate: int, prompt: str = "", negative_prompt: str = "", recipe: str | Recipe | None = None,
         seed: int = 0, on_step: OnStep | None = None, trace: bool = False, **settings,
     ) -> Output:  # fmt: skip
-        """Audio (S,) or (channels, S) -> audio that follows it, and the prompt where one is given.
+        """Audio -> audio that follows it, and the prompt where one is given.
 
         The input's latent is quantised, noised to ``strength`` and denoised again. The same seed gives the same
         samples. Recipes of ``generate`` start from the noised input here. Errors are those of ``reconstruct``.
@@ -108,7 +110,7 @@ class DDCMPipeline:
         self, audio, sample_rate: int, on_step: OnStep | None = None, settings: CodecSettings | None = None,
         **overrides,
     ) -> bytes:  # fmt: skip
-        """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` by default.
+        """Audio -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` by default.
 
         A ``ddcm.audio.recording.SpooledAudio`` at the backbone's rate is read window by window. ``overrides`` are
         fields of ``ddcm.codec.codec_settings.CodecSettings``.

@@ -114,7 +114,7 @@ def test_find_audio(tmp_path):
         find_audio([tmp_path / "bare"])
 
 
-def test_write_is_pcm16_clipped_and_whole(tmp_path):
+def test_write_is_pcm16_scaled_and_whole(tmp_path):
     write_audio(tmp_path / "sub" / "a.wav", torch.tensor([0.0, 2.0, -2.0, 0.5]), 16000)
     info = soundfile.info(tmp_path / "sub" / "a.wav")
     assert (info.subtype, info.samplerate, info.frames) == ("PCM_16", 16000, 4)
