@@ -31,8 +31,7 @@ class Source:
     """A file, or a part of it, that libsndfile reads in one go."""
 
     part: Part | None
-    frames: int
-    """As declared; ``UNKNOWN`` or more if they are not."""
+    frames: int  # As declared; ``UNKNOWN`` or more if they are not.
     rate: int
 
 
@@ -44,11 +43,8 @@ class _Sound(soundfile.SoundFile):
 
 
 def decode(path: Path, most_s: float | None = None) -> Iterator[tuple[np.ndarray, int]]:
-    """Pieces (n,) with the average of the channels, and their rate in Hz: the parts of a file may have several.
-
-    Raises:
-        UserError: not readable, cut off, or longer than ``most_s``, which is refused at once where it is declared.
-    """
+    """Pieces (n,) with the average of the channels, and their rate in Hz: the parts of a file may have several. Raises
+    UserError: not readable, cut off, or longer than ``most_s``, which is refused at once where it is declared."""
     sources = _find_sources(path)
     _refuse_long(path, _declared_s(sources) or 0, most_s)
     pieces = ffmpeg.decode(path, sources) if isinstance(sources, str) else _decode(path, sources)
@@ -75,11 +71,7 @@ def duration_s(path: str | Path) -> float:
 
 
 def _find_sources(path: Path) -> list[Source] | str:
-    """What libsndfile reads of a file; or why it cannot, so that ffmpeg has to.
-
-    Raises:
-        UserError: cut off.
-    """
+    """What libsndfile reads of a file; or why it cannot, so that ffmpeg has to. Raises UserError: cut off."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             parts = split_mp3(path, data)  # before libsndfile, which prints a warning if several follow each other

@@ -43,8 +43,7 @@ def decode(path: Path, reason: str) -> Iterator[tuple[np.ndarray, int]]:
     Args:
         reason: why libsndfile cannot read the file.
 
-    Raises:
-        UserError: no ffmpeg, no audio in the file, a kind that is not in ``DEMUXERS``, or a file that is cut off.
+    Raises UserError: no ffmpeg, no audio in the file, a kind that is not in ``DEMUXERS``, or a file that is cut off.
     """
     samples, rate = 0, 1
     with _run(path, reason, "-f", "au", "-c:a", "pcm_f32be", "-map_metadata", "-1", "pipe:1") as (output, messages):

@@ -63,8 +63,7 @@ def split(path: Path, data: Bytes, kind: str, frames: int) -> list[Part]:
         kind: libsndfile's name of the format.
         frames: as many as libsndfile sees.
 
-    Raises:
-        UserError: the last page or frame is cut off.
+    Raises UserError: the last page or frame is cut off.
     """
     if kind in ("WAV", "WAVEX", "RF64"):
         return _split_wav(data, frames)

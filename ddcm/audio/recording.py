@@ -35,10 +35,7 @@ class SpooledAudio:
 @contextmanager
 def spool_audio(path: str | Path, sample_rate: int) -> Iterator[SpooledAudio]:
     """An audio file as ``SpooledAudio`` at ``sample_rate``. The temporary file (230 MB an hour) ends with the block.
-
-    Raises:
-        UserError: as ``read_audio``.
-    """
+    Raises UserError: as ``read_audio``."""
     with tempfile.TemporaryFile(prefix="ddcm-") as file:
 
         def write_pieces() -> Iterator[torch.Tensor]:

@@ -38,8 +38,7 @@ def check_entries(checkpoint: dict[str, Any], path: str | Path, resumes: bool) -
     Args:
         resumes: whether training goes on from it, not only its codebook is used.
 
-    Raises:
-        UserError: with the name of the file and of the entry.
+    Raises UserError: with the name of the file and of the entry.
     """
     for name, kind in (CODEBOOK | (RUN if resumes else {})).items():
         if not isinstance(checkpoint.get(name), kind):
@@ -93,11 +92,7 @@ def _counts(value: Any, name: str = "") -> bool:
 
 
 def check_state(checkpoint: dict[str, Any], module: torch.nn.Module, path: str | Path) -> None:
-    """Refuse weights of other names or shapes than those of ``module``.
-
-    Raises:
-        UserError: with the name of the file.
-    """
+    """Refuse weights of other names or shapes than those of ``module``. Raises UserError: with the name of the file."""
     shapes, own = (
         {name: tuple(x.shape) for name, x in state.items()} for state in (checkpoint["state_dict"], module.state_dict())
     )
@@ -116,8 +111,7 @@ def restore_optimizer(checkpoint: dict[str, Any], made: Any, path: str | Path) -
         made: what ``configure_optimizers`` returns: an optimizer, or a dict with a ``LambdaLR`` for each step. Of other
             optimizers and schedules nothing is returned.
 
-    Raises:
-        UserError: moments are missing or do not fit the parameters, or the schedule is at another step.
+    Raises UserError: moments are missing or do not fit the parameters, or the schedule is at another step.
     """
     optimizer, schedule = (made, None) if not isinstance(made, dict) else (made["optimizer"], made["lr_scheduler"])
     schedule = schedule["scheduler"] if isinstance(schedule, dict) else schedule
@@ -154,10 +148,8 @@ def _fits(value: Any, parameter: torch.Tensor) -> bool:
 
 
 def restore_callbacks(checkpoint: dict[str, Any], callbacks: Sequence[Callback], path: str | Path) -> dict[str, Any]:
-    """The states of callbacks in this run: with its own options, and paths of files that lie beside the checkpoint.
-
-    A run may have been moved or copied, so of a path in the checkpoint only the file's name counts.
-    """
+    """The states of callbacks in this run: with its own options, and paths of files that lie beside the checkpoint. A
+    run may have been moved or copied, so of a path in the checkpoint only the file's name counts."""
     states = dict(checkpoint["callbacks"])
     if not states.keys() & {callback.state_key for callback in callbacks} and any(c.state_dict() for c in callbacks):
         raise UserError(f"{path} is damaged: callbacks are not those of a fit")

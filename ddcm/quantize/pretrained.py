@@ -42,11 +42,8 @@ class Codebook:
     """all of config.json"""
 
     def check(self, backbone) -> None:
-        """Refuse a ``ddcm.backbone.Backbone`` with another latent space, which would decode the codes to noise.
-
-        Raises:
-            UserError: another latent digest or another number of latent channels.
-        """
+        """Refuse a ``ddcm.backbone.Backbone`` with another latent space, which would decode the codes to noise. Raises
+        UserError: another latent digest or another number of latent channels."""
         dim, channels = self.quantizer.embedding_dim, backbone.latent_channels
         if dim != channels:
             raise UserError(f"the codebook's atoms have {dim} numbers, {backbone.name}'s latents {channels}")
@@ -104,11 +101,8 @@ def save_codebook(
 
 
 def load_codebook(name: str | Path) -> Codebook:
-    """A codebook by exported folder, hub name or Lightning ``.ckpt``; frozen, in eval mode, on the CPU.
-
-    Raises:
-        UserError: not found, damaged, of an unknown class, or a pickle.
-    """
+    """A codebook by exported folder, hub name or Lightning ``.ckpt``; frozen, in eval mode, on the CPU. Raises
+    UserError: not found, damaged, of an unknown class, or a pickle."""
     path = resolve_shipped(str(name))
     if not path.is_dir() and path.suffix in PICKLES:
         raise UserError(f"{name}: pickles are not read, they can run code; give an exported folder or a .ckpt")
@@ -141,12 +135,9 @@ def _read_folder(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The entries of a ``.ckpt`` of Lightning. Nothing that it names is imported or opened.
-
-    Raises:
-        UserError: no such file, damaged, or it holds more than plain tensors and containers, such as a tensor that
-            claims more numbers than the file has.
-    """
+    """The entries of a ``.ckpt`` of Lightning. Nothing that it names is imported or opened. Raises UserError: no such
+    file, damaged, or it holds more than plain tensors and containers, such as a tensor that claims more numbers than
+    the file has."""
     refused = f"{path} is damaged, holds more than tensors, or is no checkpoint of python train.py fit: refused"
     try:
         with open(path, "rb") as file:
