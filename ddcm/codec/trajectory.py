@@ -113,7 +113,7 @@ def denoise_windows(
             return None
         noises = pick(step, x0[: len(windows)].detach().float(), count)
         noises += [noises[-1]] * (len(batch) - len(noises))
-        return torch.stack(noises).reshape(x0.shape).to(x0)
+        return torch.stack(noises).reshape(x0.shape).to(x0, non_blocking=True)
 
     with fixed_arithmetic(header.threads):
         result = denoise_loop(

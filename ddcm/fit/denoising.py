@@ -18,11 +18,12 @@ def denoising_error(backbone: Backbone, z: torch.Tensor, t: torch.Tensor, noise:
     """Error of the UNet without a prompt, mean |eps(x, t) - noise|^2 of each sample: (B,). z is (B, C, L, F), timesteps
     t are (B,), and noise (B, C, L, F) is standard normal. Gradients go to z. x = sqrt(abar) z + sqrt(1 - abar) noise
     (DDPM, arXiv 2006.11239, equation 4)."""
-    abar = backbone.alphas_cumprod.cpu()[t].to(z)[:, None, None, None]
-    x = abar.sqrt() * z + (1 - abar).sqrt() * noise.to(z)
-    estimate = backbone.eps(x, t, backbone.null_condition())
+    abar, noise = (x.to(z, non_blocking=True) for x in (backbone.alphas_cumprod.cpu()[t], noise))
+    abar = abar[:, None, None, None]
+    x = abar.sqrt() * z + (1 - abar).sqrt() * noise
+    estimate = backbone.eps(x, t.to(z.device, non_blocking=True), backbone.null_condition())
     backbone.check()
-    return (estimate - noise.to(z)).square().mean(dim=(1, 2, 3))
+    return (estimate - noise).square().mean(dim=(1, 2, 3))
 
 
 def diffusion_loss(backbone: Backbone, z: torch.Tensor, seed: int) -> torch.Tensor:

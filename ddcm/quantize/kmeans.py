@@ -31,7 +31,8 @@ def find_nearest(cells: torch.Tensor, codebook: torch.Tensor, distance: Distance
 def sums_and_counts(cells: torch.Tensor, codes: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of the cells of each atom (K, D), and their number (K,)."""
     sums = cells.new_zeros(size, cells.shape[1]).index_add_(0, codes, cells)
-    return sums, torch.bincount(codes, minlength=size).to(cells.dtype)
+    counts = codes.new_zeros(size).scatter_add_(0, codes, torch.ones_like(codes))  # bincount would wait for a GPU
+    return sums, counts.to(cells.dtype)
 
 
 def kmeans(
@@ -54,6 +55,6 @@ def kmeans(
     for _ in range(iterations):
         sums, counts = sums_and_counts(cells, find_nearest(cells, centroids, distance), size)
         centroids = sums / counts.clamp(min=1)[:, None]
-        fill = torch.randint(count, (size,), generator=generator).to(cells.device)
+        fill = torch.randint(count, (size,), generator=generator).to(cells.device, non_blocking=True)
         centroids = torch.where((counts == 0)[:, None], cells[fill], centroids)
     return centroids

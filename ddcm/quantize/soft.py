@@ -75,9 +75,10 @@ def mixture(
     distance, not its square. As the temperature falls, the mixture approaches the nearest atom; below 1e-30 it is that
     atom, with ties to the lowest index. Gradients go to cells and atoms. The weights are computed again in the backward
     pass, so memory does not grow with N x K."""
-    if float(temperature) < LEAST:
+    temperature = float(temperature)  # once: where it falls, it is a number of the device
+    if temperature < LEAST:
         return F.embedding(find_nearest(cells, codebook, distance), codebook)
-    return _Mixture.apply(comparable(cells, distance), comparable(codebook, distance), codebook, float(temperature))
+    return _Mixture.apply(comparable(cells, distance), comparable(codebook, distance), codebook, temperature)
 
 
 @torch.no_grad()
