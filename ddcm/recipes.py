@@ -18,9 +18,7 @@ Solver = Literal["ddim", "dpm++", "unipc"]
 Dtype = Literal["float32", "float16", "bfloat16"]  # A .ddcm file stores the position in this order.
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 Heads = Literal["hub", "original"]  # head layout of a UNet: as diffusers computes it, or as it was trained
-Null = Literal[
-    "trained", "stock"
-]  # the condition of no prompt: as in AudioLDM2's training, or as in diffusers' pipeline
+Null = Literal["trained", "stock"]  # condition of no prompt: as in AudioLDM2's training, or in diffusers' pipeline
 
 ALL: tuple[Verb, ...] = get_args(Verb)
 WITH_INPUT: tuple[Verb, ...] = ("reconstruct", "transform")
