@@ -143,6 +143,6 @@ def _list_files(out: str, listing: Path) -> None:
     the same list and compute the same share, though the first may already write files."""
     if not listing.exists():
         temporary = listing.with_name(f"{listing.name}.{os.getpid()}")
-        temporary.write_bytes(os.fsencode("\0".join(map(str, list_files(Path(out))))))
+        temporary.write_bytes(os.fsencode("\0".join(map(str, list_files(Path(out), links=True)))))
         with suppress(FileExistsError):
             os.link(temporary, listing)

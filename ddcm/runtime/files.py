@@ -5,7 +5,7 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -49,10 +49,24 @@ def download(what: str, name: str, patterns: Sequence[str]) -> Path:
         raise UserError(f"{what} {name} could not be had from the hub ({reason})") from error
 
 
-def list_files(folder: Path) -> Iterator[Path]:
-    """Files at every depth. Unlike ``Path.rglob``, ``os.walk`` continues when a folder is removed meanwhile."""
-    for inside, _, names in os.walk(folder):
-        yield from (Path(inside, name) for name in names)
+def list_files(
+    folder: Path, links: bool = False, on_error: Callable[[OSError], object] | None = None
+) -> Iterator[Path]:  # fmt: skip
+    """Files at every depth. Unlike ``Path.rglob``, ``os.walk`` continues when a folder is removed meanwhile. With
+    ``links``, links to folders are followed, but no folder is searched twice: not in a circle, and not by two names. A
+    folder that cannot be read is passed over after ``on_error``."""
+    pending, seen = [folder], set[str]()
+    while pending:
+        for inside, folders, names in os.walk(pending.pop(0), onerror=on_error):
+            if links:
+                real = os.path.realpath(inside)
+                if real in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders.sort()
+                pending += [path for path in (Path(inside, name) for name in folders) if path.is_symlink()]
+            yield from (Path(inside, name) for name in names)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Reading, levelling and writing; every kind of bad input gets its line."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -147,3 +148,68 @@ def test_what_is_too_long_is_refused(tmp_path, suffix):
     assert len(read_audio(path, most_s=3.5)) >= 48000
     with pytest.raises(UserError, match="longer than 2 s"):
         read_audio(path, most_s=2)
+
+
+def names(folder) -> list[str]:
+    return [name.as_posix() for _, name in find_audio([folder])]
+
+
+def test_linked_folders_are_searched(tmp_path):
+    """Each folder once: not in a circle, and by its real name before that of a link."""
+    outside, data = tmp_path / "disk", tmp_path / "data"
+    for path in (outside / "deep" / "a.wav", data / "own" / "b.wav", data / "z" / "c.wav"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x")
+    (data / "link").symlink_to(outside)
+    (data / "own" / "circle").symlink_to(data)
+    (outside / "deep" / "up").symlink_to(outside)
+    (data / "a-link-to-z").symlink_to(data / "z")
+    (data / "one.wav").symlink_to(outside / "deep" / "a.wav")
+    assert names(data) == ["link/deep/a.wav", "one.wav", "own/b.wav", "z/c.wav"]
+    (tmp_path / "root").symlink_to(data)
+    assert names(tmp_path / "root") == names(data)
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "link").symlink_to(outside)
+    assert names(only) == ["link/deep/a.wav"]
+
+
+@pytest.mark.parametrize(
+    "suffix", ["webm", "mp4", "mka", "aifc", "snd", "sph", "mp2", "M4B", "voc", "wv", "amr", "ac3", "mov"]
+)
+def test_every_kind_that_is_read_is_found(tmp_path, suffix):
+    (tmp_path / f"a.{suffix}").write_bytes(b"x")
+    assert names(tmp_path) == [f"a.{suffix}"]
+
+
+def test_what_is_left_out_is_named(tmp_path, caplog, monkeypatch):
+    for name in ("a.wav", "song.mid", "notes.txt", ".hidden.wav", "cover.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "gone.flac").symlink_to(tmp_path / "nowhere.flac")
+    (tmp_path / "locked").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert names(tmp_path) == ["a.wav"]
+    (record,) = caplog.records
+    assert all(name in record.getMessage() for name in ("song.mid", "gone.flac", "locked"))
+    assert not any(name in record.getMessage() for name in ("notes.txt", "hidden", "cover"))
+
+
+@pytest.mark.parametrize("kind", ["matroska", "mp4", "webm -c:a libopus", "aiff", "au", "mp2"])
+def test_what_is_found_by_its_suffix_is_read(tmp_path, kind):
+    """Mixed in a folder with a wav: both are found and read."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg installed")
+    suffix = {"matroska": "mka", "webm -c:a libopus": "webm", "aiff": "aifc", "au": "snd"}.get(kind, kind)
+    write_audio(tmp_path / "a.wav", torch.from_numpy(tone(0.5, 16000)[:, 0]).float(), 16000)
+    command = f"ffmpeg -v error -i {tmp_path}/a.wav -f {kind} {tmp_path}/b.{suffix}"
+    subprocess.run(command.split(), check=True)
+    found = find_audio([tmp_path])
+    assert [path.suffix for path, _ in found] == [".wav", f".{suffix}"]
+    assert all(abs(len(read_audio(path)) - 8000) < 1600 for path, _ in found)
