@@ -29,7 +29,7 @@ def render(data: dict[str, Any]) -> str:
         failed = [row for row in content["rows"] if "error" in row]
         notes = [*content["notes"], *(f"{_name(row)}: {row['error']}" for row in failed)]
         notes += [] if rows or notes else ["Not measured."]
-        lines += ["", *(f"- {note}" for note in notes)] if notes else []
+        lines += [*([""] if rows else []), *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines)
 
 
@@ -61,8 +61,10 @@ def portability_table(rows: list[Row]) -> list[str]:
         lines.append((mode, f"{made} {made_dtype}", f"{decoded} {decoded_dtype}", len(group), bits,
                       cell(mean(group, "latent_rms"), 4), cell(mean(group, "mel_db"), 2),
                       cell(mean(group, "home_db"), 2), cell(mean(group, "away_db"), 2), refused))  # fmt: skip
-    return _table(("mode", "made on", "decoded on", "clips", "same bits", "latents differ, rms", "mels differ, dB",
-                   "error at home, dB", "error there, dB", "refused"), lines)  # fmt: skip
+    machines = sorted({f"{row['made']}: {row['made_by']}" for row in rows if "made_by" in row})
+    head = ("mode", "made on", "decoded on", "clips", "same bits", "latents differ, rms", "mels differ, dB",
+            "error at home, dB", "error there, dB", "refused")  # fmt: skip
+    return [*([f"Files were made by {'; '.join(machines)}.", ""] if machines else []), *_table(head, lines)]
 
 
 def rates_table(rows: list[Row]) -> list[str]:

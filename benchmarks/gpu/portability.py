@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from benchmarks.gpu.record import Record
@@ -14,6 +15,7 @@ from ddcm.audio.mel import LN_TO_DB
 from ddcm.errors import UserError
 from ddcm.evaluation.signal_metrics import log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
+from ddcm.runtime.memory import describe_machine
 
 PART = "portability"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -60,7 +62,8 @@ class Bench:
             path.parent.mkdir(parents=True, exist_ok=True)
             steps = {} if mode == "vq" else {"steps": self.setup.steps}
             path.write_bytes(self.pipeline(place, dtype).compress(self.read_clip(clip), 16000, **MODES[mode], **steps))
-            save_file(self.decode(path, place, dtype), path.with_suffix(".safetensors"))
+            machine = {"machine": describe_machine(self.setup.devices[place])}
+            save_file(self.decode(path, place, dtype), path.with_suffix(".safetensors"), machine)
         return path
 
     def decode(self, path: Path, place: str, dtype: str) -> dict[str, torch.Tensor]:
@@ -74,6 +77,8 @@ class Bench:
             away = self.decode(path, place, dtype)
         except UserError as error:
             return {"refused": str(error)}
+        with safe_open(path.with_suffix(".safetensors"), "pt") as file:
+            machine = file.metadata()["machine"]
         difference = (away["latent"] - home["latent"]).square().mean().sqrt() / home["latent"].square().mean().sqrt()
         return {
             "latent_rms": float(difference),
@@ -81,6 +86,7 @@ class Bench:
             "home_db": log_mel_mae_db(audio, home["audio"]),
             "away_db": log_mel_mae_db(audio, away["audio"]),
             "same_bits": torch.equal(away["latent"], home["latent"]),
+            "made_by": machine,
         }
 
 

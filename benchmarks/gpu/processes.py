@@ -29,7 +29,16 @@ def _run_pytest() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         marked = [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
-        command = [sys.executable, "-m", "pytest", *marked, "-m", "gpu", "--tb=short", f"--junitxml={report}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            *marked,
+            "-m",
+            "gpu and not slow",
+            "--tb=short",
+            f"--junitxml={report}",
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         print(done.stdout[-6000:], done.stderr[-2000:], flush=True)
         suite = next(xml.etree.ElementTree.parse(report).iter("testsuite"))

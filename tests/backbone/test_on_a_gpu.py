@@ -127,6 +127,7 @@ def test_kmeans_agrees_with_the_cpu():
     assert (ours - theirs).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 def test_compiled_is_the_same_to_rounding():
     plain, compiled = pipeline("cuda").backbone, tiny_backbone(device="cuda", compiled=True)
     x = torch.randn(1, 8, 16, 16, device="cuda")
