@@ -3,6 +3,7 @@
 import csv
 import math
 import statistics
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from ddcm.evaluation.perceptual import installed
 from ddcm.evaluation.signal_metrics import METRICS, SAMPLE_RATE, badness
 from ddcm.runtime.files import write_atomically
 
+FORMS = ("", "NFC")  # names are compared as they are, then as composed Unicode: macOS and some archives decompose it
 Row = dict[str, str | float]
 MAX_LENGTH_DIFFERENCE = 640  # Samples at 16 kHz: one latent frame. Resampling and codecs change lengths a little.
 
@@ -35,13 +37,15 @@ def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str,
         raise UserError(f"{references} and {estimates}: give two folders or two files")
     if not references.is_dir():
         return [(estimates.name, references, estimates)]
-    known: dict[Path, list[Path]] = {}
+    known: dict[tuple[str, str], list[Path]] = {}
     for path, name in find_audio([references]):
-        for key in (name.with_suffix(""), name):
-            known.setdefault(key, []).append(path)
+        for form in FORMS:
+            for key in (name.with_suffix(""), name):
+                known.setdefault((form, _spell(key, form)), []).append(path)
     pairs, unmatched = [], []
     for path, name in find_audio([estimates]):
-        matches = known.get(name) or known.get(name.with_suffix(""), [])
+        keys = [(form, _spell(key, form)) for key in (name, name.with_suffix("")) for form in FORMS]
+        matches = next((known[key] for key in keys if key in known), [])
         if len(matches) > 1:
             raise UserError(f"{path}: several references could be meant: {', '.join(map(str, matches))}")
         if matches:
@@ -51,6 +55,10 @@ def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str,
     if unmatched:
         raise UserError(f"{estimates}: no reference in {references} for {', '.join(unmatched[:5])}: names must agree")
     return pairs
+
+
+def _spell(name: Path, form: str) -> str:
+    return unicodedata.normalize("NFC", str(name)) if form == "NFC" else str(name)
 
 
 def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list[str]]:

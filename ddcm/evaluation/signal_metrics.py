@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from ddcm.audio.level import normalise_level
+from ddcm.audio.level import SILENCE, normalise_level
 from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 
 SAMPLE_RATE = 16000  # Of every signal that is compared.
@@ -63,13 +63,13 @@ def mrstft(reference: torch.Tensor, estimate: torch.Tensor) -> float:
     """Multi-resolution STFT distance after level alignment (arXiv 1910.11480, equations 4 to 6); 0 is best.
 
     Spectral convergence plus mean |difference| of natural log magnitudes (clamped at 1e-3), mean over three
-    resolutions.
+    resolutions. The convergence is relative to the reference; to the estimate where the reference is silent.
     """
     a, b = align_levels(reference, estimate)
-    total = 0.0
+    total, is_silent = 0.0, float(a.abs().max()) <= SILENCE
     for n_fft, hop, window in ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200)):
         x, y = _stft(a, n_fft, hop, window), _stft(b, n_fft, hop, window)
-        convergence = (x - y).norm() / x.norm().clamp(min=1e-3)
+        convergence = (x - y).norm() / (y if is_silent else x).norm().clamp(min=1e-3)
         total += float(convergence + (x.clamp(min=1e-3) / y.clamp(min=1e-3)).log().abs().mean())
     return total / 3
 
