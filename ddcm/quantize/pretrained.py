@@ -204,24 +204,9 @@ def _build(source: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor
 
 
 def _card(codebook: Codebook) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    templates = Environment(loader=PackageLoader("ddcm.quantize"), trim_blocks=True, keep_trailing_newline=True)
     quantizer, metrics = codebook.config["quantizer"], codebook.config.get("fit", {})
-    rows = "\n".join(f"| {key} | {value:.6g} |" for key, value in metrics.items() if isinstance(value, int | float))
-    return f"""---
-library_name: ddcm
-tags: [audio, vector-quantization, audioldm2]
----
-# Codebook for {codebook.backbone_name}
-
-{quantizer["class"]} with `{json.dumps(quantizer["config"])}`, fitted on latents `{codebook.latent_digest}`.
-
-```python
-from ddcm.quantize.pretrained import load_codebook
-
-codebook = load_codebook("THIS_FOLDER_OR_REPOSITORY")
-codes = codebook.quantizer.encode(z)  # z (B, 8, L, 16) -> codes (B, L, 16)
-```
-
-| measured on validation audio | |
-|---|---|
-{rows}
-"""
+    values = {"codebook": codebook, "quantizer": quantizer, "options": json.dumps(quantizer["config"])}
+    return templates.get_template("card.md").render(metrics=metrics, **values)
