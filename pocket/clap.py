@@ -44,12 +44,14 @@ def features(audio: torch.Tensor) -> torch.Tensor:
     return 10 * mel.log10().transpose(1, 2)[:, None]
 
 
-def cut(audio: torch.Tensor, samples: int, generator: torch.Generator | None = None) -> torch.Tensor:
+def cut(
+    audio: torch.Tensor, samples: int, generator: torch.Generator | None = None, repeated: float = 0.75
+) -> torch.Tensor:
     """Windows (B, S) that end in silence where their clip ends -> pieces (B, samples).
 
-    The clip is cut at random where it is longer. Three in four short ones are repeated up to the length: most
-    clips are single words and drum hits, and a model that meets them with silence behind takes the silence for
-    the sign.
+    The clip is cut at random where it is longer. The share ``repeated`` of the short ones is repeated up to the length:
+    most clips are single words and drum hits, and a classifier that meets them with silence behind takes the silence
+    for the sign. A model that generates learns to repeat from them, so it wants fewer.
     """
     pieces = []
     for row in audio:
@@ -57,7 +59,7 @@ def cut(audio: torch.Tensor, samples: int, generator: torch.Generator | None = N
         row = row[: int(sounding[-1]) + 1 if len(sounding) else samples]
         start = int(torch.randint(max(1, len(row) - samples + 1), (), generator=generator))
         row = row[start : start + samples]
-        if torch.rand((), generator=generator) < 0.75:
+        if torch.rand((), generator=generator) < repeated:
             row = row.repeat(-(-samples // len(row)))[:samples]
         pieces.append(F.pad(row, (0, samples - len(row))))
     return torch.stack(pieces)

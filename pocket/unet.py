@@ -98,7 +98,8 @@ class UNetStage(L.LightningModule):
     T5's of the empty prompt), half the empty prompt through everything, which the stock pipeline guides against.
 
     Encoding windows costs as much as learning from them, so each is used several times, with other noise: a batch is
-    ``batch_size`` new windows and ``replayed`` earlier ones. A resumed run starts with none of these.
+    ``batch_size`` new windows and ``replayed`` earlier ones. A resumed run starts with none of these. The share
+    ``repeated`` of the clips that are shorter than their window is repeated in it.
     """
 
     needs_runs = True
@@ -116,6 +117,7 @@ class UNetStage(L.LightningModule):
         snr_limit: float = 5.0,
         snr_floor: float = 0.1,
         replayed: int = 12,
+        repeated: float = 0.25,
         width: float = 64,
     ):
         super().__init__()
@@ -191,6 +193,8 @@ class UNetStage(L.LightningModule):
 
     def _with_earlier(self, z: torch.Tensor, captions: list[str], count: int) -> tuple[torch.Tensor, list[str]]:
         """New latents and up to ``count`` earlier ones of their length; the new ones are kept for later."""
+        if not count:
+            return z, captions  # nothing is copied from the device
         earlier = self._earlier.setdefault(z.shape[2], deque(maxlen=self.buffer_size))
         again = random.sample(earlier, min(int(count), len(earlier)))
         earlier.extend(zip(z.half().cpu(), captions, strict=True))
@@ -212,8 +216,8 @@ class UNetStage(L.LightningModule):
         if not self.trainer.training:
             return batch
         long = self.global_step % 8 == 7
-        size = batch["audio"].shape[1]
-        return {**batch, "audio": cut(batch["audio"], size if long else min(SAMPLES, size))}
+        size = batch["audio"].shape[1] if long else min(SAMPLES, batch["audio"].shape[1])
+        return {**batch, "audio": cut(batch["audio"], size, repeated=self.hparams.repeated)}
 
     def training_step(self, batch, batch_idx):
         audio, captions = batch["audio"], batch["caption"]

@@ -59,6 +59,35 @@ def stft_loss(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return total / (len(RESOLUTIONS) + 1)
 
 
+def synthesize_notes(count: int, samples: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Random sustained and decaying notes (count, samples) at 16 kHz, peak at most 0.5; half of them sound in pairs.
+
+    Fundamentals are even in pitch from 60 Hz to 4 kHz, with up to 48 partials. Recorded notes are few, and each holds
+    one pitch: a vocoder that learned from them alone fills the gaps between the partials of others with noise.
+    """
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(count, *shape, 1, device=device)
+
+    number = torch.arange(1, 49, device=device)[None, :, None]
+    stretch = 10 ** (-6 + 3 * rand(1)) * (rand(1) < 0.5)  # strings are not quite harmonic
+    frequency = 60 * (4000 / 60) ** rand(1) * number * (1 + stretch * number**2).sqrt()
+    gain_db = -(2 + 16 * rand(1)) * number.log2() + 8 * torch.randn(count, 48, 1, device=device)
+    gain = 10 ** (gain_db / 20) * (frequency < 7800) * ((number % 2 == 1) | (rand(1) < 0.75))
+    time = torch.arange(samples, device=device) / 16000
+    wobble_hz, wobble = 3 + 5 * rand(1), 0.02 * rand(1) * (rand(1) < 0.3)
+    warped = time + wobble * (1 - (2 * torch.pi * wobble_hz * time).cos()) / (2 * torch.pi * wobble_hz)
+    since = time - (rand(1) * 2 - 1.5) * samples / 16000  # three in four begin before the window
+    envelope = (since / (0.002 + 0.1 * rand(1) ** 2)).clamp(0, 1)
+    envelope = envelope * (-since.clamp(min=0) * 10 ** (-1.5 + 2.5 * rand(1)) * number**0.5).exp()
+    notes = (gain * envelope * (2 * torch.pi * (frequency * warped + rand(48))).sin()).sum(1)
+    notes = notes / (notes.abs().amax(1, keepdim=True) + 1e-4)
+    notes = notes + notes.roll(1, 0) * rand() * (rand() < 0.5)
+    loudness = 0.5 * 10 ** (-12 * rand() * (rand() < 0.5) / 20)
+    notes = notes + 10 ** (-3 - 2 * rand()) * torch.randn_like(notes)
+    return loudness * notes / notes.abs().amax(1, keepdim=True).clamp(min=1)
+
+
 class SpectrumDiscriminator(nn.Module):
     """Scores log-magnitudes at one resolution (UnivNet, arXiv 2106.07889); returns the score and the features."""
 
@@ -101,7 +130,9 @@ class VocoderStage(L.LightningModule):
     of the budget is spent: never by default, because minutes on a CPU are no time for them.
 
     Where a trained VAE lies in the runs folder, some of the input mels have been through it, so that the vocoder
-    forgives what the VAE smears; the target stays the recording.
+    forgives what the VAE smears; the target stays the recording. The share ``notes`` of the others is synthesised, and
+    in the share ``short`` of the steps each window is four short ones: many clips are shorter than a window, and begin
+    and end where the network sees nothing.
     """
 
     needs_runs = True
@@ -116,6 +147,8 @@ class VocoderStage(L.LightningModule):
         adversarial_from: float = 1.0,
         vae_share: float = 0.25,
         mirrored: float = 0.4,
+        notes: float = 0.12,
+        short: float = 0.2,
         width: float = 256,
     ):
         super().__init__()
@@ -158,6 +191,13 @@ class VocoderStage(L.LightningModule):
         signs = 1 - 2 * (torch.arange(audio.shape[1]) % 2)  # (-1)^n
         return torch.where(chosen[:, None].to(audio.device), audio * signs.to(audio), audio)
 
+    def _with_notes(self, audio: torch.Tensor) -> torch.Tensor:
+        """The last windows of a batch become notes, as far as they do not pass the VAE."""
+        count = round((len(audio) - self._through(len(audio))) * self.hparams.notes)
+        if not count:
+            return audio
+        return torch.cat([audio[:-count], synthesize_notes(count, audio.shape[1], audio.device)])
+
     @torch.no_grad()
     def _through_vae(self, mel: torch.Tensor) -> torch.Tensor:
         vae = self._vae[0].to(mel.device)
@@ -168,7 +208,9 @@ class VocoderStage(L.LightningModule):
         return self.vocoder(mel[:, 0])[:, : 160 * mel.shape[2]].float()
 
     def training_step(self, batch, batch_idx):
-        real = self._with_mirrored(batch["audio"])
+        real = self._with_notes(self._with_mirrored(batch["audio"]))
+        if torch.rand(()) < self.hparams.short:
+            real = real.reshape(-1, real.shape[1] // 640 * 160)
         mel = log_mel(real)
         inputs, count = mel, self._through(len(mel))
         if self._vae and count:

@@ -16,7 +16,7 @@ from diffusers import AudioLDM2Pipeline  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from ddcm.errors import UserError  # noqa: E402
-from pocket import assemble, clap, text, unet  # noqa: E402
+from pocket import assemble, clap, text, unet, vocoder  # noqa: E402
 from pocket.batches import Windows, validation  # noqa: E402
 from pocket.budget import TimeBudget  # noqa: E402
 from pocket.corpus import Corpus  # noqa: E402
@@ -125,15 +125,43 @@ def test_equal_captions_are_no_negatives():
     assert clap.contrastive(logits, same) == pytest.approx(float(-(apart.sum() + alone) / 3))
 
 
-def test_cut_repeats_most_short_clips():
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.75, 1.0])
+def test_cut_repeats_a_share_of_the_short_clips(share):
     torch.manual_seed(0)
+    audio = torch.cat([torch.arange(1.0, 11.0), torch.full((20,), 3.0), torch.zeros(30)])[None]
+    assert torch.equal(clap.cut(audio, 30, repeated=share), audio[:, :30])  # as long as it takes
     audio = torch.cat([torch.arange(1.0, 11.0), torch.zeros(30)]).repeat(200, 1)
-    pieces = clap.cut(audio, 25)
+    pieces = clap.cut(audio, 25, repeated=share)
     repeated = (pieces[:, 10:] != 0).any(dim=1)
-    assert pieces.shape == (200, 25) and 0.65 < repeated.float().mean() < 0.85
-    assert torch.equal(pieces[repeated][0], audio[0, :10].repeat(3)[:25])
+    assert pieces.shape == (200, 25) and abs(repeated.float().mean() - share) < 0.1
+    assert share == 0 or torch.equal(pieces[repeated][0], audio[0, :10].repeat(3)[:25])
+    assert torch.equal(pieces[~repeated][:, :10], audio[~repeated][:, :10])
     assert torch.equal(clap.cut(torch.zeros(1, 40), 25), torch.zeros(1, 25))
     assert (clap.cut(audio, 4) != 0).all()
+
+
+def test_synthesised_notes_are_of_one_pitch_and_not_clipped():
+    torch.manual_seed(0)
+    notes = vocoder.synthesize_notes(24, 15360)
+    assert notes.shape == (24, 15360) and notes.isfinite().all() and notes.abs().max() <= 0.5
+    assert (notes.square().mean(1) > 1e-8).all()
+    power = torch.fft.rfft(notes[:, 5000:13192] * torch.hann_window(8192)).abs().square()
+    strongest = power.sort(1, descending=True).values
+    # 5 % of the bins hold nearly all of a note's energy, and 20 % of a noise's.
+    assert (strongest[:, :205].sum(1) / power.sum(1)).median() > 0.98
+    noise = (
+        torch.fft.rfft(torch.randn(1, 8192) * torch.hann_window(8192)).abs().square().sort(1, descending=True).values
+    )
+    assert noise[:, :205].sum() / noise.sum() < 0.5
+
+
+def test_a_share_of_the_vocoders_windows_are_notes(tmp_path):
+    stage = vocoder.VocoderStage(str(tmp_path), width=32, notes=0.25, mirrored=0)
+    audio = torch.ones(16, 640)
+    changed = (stage._with_notes(audio) != audio).any(1)
+    assert int(changed.sum()) == 3 and not changed[:4].any()  # of the twelve that do not pass the VAE
+    without = vocoder.VocoderStage(str(tmp_path), width=32, notes=0)
+    assert without._with_notes(audio) is audio
 
 
 def test_missing_stages_are_named(tmp_path, runs):
