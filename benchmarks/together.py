@@ -16,9 +16,10 @@ from ddcm.audio.windows import window_mel
 from ddcm.backbone import Backbone
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.compress import add_level, build_header, compute_targets
+from ddcm.codec.compress import add_level, build_header
 from ddcm.codec.format import pack
 from ddcm.codec.rate_control import solve_schedule
+from ddcm.codec.targets import compute_targets
 from ddcm.codec.trajectory import encode_windows
 from ddcm.errors import UserError
 
@@ -63,7 +64,7 @@ def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Codec
         for audio, level in zip(audios, levels, strict=True)
     ]
     writers = [BitWriter() for _ in audios]
-    decoded = encode_windows(header, backbone, *compute_targets(backbone, mels), [0] * len(audios), writers)
+    decoded = encode_windows(header, backbone, compute_targets(backbone, mels, settings.mel_weight), [0] * len(audios), writers)
     seconds = (time.perf_counter() - begin) / len(audios)
     return [
         Coded(

@@ -8,12 +8,12 @@ from ddcm.codec import vq
 from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.header import BANDS, Header
 from ddcm.codec.model import LatentDiffusion
+from ddcm.codec.targets import Targets
 from ddcm.codec.trajectory import decode_windows, encode_windows, fixed_arithmetic
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.progress import OnStep, Progress
 
-Targets = tuple[torch.Tensor, torch.Tensor]  # z of windows, and the weight of each of its numbers, both (W, C, L, F).
 ReadTargets = Callable[[Sequence[int]], Targets]  # ``read_targets(windows)``: the targets of windows by their numbers.
 OnLatent = Callable[[torch.Tensor], None]  # Called with each window's z (1, C, L, F) as the decoder will get it.
 
@@ -29,14 +29,14 @@ def encode_payload(
         quantizer, encoder = codebook.quantizer, vq.Encoder(codebook.quantizer, header.levels, BANDS)
         with fixed_arithmetic(header.threads):
             for window in range(len(header.layout.starts)):
-                codes = vq.to_levels(quantizer.encode(read_targets([window])[0]))[: header.levels]
+                codes = vq.to_levels(quantizer.encode(read_targets([window]).z))[: header.levels]
                 encoder.write(codes)
                 on_latent(quantizer.decode(vq.from_levels(codes, quantizer)))
                 progress.step()
         return encoder.getvalue()
     writer = BitWriter()
     for windows in header.batches:
-        z = encode_windows(header, model, *read_targets(windows), windows, [writer] * len(windows), progress.step)
+        z = encode_windows(header, model, read_targets(windows), windows, [writer] * len(windows), progress.step)
         for row in z.split(1):
             on_latent(row)
     return writer.getvalue()

@@ -13,11 +13,12 @@ from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.windows import window_mel
 from ddcm.codec import vq
 from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.coder import OnLatent, Targets, decode_payload, encode_payload
+from ddcm.codec.coder import OnLatent, decode_payload, encode_payload
 from ddcm.codec.format import pack
 from ddcm.codec.header import Header, ceil_log2
 from ddcm.codec.model import LatentDiffusion, header_fields
 from ddcm.codec.rate_control import solve_schedule
+from ddcm.codec.targets import Targets, compute_targets
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.progress import OnStep
@@ -39,7 +40,8 @@ def compress(
     digests, layout = [], header.layout
 
     def read_targets(windows: Sequence[int]) -> Targets:
-        return compute_targets(model, [window_mel(audio, level, layout, i, model.mel_spec) for i in windows])
+        mels = [window_mel(audio, level, layout, i, model.mel_spec) for i in windows]
+        return compute_targets(model, mels, settings.mel_weight)
 
     def keep(z: torch.Tensor) -> None:
         digests.append(_digest(z))
@@ -79,16 +81,6 @@ def add_level(header: Header, level: Level) -> Header:
     """The level in the file's precision. A mean beyond it becomes infinite, which ``pack`` refuses."""
     mean = float(torch.tensor(level.mean, dtype=torch.float16))
     return replace(header, mean=mean, gain=round(256 * math.log2(level.gain)))
-
-
-def compute_targets(model: LatentDiffusion, mels: Sequence[torch.Tensor]) -> Targets:
-    """z of windows of mel (1, 1, T, M), and the weight of each of its numbers; both (W, C, L, F). The posterior's
-    deviation says how far a number may move before the decoder makes another mel of it: in some channels several times
-    less than in others. So the weight is one over the root of the deviation, which costs no bits and brings the mel
-    nearer. With one over the deviation itself, numbers of little weight drift too far."""
-    posteriors = [model.posterior(mel) for mel in mels]
-    z = torch.cat([mean for mean, _ in posteriors]) * model.scaling_factor
-    return z, torch.cat([deviation for _, deviation in posteriors]).clamp(min=1e-6).rsqrt()
 
 
 def _digest(z: torch.Tensor) -> bytes:

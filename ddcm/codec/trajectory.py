@@ -16,6 +16,7 @@ from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.header import Header
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import noise_codebook, start_noise
+from ddcm.codec.targets import Targets, compute_residual
 from ddcm.diffusion.loop import Denoiser, denoise_loop
 
 PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]  # (step, x0 (W, C, L, F), count) -> noises (n,)
@@ -37,23 +38,22 @@ def fixed_arithmetic(threads: int) -> Iterator[None]:
 
 
 def encode_windows(
-    header: Header, model: LatentDiffusion, z: torch.Tensor, weights: torch.Tensor, windows: Sequence[int],
-    writers: Sequence[BitWriter], on_call: OnCall | None = None,
+    header: Header, model: LatentDiffusion, targets: Targets, windows: Sequence[int], writers: Sequence[BitWriter],
+    on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """Code latents z (W, C, L, F), W <= ``header.batch_size``; return the latents that the decoder will get.
+    """Code the targets of W <= ``header.batch_size`` windows; return the latents (W, C, L, F) that the decoder will get.
 
     Args:
-        weights: (W, C, L, F); the noise is chosen for the residual times these.
         windows: number of each window in its recording. Windows of several recordings may share a call; where all
             numbers are equal, all share their atoms, which are then drawn once.
         writers: take the bits of each window; may all be one writer.
     """
     codebook = noise_codebook(header)
-    targets, weights = (x.detach().float().to(model.device) for x in (z, weights))
+    targets = targets.to(model.device)
     symbols: list[list[selection.Symbol]] = []  # [steps][windows]
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
-        residuals = ((targets - x0) * weights).flatten(1)
+        residuals = compute_residual(model, targets, x0).flatten(1)
         chosen: list[selection.Symbol]
         if header.mode == "classic":
             bits, rows = header.coefficient_bits, zip(windows, residuals.cpu(), strict=True)
