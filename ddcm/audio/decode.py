@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from ddcm.audio import ffmpeg
-from ddcm.audio.parts import Part, PartReader, split, split_mp3
+from ddcm.audio.parts import MOST, REACH, Part, PartReader, split, split_mp3
 from ddcm.errors import UserError
 
 BLOCK = 1 << 20  # numbers read at a time
@@ -81,10 +81,12 @@ def _find_sources(path: Path) -> list[Source] | str:
                     kind, subtype, channels = sound.format, sound.subtype, sound.channels
                 if subtype in ("MPEG_LAYER_I", "MPEG_LAYER_II") or "multi-segment" in log:
                     return "it does not declare its length"
-                parts = split(path, data, kind, whole.frames)
+                parts = split_mp3(path, data, REACH) if kind == "MP3" else split(path, data, kind, whole.frames)
                 if not parts:
                     _refuse_cut(path, log, channels, data[:1024], whole.frames)
                     return [whole]
+            if len(parts) > MOST:
+                raise UserError(f"{path}: more than {MOST} recordings one after another")
             sources = []
             for part in parts:
                 with _open(path, file, part) as sound:

@@ -3,6 +3,7 @@
 libsndfile stops where the first header says. Here such a file is cut into parts that it reads to the end.
 """
 
+import itertools
 import mmap
 import re
 import struct
@@ -20,6 +21,8 @@ ENDLESS = b"\xff" * 4  # a length that a stream has; libsndfile reads it to the 
 KBPS = ((8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
         (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320))  # fmt: skip
 REST = 1024  # bytes behind the declared end of a wav: fewer, or zeros, are padding
+REACH = 1 << 16  # bytes of anything else before an MPEG frame
+MOST = 1000  # parts of a file
 MANY = 1 << 26  # MPEG frames, three weeks
 
 
@@ -114,32 +117,48 @@ def _split_wav(data: Bytes, frames: int) -> list[Part]:
     return []
 
 
-def split_mp3(path: Path, data: Bytes) -> list[Part]:
-    """As ``split``, of MPEG layer III; none of other files."""
-    parts = list(_list_mp3(path, data))
+def split_mp3(path: Path, data: Bytes, reach: int = 0) -> list[Part]:
+    """As ``split``, of MPEG layer III that begins within ``reach`` bytes; none of other files."""
+    parts = list(itertools.islice(_list_mp3(path, data, reach), MOST + 1))
     return parts if len(parts) > 1 or (parts and parts[0].header) else []
 
 
-def _list_mp3(path: Path, data: Bytes) -> Iterator[Part]:
+def _list_mp3(path: Path, data: Bytes, reach: int) -> Iterator[Part]:
     """Parts that begin with the lengths of a Xing header, or get one that is made here."""
-    at = _skip_tags(data, 0)
+    at = _find_frame(data, 0, reach)
     while frame := _read_frame(data, at):
         start, count, info = at, 0, _read_info(data, at, frame)
         if info is not None:
-            at = min(start + (info or len(data)), len(data))
+            at = min(start + max(frame[0], info or len(data)), len(data))
             yield Part(start, at)
         else:
             while frame and (count == 0 or _read_info(data, at, frame) is None):
                 at, count = at + frame[0], count + 1
                 frame = _read_frame(data, at)
-            if count < 2:
-                return
             if at > len(data):
                 raise UserError(f"{path}: truncated: its last frame is cut off")
-            if frame is None and _skip_tags(data, at) == at and any(data[at:]):  # libsndfile may find the next frame
-                at, count = len(data), MANY
+            if _find_frame(data, at, REACH) == len(data) and any(data[_skip_tags(data, at) :]):
+                at, count = len(data), MANY  # libsndfile may find the next frame
             yield Part(start, at, _make_info(data[start : start + 4], count))
-        at = _skip_tags(data, at)
+        at = _find_frame(data, at, REACH)
+
+
+def _find_frame(data: Bytes, at: int, reach: int) -> int:
+    """Start of the next three frames of one kind, or of fewer at the end of the file, after tags and after at most
+    ``reach`` bytes of anything else; the end of the file if there are none."""
+    start = at = min(_skip_tags(data, at), len(data))
+    while 0 <= at <= start + reach:
+        place, kinds = at, set()
+        for _ in range(3):
+            frame = _read_frame(data, place)
+            kinds.add(None if frame is None else (data[place + 1], data[place + 2] & 0x0C))
+            place += frame[0] if frame else 0
+            if place >= len(data):
+                break
+        if len(kinds) == 1 and None not in kinds:
+            return at
+        at = data.find(b"\xff", at + 1)
+    return len(data)
 
 
 def _skip_tags(data: Bytes, at: int) -> int:
@@ -149,7 +168,7 @@ def _skip_tags(data: Bytes, at: int) -> int:
         if head.startswith(b"ID3") and len(head) >= 10:
             at += 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         elif head.startswith(b"APETAGEX") and len(head) == 32:
-            at += 32 * (head[23] >> 7) + int.from_bytes(head[12:16], "little")
+            at += max(32, 32 * (head[23] >> 7) + int.from_bytes(head[12:16], "little"))
         elif head.startswith(b"TAG"):
             at += 128
         else:

@@ -172,6 +172,37 @@ def test_tags_are_no_second_recording(tmp_path, tags):
     assert read_audio(tmp_path / "a.mp3").equal(read_audio(tmp_path / "plain.mp3"))
 
 
+@pytest.mark.parametrize("front", [bytes(3000), ID3 + bytes(2000), b"\x17" * 500, ID3 + b"\xff\xfb\x90\x64" * 9])
+def test_mp3_that_begins_with_something_else(tmp_path, front):
+    """Padding behind a tag, or a broadcast that was recorded from the middle of a frame on."""
+    data = without_xing(write(tmp_path / "whole.mp3", "mp3"))
+    for content in (front + data, data[150:]):
+        (tmp_path / "a.mp3").write_bytes(content)
+        assert abs(len(read_audio(tmp_path / "a.mp3")) - 24000) < 4 * 1152
+        assert abs(duration_s(tmp_path / "a.mp3") - 1.5) < 0.3
+
+
+@pytest.mark.parametrize("between", [b"", bytes(700), b"LYRICSBEGIN" + b"la " * 90, TAG + bytes(99), APE + ID3])
+@pytest.mark.parametrize("bare", [False, True])
+def test_mp3_files_with_something_between_them(tmp_path, between, bare):
+    whole = write(tmp_path / "a.mp3", "mp3")
+    data = without_xing(whole) if bare else whole
+    (tmp_path / "a.mp3").write_bytes(between.join([data] * 3))
+    assert abs(len(read_audio(tmp_path / "a.mp3")) - 72000) <= (12 * 1152 if bare else 0)
+
+
+def test_hostile_tags_and_counts_end(tmp_path):
+    """A tag of no length, and more recordings than anybody has."""
+    (tmp_path / "a.mp3").write_bytes(b"APETAGEX" + bytes(24) + b"ID3" + bytes(90))
+    with pytest.raises(UserError, match="not readable"):
+        read_audio(tmp_path / "a.mp3")
+    for name in ("mp3", "flac", "ogg"):
+        data = write(tmp_path / f"a.{name}", name, SAMPLES[:200, :1])
+        (tmp_path / f"a.{name}").write_bytes(data * 1001)
+        with pytest.raises(UserError, match="more than 1000 recordings"):
+            read_audio(tmp_path / f"a.{name}")
+
+
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory):
     """By format: bytes of recordings that differ in length, channels and rate, and what each is read as."""
