@@ -1,7 +1,6 @@
 """Many recordings of one length coded in the same UNet calls: as ``ddcm compress`` does, only faster.
 
-What comes out are whole ``.ddcm`` files. They say that their UNet calls are of so many windows, so each decodes alone,
-bit for bit, though at that many times the cost.
+What comes out are whole ``.ddcm`` files. Each decodes alone, to latents that differ by rounding alone.
 """
 
 import time
@@ -58,13 +57,15 @@ def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Codec
     if len(even_layout(len(audios[0]), backbone.mel_spec.hop).starts) > 1:
         raise UserError("recordings are coded together up to one window of 10.24 s")
     levels = [measure_level(audio) for audio in audios]
-    header = solve_schedule(build_header(settings, backbone, len(audios[0]), None, len(audios)), settings)
+    header = solve_schedule(build_header(settings, backbone, len(audios[0])), settings)
     mels = [
         window_mel(audio, level, header.layout, 0, backbone.mel_spec)
         for audio, level in zip(audios, levels, strict=True)
     ]
     writers = [BitWriter() for _ in audios]
-    decoded = encode_windows(header, backbone, compute_targets(backbone, mels, settings.mel_weight), [0] * len(audios), writers)
+    decoded = encode_windows(
+        header, backbone, compute_targets(backbone, mels, settings.mel_weight), [0] * len(audios), writers
+    )
     seconds = (time.perf_counter() - begin) / len(audios)
     return [
         Coded(

@@ -41,7 +41,14 @@ def decompress(arguments: Namespace) -> int:
     pipeline = options.load_pipeline(arguments, quantises=True)
 
     def do(job, on_step):
-        pieces = decompress_pieces(read(job.source), pipeline.backbone, pipeline.codebook, arguments.vocoder, on_step)
+        pieces = decompress_pieces(
+            read(job.source),
+            pipeline.backbone,
+            pipeline.codebook,
+            arguments.vocoder,
+            pipeline.codec_batch_size,
+            on_step,
+        )
         with audio_writer(job.target, pipeline.backbone.mel_spec.sample_rate) as write_piece:
             for piece in pieces:
                 write_piece(piece)

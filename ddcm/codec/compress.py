@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 
-from ddcm.audio.layout import even_layout
 from ddcm.audio.level import Level, measure_level
 from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.windows import window_mel
@@ -33,8 +32,7 @@ def compress(
     time; memory does not grow with the length. Raises UserError: a rate that cannot be met, no codebook for vq, or
     (``verify``) a decoder that differs."""
     level = audio.level if isinstance(audio, SpooledAudio) else measure_level(audio)
-    windows = len(even_layout(len(audio), model.mel_spec.hop).starts)
-    header = add_level(build_header(settings, model, len(audio), codebook, min(batch_size, windows)), level)
+    header = add_level(build_header(settings, model, len(audio), codebook), level)
     if settings.mode != "vq":
         header = solve_schedule(header, settings)
     digests, layout = [], header.layout
@@ -48,19 +46,20 @@ def compress(
         if on_latent is not None:
             on_latent(z)
 
-    payload = encode_payload(header, model, codebook, read_targets, keep, on_step)
-    if settings.verify and digests != [_digest(z) for z in decode_payload(header, payload, model, codebook)]:
+    payload = encode_payload(header, model, codebook, read_targets, keep, batch_size, on_step)
+    decoded = decode_payload(header, payload, model, codebook, batch_size)
+    if settings.verify and digests != [_digest(z) for z in decoded]:
         raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
     return pack(header, payload)
 
 
 def build_header(
-    settings: CodecSettings, model: LatentDiffusion, samples: int, codebook: Codebook | None, batch_size: int
+    settings: CodecSettings, model: LatentDiffusion, samples: int, codebook: Codebook | None = None
 ) -> Header:
     """A header without the level and the schedule. Raises UserError: vq without a codebook, or with more levels than
     the codebook has."""
     fields = header_fields(model)
-    fields |= dict(samples=samples, batch_size=batch_size, threads=min(torch.get_num_threads(), 64))
+    fields["samples"] = samples
     if settings.mode == "vq":
         if codebook is None:
             raise UserError("vq needs a fitted codebook: name one with --codebook")

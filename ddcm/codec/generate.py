@@ -51,7 +51,7 @@ def generate(
     if not 0 < share <= 1:
         raise UserError(f"share {share} is outside (0, 1]; the nearest valid one is {1 if share > 1 else 0.01:g}")
     samples = max(1, round(duration_s * spec.sample_rate))
-    header = solve_schedule(build_header(replace(settings, prompt=""), model, samples, None, 1), settings)
+    header = solve_schedule(build_header(replace(settings, prompt=""), model, samples), settings)
     codebook, writer, choices = noise_codebook(header), BitWriter(), []
     null, condition = model.null_condition(), model.condition(prompt)
     direction = torch.empty(0)  # of the present step

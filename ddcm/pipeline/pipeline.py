@@ -116,15 +116,19 @@ class DDCMPipeline:
         fields of ``ddcm.codec.codec_settings.CodecSettings``.
         """
         chosen = replace(settings or CodecSettings(), **overrides)
-        batch_size = 1 if self.backbone.device.type == "cpu" else self.batch_size
         if not isinstance(audio, SpooledAudio):
             audio = to_mono(audio, sample_rate, self.backbone.mel_spec.sample_rate)
-        return compress(audio, self.backbone, chosen, self.codebook, batch_size, on_step)
+        return compress(audio, self.backbone, chosen, self.codebook, self.codec_batch_size, on_step)
+
+    @property
+    def codec_batch_size(self) -> int:
+        """Windows that the codec computes together; on a CPU that saves no time."""
+        return 1 if self.backbone.device.type == "cpu" else self.batch_size
 
     def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
         """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level. Raises UserError:
         damaged, or of another version, backbone or codebook."""
-        decoded = decompress(data, self.backbone, self.codebook, vocoder, on_step)
+        decoded = decompress(data, self.backbone, self.codebook, vocoder, self.codec_batch_size, on_step)
         header, rate = decoded.header, self.backbone.mel_spec.sample_rate
         info = Info(self.backbone.name, prompt=header.prompt, mode=header.mode, kbps=len(data) / 125 / header.seconds)
         return Output(decoded.audio, rate, decoded.mel, decoded.latent, info)
