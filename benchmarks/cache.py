@@ -16,8 +16,6 @@ On two busy EPYC cores: 4.5 s and 73 MB until the first batch, then 1.6 ms a bat
     1000 batches of 16 windows            1.64 s       74 MB held
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

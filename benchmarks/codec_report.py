@@ -1,7 +1,5 @@
 """The rate-distortion measurements as a table and as a plot."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -11,8 +11,6 @@ process of its own. The large step is measured for ours alone: theirs holds seve
 with the cells.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import subprocess
@@ -85,6 +83,8 @@ class Run:
             sum(losses.values()).backward()
             self.optimizer.step()
             self.falling.step()
+        if z.is_cuda:
+            torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - begin)
 
     @torch.no_grad()

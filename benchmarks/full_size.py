@@ -8,8 +8,6 @@ folder. ``--layout hub`` imitates the published repositories: ``GPT2Model`` as t
 names of the tokenizers, and a CLAP that declares float64. ``small`` has every part at a size for tests.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import json

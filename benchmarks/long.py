@@ -11,8 +11,6 @@ minute has seven shorter windows, in which attention costs less a frame. A seam 
 fades that differs from the error elsewhere.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Write tables into pages, between two comments."""
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

@@ -6,8 +6,6 @@
 Each run is a process of its own, as a user starts it. The table is written into docs/audioldm2.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

@@ -7,8 +7,6 @@ the median of each method counts, because machines are noisy. Memory is the grow
 On two EPYC cores: cdist / ddcm time 2.1, memory 39.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import subprocess

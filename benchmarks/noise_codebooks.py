@@ -7,8 +7,6 @@ same file size on validation clips, each clip with both codebooks, so that the d
 coded in the same UNet calls, and the gaussian atoms drawn once for all of them.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -8,8 +8,6 @@ Weights are random, inputs are shorter than ten seconds (``--frames``), and the 
 2048 x 2048 matrices in the same dtype and run. The table is written into docs/audioldm2.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +21,7 @@ from benchmarks.systems import clock
 from ddcm.backbone.hifigan import HifiGan2d
 from ddcm.backbone.parts import text_widths
 from ddcm.backbone.tiny import RandomParts
-from ddcm.cli.loading import set_threads
+from ddcm.cli.options import set_threads
 from ddcm.runtime.memory import describe_machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.parts"

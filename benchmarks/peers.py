@@ -1,7 +1,5 @@
 """Other codecs, as programs of Debian packages: Opus (opus-tools) and Codec2."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile

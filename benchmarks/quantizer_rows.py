@@ -1,7 +1,5 @@
 """Measure a quantizer on validation clips: the rows of docs/quantizers.md."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -12,8 +12,6 @@ and steps. The UNet gets the same timesteps and noise for both, clip by clip. Th
 ``pocket.evaluate``, the same number of each kind; the collection itself is nearly all speech.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sentences about the recipes, computed from the measurements, so that none can contradict them."""
 
-from __future__ import annotations
-
 import math
 import statistics
 

@@ -1,7 +1,5 @@
 """The text of docs/recipes.md around its numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from benchmarks import recipe_claims as claims

@@ -8,8 +8,6 @@ caption as prompt, and its length. On a CPU each core runs a process with clips 
 use two cores better apart than together.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import os

@@ -7,8 +7,6 @@ A run before the first timing loads the weights. The median of the repeats count
 Recipes that diffuse have a prompt and guidance, as in the scripts.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 from pathlib import Path

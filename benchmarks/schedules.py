@@ -12,8 +12,6 @@ recordings. All clips share their UNet calls. The table is written after each ra
 on from there. Use the table with ``compress --schedules FILE``.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import json
@@ -33,10 +31,11 @@ from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import Backbone, load
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.compress import build_header, compute_targets
+from ddcm.codec.compress import build_header
 from ddcm.codec.header import Header
 from ddcm.codec.rate_control import SHAPE, SHIPPED, find_nearest
 from ddcm.codec.step_schedule import ParametricSchedule, expand
+from ddcm.codec.targets import compute_targets
 from ddcm.codec.trajectory import encode_windows
 from ddcm.diffusion.timesteps import add_noise, quadratic
 from ddcm.errors import UserError
@@ -78,10 +77,11 @@ class Trial:
 
     def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard"):
         self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
-        self.header = build_header(CodecSettings(book=book), backbone, len(clips[0]), None, len(clips))
+        self.header = build_header(CodecSettings(book=book), backbone, len(clips[0]))
         self.denoise = backbone.denoiser()
         mels = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
-        self.mels, (self.z, self.weights) = torch.cat(mels), compute_targets(backbone, mels)
+        self.mels, self.targets = torch.cat(mels), compute_targets(backbone, mels)
+        self.z = self.targets.z
         self.ceiling = self._error(self.z)
 
     def _error(self, z: torch.Tensor) -> float:
@@ -96,7 +96,7 @@ class Trial:
 
         total = find_nearest(lambda total: with_total(total).window_bits, kbps * 1000 * self.seconds, 1, 40_000)
         windows, writers = range(len(self.z)), [BitWriter() for _ in self.z]
-        z = encode_windows(with_total(total), self.backbone, self.z, self.weights, windows, writers)
+        z = encode_windows(with_total(total), self.backbone, self.targets, windows, writers)
         return self._error(z) - self.ceiling
 
     @functools.cached_property

@@ -12,8 +12,6 @@ own. "Second" is another prompt in the same process, loading included. The table
 by row.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import resource
@@ -25,7 +23,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.marks import cell, fill
-from ddcm.cli.loading import set_threads
+from ddcm.cli.options import set_threads
 from ddcm.runtime.memory import describe_machine
 
 PAGE, MARK = Path("docs/audioldm2.md"), "benchmarks.stock"

@@ -1,14 +1,14 @@
 """The stock components and ours with the same work, for ``benchmarks.stock``."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ddcm.audio.layout import FRAMES, OVERLAP
 from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import log_mel
 from ddcm.backbone.parts import text_widths
@@ -67,19 +67,14 @@ def stock(case: Case) -> Loaded:
     now = clock(case.device)
     begin = now()
     if case.task == "generate":
-        pipe = _stock_pipeline(case.folder, dtype).to(case.device)
-        pipe.set_progress_bar_config(disable=True)
-        loaded = Loaded(lambda prompt: pipe(
-            prompt, num_inference_steps=case.steps, guidance_scale=GUIDANCE, audio_length_in_s=case.seconds,
-            num_waveforms_per_prompt=case.batch, generator=torch.Generator().manual_seed(0),
-        ))  # fmt: skip
+        loaded = Loaded(stock_generate(case, stock_pipeline(case.folder, dtype).to(case.device)))
     else:
-        loaded = Loaded(_stock_loop(case, dtype))
+        loaded = Loaded(stock_loop(case, *_load_stock_parts(case, dtype)))
     loaded.load_s = now() - begin
     return loaded
 
 
-def _stock_pipeline(folder: str, dtype: torch.dtype):
+def stock_pipeline(folder: str, dtype: torch.dtype):
     from diffusers import AudioLDM2Pipeline
     from transformers import GPT2LMHeadModel
 
@@ -87,19 +82,33 @@ def _stock_pipeline(folder: str, dtype: torch.dtype):
     return AudioLDM2Pipeline.from_pretrained(folder, torch_dtype=dtype, language_model=language_model)
 
 
-def _stock_loop(case: Case, dtype: torch.dtype) -> Callable[[str], object]:
+def stock_generate(case: Case, pipe: Any) -> Callable[[str], object]:
+    pipe.set_progress_bar_config(disable=True)
+    return lambda prompt: pipe(
+        prompt, num_inference_steps=case.steps, guidance_scale=GUIDANCE, audio_length_in_s=case.seconds,
+        num_waveforms_per_prompt=case.batch, generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+
+
+def _load_stock_parts(case: Case, dtype: torch.dtype) -> tuple[dict[str, Any], Any]:
+    """The modules that a task needs, and the scheduler."""
     from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
     from transformers import SpeechT5HifiGan
 
-    folder, mels = case.folder, compute_mel(recording(case.seconds)).repeat(case.batch, 1, 1, 1)
+    folder = case.folder
     parts: dict = {"vae": AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype)}
     if case.task != "compress":
         parts["vocoder"] = SpeechT5HifiGan.from_pretrained(folder, subfolder="vocoder", dtype=dtype)
     if case.task != "reconstruct":
         parts["unet"] = AudioLDM2UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype)
     parts = {name: module.to(case.device).eval() for name, module in parts.items()}
-    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-    mels = mels.to(case.device, dtype)
+    return parts, DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+
+
+def stock_loop(case: Case, parts: dict[str, Any], scheduler: Any) -> Callable[[str], object]:
+    """A task that the stock pipeline lacks, on ``case.batch`` windows, in the dtype of the parts."""
+    dtype = parts["vae"].dtype
+    mels = compute_mel(recording(case.seconds)).repeat(case.batch, 1, 1, 1).to(case.device, dtype)
 
     @torch.no_grad()
     def work(prompt: str) -> object:
@@ -131,7 +140,7 @@ def ours(case: Case) -> Loaded:
         case.folder, device=case.device, dtype=case.dtype, vae_dtype=case.vae_dtype, compiled=case.compiled
     )
     needed = {"reconstruct": ("vae", "vocoder"), "compress": ("vae", "unet")}.get(case.task, ("vae", "unet", "vocoder"))
-    loaded = Loaded(_our_work(case, pipe))
+    loaded = Loaded(_our_work(case, pipe, recording(case.seconds), case.batch))
     if case.task != "generate":
         for part in needed:
             getattr(pipe.backbone, part)
@@ -144,8 +153,15 @@ def ours(case: Case) -> Loaded:
     return loaded
 
 
-def _our_work(case: Case, pipe: DDCMPipeline) -> Callable[[str], object]:
-    audio, plain = recording(case.seconds), dict(quantizer="none", vocoder="backbone")
+def our_windows(case: Case, pipe: DDCMPipeline) -> Callable[[str], object]:
+    """The work on one recording of ``case.batch`` windows, all of which share a batch; several have 10.24 s each."""
+    pipe.batch_size = case.batch
+    seconds = case.seconds if case.batch == 1 else (FRAMES + (case.batch - 1) * (FRAMES - OVERLAP)) / 100
+    return _our_work(case, pipe, recording(seconds), times=1)
+
+
+def _our_work(case: Case, pipe: DDCMPipeline, audio: torch.Tensor, times: int) -> Callable[[str], object]:
+    plain = dict(quantizer="none", vocoder="backbone")
     settings = dict(steps=case.steps, solver="ddim", **plain)
 
     def work(prompt: str) -> object:
@@ -153,7 +169,7 @@ def _our_work(case: Case, pipe: DDCMPipeline) -> Callable[[str], object]:
             return pipe.generate(
                 prompt, case.seconds, recipe="final", guidance_scale=GUIDANCE, n=case.batch, **settings
             )
-        for _ in range(case.batch):
+        for _ in range(times):
             if case.task == "transform":
                 pipe.transform(audio, 16000, strength=1.0, **settings)
             elif case.task == "reconstruct":

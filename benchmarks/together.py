@@ -1,10 +1,7 @@
 """Many recordings of one length coded in the same UNet calls: as ``ddcm compress`` does, only faster.
 
-What comes out are whole ``.ddcm`` files. They say that their UNet calls are of so many windows, so each decodes alone,
-bit for bit, though at that many times the cost.
+What comes out are whole ``.ddcm`` files. Each decodes alone, to latents that differ by rounding alone.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Sequence, Sized
@@ -18,9 +15,10 @@ from ddcm.audio.windows import window_mel
 from ddcm.backbone import Backbone
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.compress import add_level, build_header, compute_targets
+from ddcm.codec.compress import add_level, build_header
 from ddcm.codec.format import pack
 from ddcm.codec.rate_control import solve_schedule
+from ddcm.codec.targets import compute_targets
 from ddcm.codec.trajectory import encode_windows
 from ddcm.errors import UserError
 
@@ -59,13 +57,15 @@ def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Codec
     if len(even_layout(len(audios[0]), backbone.mel_spec.hop).starts) > 1:
         raise UserError("recordings are coded together up to one window of 10.24 s")
     levels = [measure_level(audio) for audio in audios]
-    header = solve_schedule(build_header(settings, backbone, len(audios[0]), None, len(audios)), settings)
+    header = solve_schedule(build_header(settings, backbone, len(audios[0])), settings)
     mels = [
         window_mel(audio, level, header.layout, 0, backbone.mel_spec)
         for audio, level in zip(audios, levels, strict=True)
     ]
     writers = [BitWriter() for _ in audios]
-    decoded = encode_windows(header, backbone, *compute_targets(backbone, mels), [0] * len(audios), writers)
+    decoded = encode_windows(
+        header, backbone, compute_targets(backbone, mels, settings.mel_weight), [0] * len(audios), writers
+    )
     seconds = (time.perf_counter() - begin) / len(audios)
     return [
         Coded(

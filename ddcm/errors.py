@@ -2,11 +2,8 @@
 
 
 class UserError(ValueError):
-    """An input that cannot be used.
-
-    The message is one line: what is wrong, which file or flag, what to do. The command line prints it without a
-    traceback and exits with code 2. From Python it is an ordinary ``ValueError``.
-    """
+    """An input that cannot be used. The message is one line: what is wrong, which file or flag, what to do. The command
+    line prints it without a traceback and exits with code 2. From Python it is an ordinary ``ValueError``."""
 
     def __init__(self, message: str):
         super().__init__(to_one_line(message))
@@ -26,8 +23,4 @@ def describe_error(error: Exception) -> str:
 
 def is_utf8(text: str) -> bool:
     """True if the text encodes as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text.encode(errors="ignore").decode() == text

@@ -1,7 +1,5 @@
 """Recipes: named settings of the verbs, and which to take for what. Names and numbers; no torch."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -17,9 +15,10 @@ Postprocess = Literal["none", "volume", "filter", "gentle", "protect", "limit"]
 QuantizerKind = Literal["none", "hard", "soft"]
 ActsOn = Literal["input", "estimates", "late-estimates", "output"]
 Solver = Literal["ddim", "dpm++", "unipc"]
-Dtype = Literal["float32", "float16", "bfloat16"]
-"""Arithmetic of a network. A .ddcm file stores the position in this order."""
+Dtype = Literal["float32", "float16", "bfloat16"]  # A .ddcm file stores the position in this order.
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+Heads = Literal["hub", "original"]  # head layout of a UNet: as diffusers computes it, or as it was trained
+Null = Literal["trained", "stock"]  # condition of no prompt: as in AudioLDM2's training, or in diffusers' pipeline
 
 ALL: tuple[Verb, ...] = get_args(Verb)
 WITH_INPUT: tuple[Verb, ...] = ("reconstruct", "transform")
@@ -27,20 +26,15 @@ WITH_DIFFUSION: tuple[Verb, ...] = ("transform", "generate")
 
 
 def _flag(verbs: tuple[Verb, ...], between: tuple[float, float] | None = None, chain: Any = None) -> dict[str, Any]:
-    """Metadata of a field that is a flag of ``verbs``.
-
-    ``between`` is the range of a number. ``chain`` has the names of a setting that takes several, with commas.
-    """
+    """Metadata of a field that is a flag of ``verbs``. ``between`` is the range of a number. ``chain`` has the names of
+    a setting that takes several, with commas."""
     return {"verbs": verbs, "between": between, "chain": chain}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of the recipe. A flag overrides the recipe, and the recipe overrides these defaults.
-
-    Raises:
-        UserError: an unknown choice, or a number out of range.
-    """
+    """Settings of the recipe. A flag overrides the recipe, and the recipe overrides these defaults. Raises UserError:
+    an unknown choice, or a number out of range."""
 
     verb: Verb
     about: str
@@ -165,11 +159,8 @@ RUNS: dict[Verb, tuple[Verb, ...]] = {
 
 
 def resolve(verb: Verb, recipe: str | Recipe | None = None, **flags: Any) -> Recipe:
-    """The recipe, by name or the verb's default one, with every flag that is not None in its place.
-
-    Raises:
-        UserError: unknown recipe, a recipe of another verb, or a value out of range.
-    """
+    """The recipe, by name or the verb's default one, with every flag that is not None in its place. Raises UserError:
+    unknown recipe, a recipe of another verb, or a value out of range."""
     own = [key for key, row in RECIPES.items() if row.verb in RUNS[verb]]
     name = recipe or DEFAULTS[verb]
     if isinstance(name, str) and name not in RECIPES:
@@ -214,13 +205,9 @@ LEAST_ERROR = "matched"  # on every kind: docs/recipes.md has the table
 
 
 def advise(what: str) -> list[tuple[str, str]]:
-    """(recipe, why) for a need or a kind of audio, the first choice first; last the one with the least error.
-
-    The choices come from the scripts that the recipes are from. They were made by ear.
-
-    Raises:
-        UserError: neither a need nor a kind.
-    """
+    """(recipe, why) for a need or a kind of audio, the first choice first; last the one with the least error. The
+    choices come from the scripts that the recipes are from. They were made by ear. Raises UserError: neither a need nor
+    a kind."""
     if what in NEEDS:
         choices = [NEEDS[what]]
     elif what in KINDS:

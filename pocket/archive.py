@@ -11,8 +11,6 @@ as many seconds of each kind as there are, or as fit, in an order that mixes voi
 more than its first ``--longest`` seconds.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import dataclasses

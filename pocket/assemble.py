@@ -3,8 +3,6 @@
 python -m pocket.assemble --runs runs/pocket --out checkpoints/pocket
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Training batches: windows of 16 kHz audio, kinds drawn evenly, filled from as many clips as it takes."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info

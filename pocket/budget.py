@@ -1,7 +1,5 @@
 """A training length given as minutes: the schedule follows the clock, across as many runs as it takes."""
 
-from __future__ import annotations
-
 import math
 import time
 

@@ -1,7 +1,5 @@
 """What a stage left in a runs folder: its last checkpoint, the weights of a part in it, and how long it was trained."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Stage ``clap``: audio (B, S) and captions -> one space of (B, 128)."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

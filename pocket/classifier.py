@@ -1,7 +1,5 @@
 """A small classifier that names the kind of a sound from its mel: the judge of what the backbone generates."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Recordings inside Debian packages: every file form of the two pools -> mono samples and their rate."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zipfile

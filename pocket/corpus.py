@@ -10,8 +10,6 @@ Recordings are high-passed at 20 Hz and lose the silence at both ends, but for t
 they stay what they have always been.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import dataclasses

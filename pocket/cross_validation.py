@@ -8,8 +8,6 @@ network of this size, on many more files than there are for validation. Prints a
 kinds, columns the named ones. ``--card FILE`` puts it into a model card.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import dataclasses

@@ -3,8 +3,6 @@
 python -m pocket.curves --runs runs/pocket --out runs/pocket/curves.png
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

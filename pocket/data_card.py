@@ -3,8 +3,6 @@
 python -m pocket.data_card --card checkpoints/pocket/README.md
 """
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from pathlib import Path

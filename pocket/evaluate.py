@@ -7,8 +7,6 @@ installed. Prints a table in Markdown for each pool; ``--card FILE`` writes them
 that the numbers there are always those of this command.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -15,8 +15,6 @@ the kinds of
 Prints a table in Markdown; ``--card FILE`` puts it into a model card.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

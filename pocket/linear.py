@@ -10,8 +10,6 @@ activation, features come in pairs of both signs, since silu(x) - silu(-x) = x, 
 that are large, so that the norm divides by nearly the same number whatever the features are.
 """
 
-from __future__ import annotations
-
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import Decoder, DiagonalGaussianDistribution, Encoder

@@ -6,8 +6,6 @@ Writes the sounds and ``index.html`` with players into ``--out``, and a table of
 with ``--card``, into the model card. Clips are those whose captions match, in the order of the pools, never trained on.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Six minutes of the UNet on a core, from the same weights: ``val_eps_mse`` 0.193 after 280 steps, AdamW 0.218 after 300.
 """
 
-from __future__ import annotations
-
 from pytorch_optimizer import Muon
 from torch import nn
 

@@ -4,8 +4,6 @@ Checkpoints of the stages hold optimizers and averages and are not published; th
 fp32, as every training is, from the fp16 that was written.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

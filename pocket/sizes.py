@@ -7,8 +7,6 @@ the UNet learn with the other parts of ``--start`` as they are. Minutes are of t
 these cores. Prints a table in Markdown of what the fixed validation clips say; ``--card FILE`` puts it into a card.
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

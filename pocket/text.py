@@ -4,8 +4,6 @@ A caption becomes two conditions of the UNet: T5's states (B, L, 128), and eight
 (B, 8, 128) from the CLAP and T5 states behind a projection.
 """
 
-from __future__ import annotations
-
 import json
 import string
 

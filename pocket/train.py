@@ -8,8 +8,6 @@ vae and clap). The vocoder can be trained again after the vae to hear its mels. 
 folder.
 """
 
-from __future__ import annotations
-
 import argparse
 from importlib import import_module
 from pathlib import Path

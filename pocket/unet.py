@@ -1,7 +1,5 @@
 """Stage ``unet``: the noise of a noisy latent (B, 8, T, 16) -> its estimate, with T5, projection and GPT-2."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import random

@@ -1,7 +1,5 @@
 """Stage ``vae``: log-mel (B, 1, T, 64) <-> latent (B, 8, T/4, 16)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import lightning as L

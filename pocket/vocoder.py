@@ -1,7 +1,5 @@
 """Stage ``vocoder``: log-mel (B, T, 64) -> audio (B, 160 T)."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 

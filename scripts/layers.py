@@ -6,8 +6,6 @@ A package stands above everything that it imports. An arrow that follows from ot
 B imports C, there is no arrow from A to C.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import textwrap

@@ -3,8 +3,6 @@
 python scripts/picture.py            # writes docs/transform.png
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 from dataclasses import dataclass

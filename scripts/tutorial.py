@@ -7,8 +7,6 @@
 Commands run in a temporary folder with links to the project's files.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

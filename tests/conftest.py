@@ -1,14 +1,16 @@
 """Fixtures: a backbone with random weights, the shipped recordings, a separate cache."""
 
-from __future__ import annotations
-
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Small networks gain nothing from several threads, and threads that wait by spinning slow other processes down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 settings.register_profile("no clock", deadline=None)  # a busy machine is not a failure
 settings.load_profile("no clock")
@@ -53,10 +55,13 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _same_numbers_every_time():
-    """A test gets the same random numbers alone and in the suite, so that a failure repeats."""
+    """A test gets the same random numbers and threads alone and in the suite, so that a failure repeats."""
     import torch
 
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +77,18 @@ def speech():
     from ddcm.audio.files import read_audio
 
     return read_audio(EXAMPLES / "speech.flac")
+
+
+@pytest.fixture
+def attempts(tmp_path, monkeypatch) -> list[str]:
+    """What is imported of ``evilmod``, asked of the hub, or sought in the network."""
+    seen: list[str] = []
+    folder = tmp_path / "importable"
+    folder.mkdir()
+    (folder / "evilmod.py").write_text("import builtins\nbuiltins.ddcm_evil.append('imported')\nrun = print\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr("builtins.ddcm_evil", seen, raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: seen.append(name))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *name, **_: seen.append(str(name)))
+    yield seen
+    sys.modules.pop("evilmod", None)

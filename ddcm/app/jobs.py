@@ -1,7 +1,5 @@
 """Run the work of requests in one thread, with progress, cancellation and errors of one line."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import html
@@ -18,8 +16,7 @@ from ddcm.errors import UserError
 
 ONE_AT_A_TIME = {"concurrency_id": "work", "concurrency_limit": 1}
 """Options of every event that computes. Further requests wait in Gradio's queue, which shows their position."""
-UPLOADS = ("audio", "file")
-"""Inputs that are uploaded files."""
+UPLOADS = ("audio", "file")  # Inputs that are uploaded files.
 
 
 class Cancelled(Exception):
@@ -38,11 +35,8 @@ class Jobs:
         self, request: gr.Request, progress: gr.Progress, work: Callable[..., Any], inputs: dict[str, Any]
     ) -> Any:
         """The result of ``work(folder, on_step, **inputs)``, which writes its files into ``folder`` and calls
-        ``on_step`` after each step. A cancelled request stops at its next step.
-
-        Raises:
-            gr.Error: one line for the visitor, with file names in place of paths.
-        """
+        ``on_step`` after each step. A cancelled request stops at its next step. Raises gr.Error: one line for the
+        visitor, with file names in place of paths."""
         session = request.session_hash or ""
         for name in inputs.keys() & UPLOADS:
             if inputs[name] is None:

@@ -1,7 +1,5 @@
 """Options that Gradio launches the page with: theme, password, and isolation from other servers."""
 
-from __future__ import annotations
-
 import hmac
 from typing import Any
 
@@ -21,8 +19,7 @@ POLICY = (
 """``unsafe-eval`` is for Gradio, which compiles its templates in the browser."""
 HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
 SANS = ("ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
-MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
-"""Fonts of the visitor's system."""
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")  # Fonts of the visitor's system.
 
 
 class ContentSecurity:

@@ -1,7 +1,5 @@
 """The page: a tab for each verb, with settings on the left and results on the right."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter, Signature
@@ -33,6 +31,7 @@ CONTROLS: dict[str, partial] = {
     "duration_s": partial(gr.Slider, 0.5, step=0.5, label="Seconds", info="The model was trained on 10 s."),
     "kbps": partial(gr.Slider, 0.25, 4, 1, step=0.05, label="Rate (kbps)", info="Higher rates sound better."),
     "listen": partial(gr.Checkbox, True, label="Decode it too, to listen", info="Takes as long again."),
+    "file": partial(gr.File, label=".ddcm file", file_types=[".ddcm"], type="filepath", elem_id="to-decompress"),
     "compress steps": partial(Whole, label="Steps", info="For each 10 s. 0: the best number for the rate."),
     "compress prompt": partial(Text, label="Prompt", placeholder="describes it; kept in the file"),
 }
@@ -45,8 +44,7 @@ class Tab:
 
     introduction: str
     controls: str
-    more: str = ""
-    """Controls under "More settings"."""
+    more: str = ""  # Controls under "More settings".
     results: str = "audio picture metrics settings"
 
 
@@ -152,17 +150,15 @@ def _add_tab(service: Service, jobs: Jobs, verb: Any) -> None:
 def _add_control(service: Service, verb: Any, name: str) -> Any:
     if name == "audio":
         return _add_recording(service)
-    if name == "file":
-        return _refuse_urls(
-            gr.File(label=".ddcm file", file_types=[".ddcm"], type="filepath", elem_id="to-decompress")
-        )  # fmt: skip
     if name == "recipe":
         return _add_recipes(service, verb)
     if name == "duration_s":
         longest = service.limits.max_seconds
         return CONTROLS[name](maximum=longest, value=min(5, longest))
     control = CONTROLS.get(f"{verb} {name}", CONTROLS[name])
-    return control(value=getattr(service.resolve(verb), name)) if verb in DEFAULTS and name in SETTINGS else control()
+    if verb in DEFAULTS and name in SETTINGS:
+        return control(value=getattr(service.resolve(verb), name))
+    return _refuse_urls(control()) if name == "file" else control()
 
 
 def _add_recording(service: Service) -> gr.Audio:
@@ -226,10 +222,8 @@ def _add_results(before: bool) -> dict[str, Any]:
 
 
 def _refuse_urls(component: Any) -> Any:
-    """Make the component accept uploaded files only: the server fetches nothing from other servers.
-
-    (A subclass would be clearer, but Gradio writes a file beside the source of every subclass.)
-    """
+    """Make the component accept uploaded files only: the server fetches nothing from other servers. (A subclass would
+    be clearer, but Gradio writes a file beside the source of every subclass.)"""
     move = component.async_move_resource_to_block_cache
 
     async def move_file(name: str | Path | None) -> str | None:

@@ -1,7 +1,5 @@
 """Serve the page on a port until Ctrl-C, and delete every visitor's files afterwards."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import threading
@@ -18,18 +16,14 @@ from ddcm.pipeline import DDCMPipeline
 from ddcm.runtime.exit import Terminated
 
 SWEEP_S = 60.0
-HEARTBEAT_S = 3.0
-"""How often Gradio checks whether a visitor's page is still open."""
+HEARTBEAT_S = 3.0  # How often Gradio checks whether a visitor's page is still open.
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @contextmanager
 def run_server(pipe: DDCMPipeline, options: ServerOptions, limits: Limits) -> Iterator[str]:
-    """Yields the address of the running page. On exit the server is closed and all its files are deleted.
-
-    Raises:
-        UserError: Gradio is missing, or the port is taken.
-    """
+    """Yields the address of the running page. On exit the server is closed and all its files are deleted. Raises
+    UserError: Gradio is missing, or the port is taken."""
     with tempfile.TemporaryDirectory(prefix="ddcm-serve-", ignore_cleanup_errors=True) as root:
         # Gradio reads these when it is imported.
         os.environ |= {

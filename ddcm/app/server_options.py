@@ -1,7 +1,5 @@
 """Settings of the page: where it listens, and what a visitor may ask for. No torch, no Gradio."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
 

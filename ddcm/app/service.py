@@ -1,7 +1,5 @@
 """The verbs of the page, from files to files, within limits. Nothing here depends on Gradio."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,23 +26,17 @@ class Result:
     """The files and numbers of one request."""
 
     audio: Path | None = None
-    before: Path | None = None
-    """The input as the model got it: mono, at its sample rate."""
+    before: Path | None = None  # The input as the model got it: mono, at its sample rate.
     picture: Path | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
-    """Of the result; in a comparison, those of each case by its name."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """The settings that were used, and facts about the run."""
-    file: Path | None = None
-    """A .ddcm file, or the page of a comparison."""
+    metrics: dict[str, Any] = field(default_factory=dict)  # in a comparison: those of each case by its name
+    settings: dict[str, Any] = field(default_factory=dict)  # The settings that were used, and facts about the run.
+    file: Path | None = None  # A .ddcm file, or the page of a comparison.
 
 
 class Service:
-    """A loaded pipeline behind limits.
-
-    A verb reads the file ``audio`` or ``file`` and writes its results into ``folder``. ``settings`` are those of the
-    verb in ``DDCMPipeline``: prompts, seed, and settings that override the recipe.
-    """
+    """A loaded pipeline behind limits. A verb reads the file ``audio`` or ``file`` and writes its results into
+    ``folder``. ``settings`` are those of the verb in ``DDCMPipeline``: prompts, seed, and settings that override the
+    recipe."""
 
     def __init__(self, pipe: DDCMPipeline, limits: Limits):
         self.pipe, self.limits = pipe, limits
@@ -93,11 +85,9 @@ class Service:
 
     def compare(self, folder: Path, on_step: OnStep, audio: Path, **conditioning: Any) -> Result:
         """The report is one page that needs no other file."""
-        entries = compare(
-            self.pipe, self._read(audio), conditioning, lambda name, number, total: on_step(number, total)
-        )  # fmt: skip
+        sound, report = self._read(audio), folder / "report.html"
+        entries = compare(self.pipe, sound, conditioning, lambda name, number, total: on_step(number, total))
         facts = {"backbone": self.pipe.backbone.name, "prompt": conditioning["prompt"] or "none"}
-        report = folder / "report.html"
         text = render_report(f"{audio.name}: every recipe", entries, self.rate, facts)
         report.write_text(text, encoding="utf-8")
         return Result(metrics={entry.name: _drop_nan(entry.metrics) for entry in entries}, file=report)

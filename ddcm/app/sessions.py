@@ -1,7 +1,5 @@
 """Files and running work of each visitor. Both end with the session."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 import time
@@ -17,19 +15,15 @@ from ddcm.runtime.files import list_files
 
 @dataclass(frozen=True)
 class Session:
-    folders: list[Path] = field(default_factory=list)
-    """Of results."""
+    folders: list[Path] = field(default_factory=list)  # Of results.
     uploads: set[Path] = field(default_factory=set)
-    stops: set[Event] = field(default_factory=set)
-    """One for each running work."""
+    stops: set[Event] = field(default_factory=set)  # One for each running work.
 
 
 class Sessions:
-    """Sessions by the name that Gradio gives them; all their files are below ``root``.
-
-    Whoever knows the path of a file can read it, so the folder of a result has a random name. An upload that two
-    sessions share is one file; it is deleted with the last of them.
-    """
+    """Sessions by the name that Gradio gives them; all their files are below ``root``. Whoever knows the path of a file
+    can read it, so the folder of a result has a random name. An upload that two sessions share is one file; it is
+    deleted with the last of them."""
 
     def __init__(self, root: Path):
         self.root = root

@@ -1,31 +1,41 @@
 """Audio files in and out: any rate and any number of channels, read as mono float32."""
 
-from __future__ import annotations
-
 import errno
 import io
+import itertools
+import logging
+import math
+import mimetypes
+import operator
 import os
-import re
-import warnings
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from ddcm.errors import UserError, describe_error
-from ddcm.runtime.files import write_atomically
+from ddcm.audio.decode import decode
+from ddcm.errors import UserError, describe_error, to_one_line
+from ddcm.runtime import distributed
+from ddcm.runtime.files import list_files, write_atomically
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64",
-            ".m4a", ".aac", ".wma"}  # fmt: skip
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga", ".aiff", ".aif",
+            ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist", ".voc", ".m4a", ".m4b", ".m4r",
+            ".aac", ".adts",
+            ".wma", ".ac3", ".eac3", ".amr", ".ape", ".dts", ".mka", ".mpc", ".ra", ".shn", ".tak", ".tta", ".weba",
+            ".wv", ".mp4", ".webm", ".mov", ".mkv", ".3gp", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ogv",
+            ".asf"}  # fmt: skip
 BLOCK = 1 << 20  # numbers read or written at a time
 LONGEST = 6 * 3600 * 16000  # samples, 1.4 GB: a few kilobytes of FLAC can hold days of silence
 RATES = (1000, 1_000_000)  # Hz: at a rate of 1, each second would become hours
+FULL_SCALE = {torch.int8: 1 << 7, torch.uint8: 1 << 7, torch.int16: 1 << 15, torch.int32: 1 << 31}
+CHANNELS = 64  # a longer "axis of channels" is that of a spectrogram or of time
 FULL = "could not be written (is the disk full?)"
-NUMBER = r"(0x[0-9A-Fa-f]+|[1-9]\d*|0)"
-SHORTENED = re.compile(rf"^\s*data\s*:\s*{NUMBER}\s*\(should be\s+{NUMBER}\)", re.MULTILINE)
 
 
 def find_audio(
@@ -34,7 +44,8 @@ def find_audio(
     """Audio files in ``inputs``, sorted: (path, path relative to the input).
 
     A file is taken whatever its suffix, even if it is missing: reading it reports that. A folder is searched at every
-    depth for known suffixes; hidden files are left out.
+    depth, links too, for known suffixes; hidden files are left out. Other sound and video, broken links and folders
+    that cannot be read are left out with a warning.
 
     Raises:
         UserError: a folder without audio.
@@ -44,25 +55,32 @@ def find_audio(
         if not source.is_dir():
             files.append((source, Path(source.name)))
             continue
-        inside = [
-            path
-            for path in sorted(source.rglob("*"))
-            if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")
-        ]
+        inside, left_out = _search(source, suffixes)
+        if left_out and distributed.rank() == 0:
+            listed = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
+            log.warning("%s", to_one_line(f"left out, as not readable or of a kind that is not read: {listed}"))
         if not inside:
             raise UserError(f"no {what} in {source}: looked for {', '.join(sorted(suffixes))}")
         files += [(path, path.relative_to(source)) for path in inside]
     return files
 
 
-def duration_s(path: str | Path) -> float:
-    """Seconds of a file by its header, or a guess by its size where the header cannot be read."""
-    import soundfile
+def _search(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[str]]:
+    """Files of a folder with known suffixes, and what was left out but may be sound."""
+    found, left_out = list[Path](), list[str]()
+    for path in sorted(list_files(folder, True, lambda error: left_out.append(str(error.filename)))):
+        known = path.suffix.lower() in suffixes
+        if path.name.startswith("."):
+            continue
+        if known and path.is_file():
+            found.append(path)
+        elif known or (suffixes is SUFFIXES and _is_media(path)):
+            left_out.append(str(path))
+    return found, left_out
 
-    try:
-        return soundfile.info(os.fsencode(path)).duration
-    except (soundfile.LibsndfileError, OSError):
-        return Path(path).stat().st_size / 16000 if Path(path).is_file() else 0.0
+
+def _is_media(path: Path) -> bool:
+    return (mimetypes.guess_type(path.name, strict=False)[0] or "").startswith(("audio/", "video/"))
 
 
 def read_audio(path: str | Path, sample_rate: int = 16000, most_s: float | None = None) -> torch.Tensor:
@@ -109,22 +127,20 @@ def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None)
 
 
 def _resample_pieces(path: Path, target: int, most_s: float | None) -> Iterator[np.ndarray]:
-    """Pieces (n,) at ``target`` Hz; together as many samples as ``resample`` makes of the whole."""
-    stream, rate, samples_in, samples_out = None, target, 0, 0
-    for piece, rate in _decode(path, most_s):
+    """Pieces (n,) at ``target`` Hz; of each rate together as many samples as ``resample`` makes of the whole."""
+    for rate, pieces in itertools.groupby(decode(path, most_s), key=operator.itemgetter(1)):
         _check_rate(rate, f"{path}: ")
-        samples_in += len(piece)
         if rate == target:
-            yield piece
+            yield from (piece for piece, _ in pieces)
             continue
-        if stream is None:
-            import soxr
+        import soxr
 
-            stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
-        resampled = stream.resample_chunk(piece)
-        samples_out += len(resampled)
-        yield resampled
-    if stream is not None:
+        stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+        samples_in, samples_out = 0, 0
+        for piece, _ in pieces:
+            resampled = stream.resample_chunk(piece)
+            samples_in, samples_out = samples_in + len(piece), samples_out + len(resampled)
+            yield resampled
         missing = max(_resampled_size(samples_in, rate, target) - samples_out, 0)
         rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[:missing]
         yield np.pad(rest, (0, missing - len(rest)))
@@ -134,8 +150,8 @@ def _resampled_size(samples: int, rate: int, target: int) -> int:
     return max(1, round(samples * target / rate))
 
 
-def _check_rate(rate: int, prefix: str = "") -> None:
-    if not RATES[0] <= rate <= RATES[1]:
+def _check_rate(rate: float, prefix: str = "") -> None:
+    if not isinstance(rate, Real) or not RATES[0] <= rate <= RATES[1]:
         raise UserError(f"{prefix}a rate of {rate} Hz; {RATES[0]} to {RATES[1]} Hz are read")
 
 
@@ -151,115 +167,125 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
 
 
 def to_mono(audio, sample_rate: int, target: int) -> torch.Tensor:
-    """Audio (S,) or (channels, S), array or tensor, at ``sample_rate`` -> float32 (S,) on the CPU, at ``target`` Hz.
+    """An array, tensor or nested list at ``sample_rate`` -> float32 (S,) on the CPU, at ``target`` Hz.
+
+    Audio is (S,), (channels, S) or (S, channels), as ``soundfile.read`` gives it: the longer axis is time. Channels are
+    averaged. Floats are taken as they are, full scale is 1. int8, int16 and int32 are divided by 128, 2^15 and 2^31;
+    uint8 is a wav's: silence is 128.
 
     Raises:
-        UserError: another shape, no samples, a rate that is not read, or NaN or infinite samples.
+        UserError: another type or shape, as many channels as samples or more than 64, no samples, a rate that is not
+            read, or NaN or infinite samples.
     """
-    audio = torch.as_tensor(np.asarray(audio) if not isinstance(audio, torch.Tensor) else audio)
-    audio = audio.detach().float().cpu()
-    if audio.ndim == 2:
-        audio = audio.mean(dim=0)
-    if audio.ndim != 1 or audio.numel() == 0:
-        raise UserError(f"audio must be (S,) or (channels, S) with samples in it, not {tuple(audio.shape)}")
     _check_rate(sample_rate)
+    if not isinstance(audio, torch.Tensor):
+        try:
+            audio = np.asarray(audio)
+            audio = torch.from_numpy(np.array(audio, audio.dtype.newbyteorder("="), order="C"))
+        except (TypeError, ValueError) as error:  # ragged lists, text, objects
+            raise UserError(f"audio is not an array of numbers ({describe_error(error)})") from error
+    audio = audio.detach().cpu()
+    if audio.dtype in FULL_SCALE:
+        audio = (audio.double() - (128 if audio.dtype == torch.uint8 else 0)) / FULL_SCALE[audio.dtype]
+    elif not audio.is_floating_point():
+        kinds = "floats, int8, int16, int32 or uint8"
+        raise UserError(f"audio of {str(audio.dtype).removeprefix('torch.')} has no known full scale; give {kinds}")
+    audio = audio.float()
+    if audio.ndim == 2:
+        audio = _average_channels(audio)
+    if audio.ndim != 1 or audio.numel() == 0:
+        raise UserError(f"audio must be (S,), (channels, S) or (S, channels) with samples in it, not {(*audio.shape,)}")
     audio = torch.from_numpy(resample(audio.numpy(), sample_rate, target))
     if not torch.isfinite(audio).all():
         raise UserError("audio has NaN or infinite samples")
     return audio
 
 
-def _decode(path: Path, most_s: float | None) -> Iterator[tuple[np.ndarray, int]]:
-    """Pieces (n,) with the average of the channels, and the file's rate in Hz."""
-    import soundfile
-
-    try:
-        file = soundfile.SoundFile(os.fsencode(path))  # names may be bytes that are not UTF-8
-    except soundfile.LibsndfileError as error:
-        yield _decode_with_librosa(path, error, most_s)
-        return
-    with file:
-        _refuse_truncated(path, file.extra_info)
-        _refuse_long(path, file.frames, file.samplerate, most_s)
-        frames, size = 0, max(1, BLOCK // file.channels)
-        try:
-            while len(block := file.read(size, dtype="float32", always_2d=True)):
-                frames += len(block)
-                with np.errstate(invalid="ignore", over="ignore"):  # read_pieces refuses NaN and infinity
-                    mono = block.mean(axis=1)
-                yield mono, file.samplerate
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{path}: damaged or truncated ({error.error_string.rstrip('.')})") from error
-        if frames < file.frames:
-            raise UserError(f"{path}: truncated: {frames} of {file.frames} frames are there")
-
-
-def _refuse_long(path: Path, samples: int, rate: int, most_s: float | None) -> None:
-    if most_s is not None and samples > most_s * rate:
-        raise UserError(f"{path}: longer than {most_s:g} s; give a shorter piece of it")
-
-
-def _refuse_truncated(path: Path, log: str) -> None:
-    """libsndfile shortens a file whose data chunk is cut off, and reports it only in its log."""
-    for declared, actual in SHORTENED.findall(log):
-        # Recorders that stream write 0 or the largest number, because they cannot know.
-        if int(declared, 0) not in (0, 0xFFFFFFFF) and int(declared, 0) > int(actual, 0):
-            raise UserError(f"{path}: truncated: {int(actual, 0)} of {int(declared, 0)} bytes are there")
-
-
-def _decode_with_librosa(path: Path, reason: Any, most_s: float | None) -> tuple[np.ndarray, int]:
-    """What libsndfile cannot read for ``reason``, by librosa's decoders (ffmpeg, where it is installed)."""
-    import librosa
-
-    # A second more than allowed is enough to see that the recording is too long.
-    most = LONGEST / 16000 if most_s is None else most_s + 1
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            audio, rate = librosa.load(path, sr=None, mono=True, duration=most)
-    except Exception as error:  # audioread raises its backends' own errors
-        raise UserError(f"{path}: not readable as audio ({reason.error_string.rstrip('.')})") from error
-    _refuse_long(path, len(audio), int(rate), most_s)
-    return audio.astype(np.float32), int(rate)
+def _average_channels(audio: torch.Tensor) -> torch.Tensor:
+    """(channels, S) or (S, channels) -> (S,)."""
+    channels, samples = sorted(audio.shape)
+    if channels > CHANNELS or channels == samples > 1:
+        raise UserError(
+            f"audio of shape {(*audio.shape,)}: which axis is time? give (S,), or (channels, S) with S larger"
+        )
+    return audio.mean(dim=0 if len(audio) == channels else 1)
 
 
 def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None:
-    """Write audio (S,) as 16-bit PCM, clipped to [-1, 1], whole or not at all. The suffix chooses wav or flac.
+    """Write audio (S,) as 16-bit PCM, whole or not at all. The suffix chooses wav or flac.
+
+    Audio whose peak is above 1 is scaled to 1, and a warning is logged.
 
     Raises:
         OSError: it cannot be written.
     """
-    with audio_writer(path, sample_rate) as write:
-        write(audio)
+    with write_atomically(Path(path)) as temporary:
+        scale = _choose_scale(_peak(audio), Path(path).name)
+        _write(temporary, audio.split(BLOCK), scale, sample_rate)
 
 
 def encode_wav(audio: torch.Tensor, sample_rate: int) -> bytes:
-    """Audio (S,) as the bytes of a 16-bit wav, clipped to [-1, 1]."""
+    """Audio (S,) as the bytes of a 16-bit wav, scaled as by ``write_audio``."""
     import soundfile
 
-    buffer = io.BytesIO()
-    soundfile.write(buffer, audio.float().cpu().clamp(-1, 1).numpy(), sample_rate, subtype="PCM_16", format="WAV")
+    buffer, samples = io.BytesIO(), _to_samples(audio, _choose_scale(_peak(audio), "wav"))
+    soundfile.write(buffer, samples, sample_rate, subtype="PCM_16", format="WAV")
     return buffer.getvalue()
 
 
 @contextmanager
 def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch.Tensor], None]]:
-    """As ``write_audio``, piece by piece: yields a function that writes a piece (n,)."""
+    """As ``write_audio``, piece by piece: yields a function that takes a piece (n,).
+
+    The pieces are in a temporary file beside ``path`` (230 MB an hour) until the peak of all of them is known.
+    """
+    peak = 0.0
+    with (
+        write_atomically(Path(path)) as temporary,
+        tempfile.TemporaryFile(dir=temporary.parent, prefix=".ddcm-") as file,
+    ):
+
+        def write(audio: torch.Tensor) -> None:
+            nonlocal peak
+            peak = max(peak, _peak(audio))
+            file.write(audio.detach().float().cpu().numpy().tobytes())
+
+        yield write
+        file.seek(0)
+        blocks = iter(lambda: bytearray(file.read(4 * BLOCK)), b"")
+        pieces = (torch.frombuffer(block, dtype=torch.float32) for block in blocks)
+        _write(temporary, pieces, _choose_scale(peak, Path(path).name), sample_rate)
+
+
+def _write(path: Path, pieces: Iterable[torch.Tensor], scale: float, sample_rate: int) -> None:
     import soundfile
 
-    def write(audio: torch.Tensor) -> None:
-        for piece in audio.detach().split(BLOCK):
-            samples = piece.float().cpu().clamp(-1, 1).numpy()
-            frames = file.frames
-            with suppress(AssertionError):  # soundfile's way to report a short write
-                file.write(samples)
-            if file.frames - frames < len(samples):
-                raise OSError(errno.EIO, FULL)
+    kind = path.suffix.lower().removeprefix(".").upper()
+    try:
+        with soundfile.SoundFile(os.fsencode(path), "w", sample_rate, 1, "PCM_16", format=kind) as file:
+            for piece in pieces:
+                frames = file.frames
+                with suppress(AssertionError):  # soundfile's way to report a short write
+                    file.write(_to_samples(piece, scale))
+                if file.frames - frames < len(piece):
+                    raise OSError(errno.EIO, FULL)
+    except soundfile.LibsndfileError as error:  # its message does not name the reason
+        raise OSError(errno.EIO, FULL) from error
 
-    kind = Path(path).suffix.lower().removeprefix(".").upper()
-    with write_atomically(Path(path)) as temporary:
-        try:
-            with soundfile.SoundFile(os.fsencode(temporary), "w", sample_rate, 1, "PCM_16", format=kind) as file:
-                yield write
-        except soundfile.LibsndfileError as error:  # its message does not name the reason
-            raise OSError(errno.EIO, FULL) from error
+
+def _peak(audio: torch.Tensor) -> float:
+    if audio.ndim != 1 or not audio.is_floating_point():
+        raise ValueError(f"audio must be floats (S,), not {audio.dtype} {tuple(audio.shape)}")
+    return max(float(audio.max()), -float(audio.min())) if len(audio) else 0.0
+
+
+def _choose_scale(peak: float, name: str) -> float:
+    """What makes a peak 1 that is above it by more than rounding."""
+    if not 1 + 2**-16 < peak < math.inf:
+        return 1.0
+    log.warning("%s", to_one_line(f"{name}: peak {peak:.3g} is above full scale: written {1 / peak:.3g} times as loud"))
+    return 1 / peak
+
+
+def _to_samples(audio: torch.Tensor, scale: float) -> np.ndarray:
+    return (audio.detach().float().cpu() * scale).clamp(-1, 1).numpy()

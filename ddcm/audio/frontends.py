@@ -5,8 +5,6 @@
 which can be left out.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,10 +25,8 @@ class FrontEnd(MelBands):
     """A mel spectrogram of powers in decibels: 10 log10(max(power, 1e-10)), centred frames, Slaney's bands."""
 
     sample_rate: int = 48000
-    top_db: float | None
-    """Dynamic range: lower values are clamped to the maximum minus ``top_db``; None: no clamping."""
-    pad_mode: str = "constant"
-    """Padding of centred frames at the ends: librosa pads with silence, CLAP's extractor reflects."""
+    top_db: float | None  # Dynamic range: lower values are clamped to the maximum minus ``top_db``; None: no clamping.
+    pad_mode: str = "constant"  # of centred frames at the ends: librosa pads with silence, CLAP's extractor reflects
 
 
 FRONT_ENDS: dict[str, FrontEnd] = {
@@ -41,20 +37,13 @@ FRONT_ENDS: dict[str, FrontEnd] = {
 
 
 def clap_front_end(extractor: Mapping[str, Any]) -> FrontEnd:
-    """The analysis of a ``ClapFeatureExtractor``, from its preprocessor_config.json.
-
-    The extractor itself crops ten seconds at random; here any length is analysed.
-    """
+    """The analysis of a ``ClapFeatureExtractor``, from its preprocessor_config.json. The extractor itself crops ten
+    seconds at random; here any length is analysed."""
     return FrontEnd(
-        n_fft=extractor["fft_window_size"],
-        hop=extractor["hop_length"],
-        fmin=extractor["frequency_min"],
-        fmax=extractor["frequency_max"],
-        top_db=extractor.get("top_db"),
-        sample_rate=extractor["sampling_rate"],
-        n_mels=extractor["feature_size"],
-        pad_mode="reflect",
-    )
+        n_fft=extractor["fft_window_size"], hop=extractor["hop_length"], n_mels=extractor["feature_size"],
+        fmin=extractor["frequency_min"], fmax=extractor["frequency_max"], sample_rate=extractor["sampling_rate"],
+        top_db=extractor.get("top_db"), pad_mode="reflect",
+    )  # fmt: skip
 
 
 def extract(
@@ -140,10 +129,8 @@ def _band_map(front: FrontEnd, spec: MelSpec) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _offsets(front: FrontEnd, spec: MelSpec) -> torch.Tensor:
-    """(M,): matched log-mel minus converted log-mel, the mean of each band over four seconds of white noise.
-
-    The noise has the spec's rate, so that the resampler is part of what is measured.
-    """
+    """(M,): matched log-mel minus converted log-mel, the mean of each band over four seconds of white noise. The noise
+    has the spec's rate, so that the resampler is part of what is measured."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(4 * spec.sample_rate // spec.hop * spec.hop, generator=generator) * 0.1
     matched = log_mel(noise[None], spec)[0, 0]

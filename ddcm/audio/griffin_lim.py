@@ -1,7 +1,5 @@
 """A log-mel spectrogram to audio without a network: phases that fit the magnitudes."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -22,10 +20,8 @@ def clamp_mel(mel: torch.Tensor, spec: MelSpec) -> torch.Tensor:
 
 
 def griffin_lim(mel: torch.Tensor, spec: MelSpec) -> torch.Tensor:
-    """Log-mel (1, 1, T, M) -> audio (hop T,) on the CPU, the same at every call.
-
-    Source: fast Griffin-Lim, Perraudin et al. 2013, on magnitudes by multiplicative updates (Lee and Seung 2001).
-    """
+    """Log-mel (1, 1, T, M) -> audio (hop T,) on the CPU, the same at every call. Source: fast Griffin-Lim, Perraudin et
+    al. 2013, on magnitudes by multiplicative updates (Lee and Seung 2001)."""
     pieces = split_with_context([clamp_mel(mel.cpu(), spec)], spec.hop)
     return torch.cat([_invert(piece, spec)[kept] for piece, kept in pieces])
 

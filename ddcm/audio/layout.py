@@ -1,7 +1,5 @@
 """Windows over a recording: how many, how long, and where each begins. Integers alone."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 
@@ -14,12 +12,9 @@ SHORTEST = 64  # mel frames of the shortest window: a shorter recording is padde
 class Layout:
     """Windows of one size; all numbers are mel frames and multiples of four."""
 
-    total: int
-    """frames of the padded recording"""
-    size: int
-    """frames of a window"""
-    starts: tuple[int, ...]
-    """first frame of each window"""
+    total: int  # frames of the padded recording
+    size: int  # frames of a window
+    starts: tuple[int, ...]  # first frame of each window
 
     @property
     def latent_frames(self) -> int:
@@ -29,10 +24,8 @@ class Layout:
 
 @functools.lru_cache(maxsize=16)
 def even_layout(samples: int, hop: int) -> Layout:
-    """As few windows as possible, of equal size, spread evenly over the recording.
-
-    The codec pays for each frame of each window, so a recording just longer than one window gets two short windows.
-    """
+    """As few windows as possible, of equal size, spread evenly over the recording. The codec pays for each frame of
+    each window, so a recording just longer than one window gets two short windows."""
     total = max(SHORTEST, -(-samples // (4 * hop)) * 4)
     if total <= FRAMES:
         return Layout(total, total, (0,))
@@ -43,10 +36,8 @@ def even_layout(samples: int, hop: int) -> Layout:
 
 
 def fixed_layout(frames: int) -> Layout:
-    """Windows of 10.24 s over a padded recording of ``frames``, or one window where that is enough.
-
-    All have one shape, so that they can be batched. The last window ends with the recording and overlaps more.
-    """
+    """Windows of 10.24 s over a padded recording of ``frames``, or one window where that is enough. All have one shape,
+    so that they can be batched. The last window ends with the recording and overlaps more."""
     if frames <= FRAMES:
         return Layout(frames, frames, (0,))
     return Layout(frames, FRAMES, (*range(0, frames - FRAMES, FRAMES - OVERLAP), frames - FRAMES))

@@ -1,7 +1,5 @@
 """The level of a recording: zero mean and peak 0.5, as in AudioLDM's training, and back."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,11 +41,8 @@ def measure_pieces(pieces: Iterable[torch.Tensor]) -> Level:
 
 
 def normalise_level(audio: torch.Tensor) -> tuple[torch.Tensor, Level]:
-    """Audio (S,) -> the same at zero mean and peak 0.5, and its level.
-
-    The peak is that of the centred float32 samples, so that it becomes 0.5 exactly. ``measure_level`` may differ in the
-    last digit.
-    """
+    """Audio (S,) -> the same at zero mean and peak 0.5, and its level. The peak is that of the centred float32 samples,
+    so that it becomes 0.5 exactly. ``measure_level`` may differ in the last digit."""
     mean = measure_level(audio).mean
     gain = _choose_gain(float((audio - mean).abs().max()))
     level = Level(mean, gain)

@@ -1,7 +1,5 @@
 """The log-mel spectrogram that AudioLDM2's VAE and vocoder were trained on."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import asdict, dataclass
 

@@ -1,7 +1,5 @@
 """Steps after the vocoder. Each takes the audio (S,), the reference (S,) that it was made from, and the rate in Hz."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -13,6 +11,7 @@ CEILING = 0.99  # highest peak after ``limit``
 HIGH_HZ = 4000.0
 MOST_GAIN = 2.0  # 6 dB: limit of the gain of ``protect``
 HIGH, MID = 48, 16  # first mel band above 4 kHz, and of the middle bands below it
+Step = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 SILENT = 1e-9  # an energy below this is not matched
 
 
@@ -22,14 +21,10 @@ def match_rms(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) ->
     return audio * (want / have) ** 0.5 if have > SILENT else audio
 
 
-def band_pass(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """Keep 50 Hz to 7 kHz, fourth order, zero phase: removes rumble, and hiss near the band's edge."""
-    return _shape(audio, sample_rate, lambda f: _high_pass(f, 50, 4) * _low_pass(f, 7000, 4))
-
-
-def gentle_band_pass(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """Keep 20 Hz to 7.5 kHz, second order, zero phase."""
-    return _shape(audio, sample_rate, lambda f: _high_pass(f, 20, 2) * _low_pass(f, 7500, 2))
+def band_pass(low: float, high: float, order: int) -> Step:
+    """A zero-phase filter that keeps ``low`` to ``high`` Hz: it removes rumble, and hiss near the band's edge."""
+    response = lambda f: _high_pass(f, low, order) * _low_pass(f, high, order)  # noqa: E731
+    return lambda audio, reference, sample_rate: _shape(audio, sample_rate, response)
 
 
 def keep_high_band(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
@@ -45,13 +40,10 @@ def limit_peak(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int) -
     return audio * (CEILING / peak) if peak > CEILING else audio
 
 
-STEPS: dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]] = {
-    "volume": match_rms,
-    "filter": band_pass,
-    "gentle": gentle_band_pass,
-    "protect": keep_high_band,
-    "limit": limit_peak,
-}
+STEPS: dict[str, Step] = {
+    "volume": match_rms, "filter": band_pass(50, 7000, 4), "gentle": band_pass(20, 7500, 2),
+    "protect": keep_high_band, "limit": limit_peak,
+}  # fmt: skip
 
 
 def postprocess(audio: torch.Tensor, reference: torch.Tensor, sample_rate: int, after: str) -> torch.Tensor:
@@ -86,15 +78,10 @@ def energy_above(audio: torch.Tensor, sample_rate: int, edge: float) -> float:
 
 
 def lift_high(mel: torch.Tensor, kept: float) -> tuple[torch.Tensor, float]:
-    """Raise the bands from 48 up of a decoded log-mel (1, 1, T, M): (log-mel, factor on their magnitudes).
-
-    The factor is 1 + min(0.5, (mean of bands 16 to 47 - mean of bands from 48 up) / 10), with means in decibels; at
-    least 1 and at most 1 / ``kept``.
-
-    Args:
-        kept: share of the input's magnitude above 4 kHz (root of the energy) that is left after the vocoder. From 0.9
-            on, nothing is raised.
-    """
+    """Raise the bands from 48 up of a decoded log-mel (1, 1, T, M): (log-mel, factor on their magnitudes). The factor
+    is 1 + min(0.5, (mean of bands 16 to 47 - mean of bands from 48 up) / 10), with means in decibels; at least 1 and at
+    most 1 / ``kept``, the share of the input's magnitude above 4 kHz (root of the energy) that is left after the
+    vocoder. From 0.9 on, nothing is raised."""
     if 1 - kept <= 0.1:
         return mel, 1.0
     gap_db = float(mel[..., MID:HIGH].mean() - mel[..., HIGH:].mean()) * LN_TO_DB

@@ -1,7 +1,5 @@
 """A recording of any length on disk: decoded once, in pieces, and then read at any place."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +16,8 @@ BYTES = 4  # of a float32 sample
 
 
 class SpooledAudio:
-    """Mono float32 samples in a temporary file, and their level. Only the slice asked for is in memory.
-
-    ``len(audio)`` and ``audio[a:b]`` are those of the tensor (S,) that ``read_audio`` returns.
-    """
+    """Mono float32 samples in a temporary file, and their level. Only the slice asked for is in memory. ``len(audio)``
+    and ``audio[a:b]`` are those of the tensor (S,) that ``read_audio`` returns."""
 
     def __init__(self, file: IO[bytes], samples: int, level: Level):
         self._file, self._samples, self.level = file, samples, level
@@ -39,10 +35,7 @@ class SpooledAudio:
 @contextmanager
 def spool_audio(path: str | Path, sample_rate: int) -> Iterator[SpooledAudio]:
     """An audio file as ``SpooledAudio`` at ``sample_rate``. The temporary file (230 MB an hour) ends with the block.
-
-    Raises:
-        UserError: as ``read_audio``.
-    """
+    Raises UserError: as ``read_audio``."""
     with tempfile.TemporaryFile(prefix="ddcm-") as file:
 
         def write_pieces() -> Iterator[torch.Tensor]:

@@ -1,7 +1,5 @@
 """Long recordings as overlapping windows, and windows back as one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -19,10 +17,8 @@ CONTEXT = 32  # frames on each side that a frame's samples can depend on (21 in 
 def window_mel(
     audio: torch.Tensor | SpooledAudio, level: Level, layout: Layout, index: int, spec: MelSpec
 ) -> torch.Tensor:
-    """mel (1, 1, size, M) of one window of audio (S,): the same as of the spectrogram of the whole recording.
-
-    The recording is padded with silence to the layout's length. A zero in the log-mel would be louder than most music.
-    """
+    """mel (1, 1, size, M) of one window of audio (S,): the same as of the spectrogram of the whole recording. The
+    recording is padded with silence to the layout's length. A zero in the log-mel would be louder than most music."""
     start = layout.starts[index]
     left, right = max(0, start - SPECTRUM_REACH), min(layout.total, start + layout.size + SPECTRUM_REACH)
     piece = level.apply(audio[left * spec.hop : right * spec.hop])
@@ -38,14 +34,9 @@ def cross_fade(windows: torch.Tensor, starts: Sequence[int], overlap: int | None
 def cross_fade_stream(
     windows: Iterable[torch.Tensor], starts: Sequence[int], overlap: int | None = OVERLAP
 ) -> Iterator[torch.Tensor]:
-    """Windows (1, 1, T, M) in order -> consecutive pieces (1, 1, n, M), cross-faded linearly.
-
-    A piece is yielded as soon as no later window reaches it, so that little more than a window is in memory.
-
-    Args:
-        starts: first frame of each window.
-        overlap: frames of a fade; None: all that two neighbours share.
-    """
+    """Windows (1, 1, T, M) in order -> consecutive pieces (1, 1, n, M), cross-faded linearly. A piece is yielded as
+    soon as no later window reaches it, so that little more than a window is in memory. ``starts`` are the windows'
+    first frames, ``overlap`` the frames of a fade; None: all that two neighbours share."""
     ends: tuple[torch.Tensor, torch.Tensor] | None = None  # weighted overlap from earlier windows, and its weight sum
     for window, start, following in zip(windows, starts, [*starts[1:], None], strict=True):
         if len(starts) == 1:

@@ -1,9 +1,6 @@
 """Backbones: ``load`` one by hub name or folder; the contract is in ``base``."""
 
-from __future__ import annotations
-
-import importlib
-from collections.abc import Callable
+import pkgutil
 from pathlib import Path
 
 from ddcm.backbone.base import Backbone, Condition
@@ -25,8 +22,7 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
         heads: ``hub`` or ``original``.
         options: ``vae_dtype``, ``null`` and ``compiled``.
 
-    Raises:
-        UserError: not found, or not an AudioLDM2.
+    Raises UserError: not found, or not an AudioLDM2.
     """
     from ddcm.backbone.audioldm2 import FolderParts
     from ddcm.backbone.latent_diffusion import FrozenBackbone
@@ -40,18 +36,14 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
     if path.is_dir():
         folder = ModelFolder(path)
     elif ":" in name and not path.exists():
-        return _import_class(name)(device=device, dtype=dtype, heads=heads, **options)
+        try:
+            cls = pkgutil.resolve_name(name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f"backbone {name}: {error}; give module:Class of what Python can import") from error
+        return cls(device=device, dtype=dtype, heads=heads, **options)
     elif is_hub_name(name):
         root = download("backbone", name, ["model_index.json"])
         folder = ModelFolder(root, lambda component: download("backbone", name, [f"{component}/*"]))
     else:
         raise UserError(f"backbone {name} is neither a folder nor a hub name such as cvssp/audioldm2-music")
     return FrozenBackbone(FolderParts(folder, heads), name, device, dtype, heads=heads, **options)
-
-
-def _import_class(name: str) -> Callable[..., Backbone]:
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"backbone {name}: {error}; give module:Class of what Python can import from here") from error

@@ -4,8 +4,6 @@ Hub repositories are read as published. Two of their habits break the stock call
 model is saved as ``GPT2Model`` (see ``text.py``), and CLAP declares float64 (so every call states the dtype).
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json
@@ -28,14 +26,8 @@ TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 
 
 class FolderParts:
-    """Components of a diffusers folder (a ``Parts``).
-
-    Args:
-        heads: head layout of the UNet, ``hub`` or ``original``: see ``FrozenBackbone``.
-
-    Raises:
-        UserError: the folder is not an AudioLDM2.
-    """
+    """Components of a diffusers folder (a ``Parts``); ``heads`` as for ``FrozenBackbone``. Raises UserError: the folder
+    is not an AudioLDM2."""
 
     def __init__(self, folder: ModelFolder, heads: str):
         self._folder, self._heads = folder, heads
@@ -65,13 +57,18 @@ class FolderParts:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def count(self, part: str) -> int:
+        from safetensors import safe_open
+
         # Text encoders have gigabytes: they are not downloaded to be counted.
         folder = self._folder.root / part if part in TEXT else self._folder.path(part)
         try:
             file = _find_weights(folder)
         except UserError:
             return 0
-        return _count_numbers(file) if file.suffix == ".safetensors" else 0
+        if file.suffix != ".safetensors":
+            return 0
+        with safe_open(file, "pt") as tensors:  # reads the header alone
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
     def encode(self, prompt: str, device: torch.device) -> Condition:
         return encode_prompt(self._folder, prompt, device)
@@ -84,14 +81,14 @@ class FolderParts:
         return json.loads(file.read_text()) if file.is_file() else None
 
     @torch.no_grad()
-    def clap_scores(self, audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
+    def clap_scores(self, audios: Sequence[torch.Tensor], rate: int, prompt: str, device: torch.device) -> list[float]:
         model, tokenizer, extractor = self._clap
-        tokens = tokenizer([prompt], return_tensors="pt", padding="max_length", truncation=True)
-        text = model.get_text_features(**tokens).pooler_output
-        rate, scores = extractor.sampling_rate, []
+        tokens = tokenizer([prompt], return_tensors="pt", padding="max_length", truncation=True).to(device)
+        text = model.to(device).get_text_features(**tokens).pooler_output
+        own_rate, scores = extractor.sampling_rate, []
         for audio in audios:
-            samples = resample(audio.float().cpu().numpy(), sample_rate, rate)[: extractor.nb_max_samples]
-            features = extractor(samples, sampling_rate=rate, return_tensors="pt")
+            samples = resample(audio.float().cpu().numpy(), rate, own_rate)[: extractor.nb_max_samples]
+            features = extractor(samples, sampling_rate=own_rate, return_tensors="pt").to(device)
             scores.append(float(torch.cosine_similarity(model.get_audio_features(**features).pooler_output, text)))
         return scores
 
@@ -130,13 +127,6 @@ def _find_weights(folder: Path) -> Path:
             if (folder / (name + suffix)).is_file():
                 return folder / (name + suffix)
     raise UserError(f"no weights in {folder}: expected a .safetensors file")
-
-
-def _count_numbers(file: Path) -> int:
-    """Numbers in a safetensors file, from its header."""
-    with open(file, "rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
 def _check_configs(folder: Path, configs: dict[str, dict[str, Any]]) -> None:

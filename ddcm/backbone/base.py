@@ -1,7 +1,5 @@
 """The contract of backbones: all that the rest of the package uses of one."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +22,13 @@ class Condition:
     mask: torch.Tensor
     """(1, length) int64: 1 where ``text`` is not padding."""
 
-    def pad_text(self, length: int) -> Condition:
+    def pad_text(self, length: int) -> "Condition":
         """The same with the text padded to ``length``, and the padding masked."""
         size = 0, length - self.text.shape[1]
         return Condition(self.generated, pad(self.text, (0, 0, *size)), pad(self.mask, size))
 
     @classmethod
-    def stack(cls, *conditions: Condition) -> Condition:
+    def stack(cls, *conditions: "Condition") -> "Condition":
         """Conditions as rows of one, for one call: shorter texts are padded and masked."""
         longest = max(condition.text.shape[1] for condition in conditions)
         equal = [condition.pad_text(longest) for condition in conditions]
@@ -91,11 +89,11 @@ class Backbone(ABC):
         """mel (B, 1, T, M) -> audio (B, hop * T), float32; ``dtype`` overrides the vocoder's arithmetic."""
 
     @abstractmethod
-    def condition(self, prompt: str) -> Condition:
+    def condition(self, prompt: str) -> "Condition":
         """The condition of one prompt, cached. Encoded alone: in a batch, padding would change it."""
 
     @abstractmethod
-    def null_condition(self) -> Condition:
+    def null_condition(self) -> "Condition":
         """The condition of no prompt, cached on disk: no text encoder is loaded for it."""
 
     def extractor(self) -> dict[str, Any] | None:
@@ -117,11 +115,8 @@ class Backbone(ABC):
         """
 
     def check(self) -> None:  # noqa: B027  nothing to check where float32 is exact enough
-        """Check the results of ``eps`` since the last check, after a loop of calls.
-
-        Raises:
-            UserError: one of them was NaN or infinity.
-        """
+        """Check the results of ``eps`` since the last check, after a loop of calls. Raises UserError: one of them was
+        NaN or infinity."""
 
     def x0(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:
         """The estimate of the clean latent: (x - sqrt(1 - abar) eps) / sqrt(abar)."""

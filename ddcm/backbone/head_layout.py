@@ -1,9 +1,7 @@
 """Which head layout fits a UNet's weights: the layout of the training predicts noise better."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -15,25 +13,19 @@ from ddcm.backbone.base import Backbone
 from ddcm.diffusion.noise import latent_noise
 from ddcm.diffusion.timesteps import add_noise
 from ddcm.errors import UserError
+from ddcm.recipes import Heads
 
 TIMESTEPS = (50, 150, 300, 450, 600, 750, 900)
-LAYOUTS = ("hub", "original")
+LAYOUTS = get_args(Heads)
 DRAWS = 2  # noises at each timestep
 CLEAR = 0.01  # a smaller mean relative difference of errors is no verdict
 
 
 def check_heads(name: str, audio_path: str, seed: int = 0, **options) -> dict[str, Any]:
-    """Noise-prediction error of both layouts on up to ten seconds of audio, as facts to print.
-
-    The error is the mean squared error of eps under the null condition, with the same noise for both layouts. They are
-    ranked by the mean log ratio of their errors over timesteps, so that all timesteps count the same.
-
-    Args:
-        options: of ``ddcm.backbone.load``.
-
-    Raises:
-        UserError: audio shorter than one latent frame (40 ms).
-    """
+    """Noise-prediction error of both layouts on up to ten seconds of audio, as facts to print. The error is the mean
+    squared error of eps under the null condition, with the same noise for both layouts. They are ranked by the mean log
+    ratio of their errors over timesteps, so that all timesteps count the same. ``options`` are those of
+    ``ddcm.backbone.load``. Raises UserError: audio shorter than one latent frame (40 ms)."""
     errors: dict[str, list[float]] = {}
     latent: torch.Tensor | None = None
     for heads in LAYOUTS:  # one UNet in memory at a time

@@ -4,8 +4,6 @@ Sums and weights are the same. PyTorch has no channels-last layout for 1-D convo
 before and after every layer. ``python -m benchmarks.parts`` measures the difference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -19,10 +17,8 @@ LARGE = 1 << 23  # activation bytes above which the heap is trimmed
 
 
 class HifiGan2d(nn.Module):
-    """A ``SpeechT5HifiGan`` of transformers with its layers reshaped.
-
-    mel (B, T, M) -> audio (B, samples): hop T samples and a tail, as the original.
-    """
+    """A ``SpeechT5HifiGan`` of transformers with its layers reshaped. mel (B, T, M) -> audio (B, samples): hop T
+    samples and a tail, as the original."""
 
     mean: torch.Tensor
     scale: torch.Tensor

@@ -1,22 +1,22 @@
 """A frozen latent diffusion model of AudioLDM2's kind. Its components are loaded by a ``Parts``."""
 
-from __future__ import annotations
-
 import gc
+import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from ddcm.audio.mel import MelSpec
 from ddcm.backbone.base import Backbone, Condition
 from ddcm.backbone.hifigan import HifiGan2d
-from ddcm.backbone.parts import Parts, count_heads, digest_of, text_widths
+from ddcm.backbone.parts import Parts, digest_of, text_widths
 from ddcm.errors import UserError, is_utf8
-from ddcm.recipes import DTYPES
+from ddcm.recipes import Dtype, Heads, Null
 from ddcm.runtime.files import cache_dir, write_atomically
 
+SCHEDULE = ("beta_start", "beta_end", "num_train_timesteps")  # settings of the noise schedule
 TEXT_LENGTHS = 64  # a compiled UNet pads texts to a multiple: nearly all prompts then share one shape
 
 
@@ -37,59 +37,38 @@ class FrozenBackbone(Backbone):
         compiled: compile the UNet with static shapes, on a GPU as CUDA graphs. Each new shape takes minutes once,
             and results differ in the last bits.
 
-    Raises:
-        UserError: an unknown option, or a device that cannot be used.
+    Raises UserError: an unknown option, or a device that cannot be used.
     """
 
     def __init__(
-        self,
-        parts: Parts,
-        name: str,
-        device: str | torch.device = "cpu",
-        dtype: str = "float32",
-        vae_dtype: str = "float32",
-        heads: str = "hub",
-        null: str = "trained",
-        compiled: bool = False,
-    ):
-        for flag, value, known in (
-            ("dtype", dtype, DTYPES),
-            ("vae_dtype", vae_dtype, DTYPES),
-            ("heads", heads, ("hub", "original")),
-            ("null", null, ("trained", "stock")),
-        ):
-            if value not in known:
-                raise UserError(f"{flag} {value!r} is not known; use one of: {', '.join(known)}")
-        self.name, self.heads, self.null = name, heads, null
-        self.device, self.dtype, self.vae_dtype = (
-            _resolve_device(device),
-            getattr(torch, dtype),
-            getattr(torch, vae_dtype),
-        )
-        self._parts, self._compiled = parts, compiled
+        self, parts: Parts, name: str, device: str | torch.device = "cpu", dtype: str = "float32",
+        vae_dtype: str = "float32", heads: str = "hub", null: str = "trained", compiled: bool = False,
+    ):  # fmt: skip
+        for flag, value, kind in (
+            ("dtype", dtype, Dtype), ("vae_dtype", vae_dtype, Dtype), ("heads", heads, Heads), ("null", null, Null),
+        ):  # fmt: skip
+            if value not in get_args(kind):
+                raise UserError(f"{flag} {value!r} is not known; use one of: {', '.join(get_args(kind))}")
+        self.name, self.heads, self.null, self.device = name, heads, null, _resolve_device(device)
+        self.dtype, self.vae_dtype = getattr(torch, dtype), getattr(torch, vae_dtype)
+        self.parts, self._compiled = parts, compiled
         self._all_finite: torch.Tensor | None = None  # of all results of eps so far, on the device
         self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
         vae, vocoder, scheduler = (parts.configs[part] for part in ("vae", "vocoder", "scheduler"))
         self.scaling_factor: float = vae["scaling_factor"]
         self.latent_channels: int = vae["latent_channels"]
-        hop = int(torch.tensor(vocoder["upsample_rates"]).prod())
-        self.mel_spec = MelSpec(
-            sample_rate=vocoder["sampling_rate"],
-            hop=hop,
-            n_mels=vocoder["model_in_dim"],
-            fmax=vocoder["sampling_rate"] / 2,
-        )
+        rate, hop = vocoder["sampling_rate"], math.prod(vocoder["upsample_rates"])
+        self.mel_spec = MelSpec(sample_rate=rate, hop=hop, n_mels=vocoder["model_in_dim"], fmax=rate / 2)
         # "scaled linear": the square roots of the betas are evenly spaced. DDIM itself is in ddcm.diffusion.solvers.
-        start, end = scheduler["beta_start"] ** 0.5, scheduler["beta_end"] ** 0.5
-        steps = scheduler["num_train_timesteps"]
-        betas = torch.linspace(start, end, steps, dtype=torch.float64).square()
+        start, end, steps = (scheduler[key] for key in SCHEDULE)
+        betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
         self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
 
     # Components are loaded on first use: reconstruction loads no UNet, and no prompt loads no text encoder.
 
     def _load(self, part: str, dtype: torch.dtype) -> torch.nn.Module:
         # Module.to, not diffusers' own version, which warns of modules to keep in fp32 and names none.
-        module = torch.nn.Module.to(self._parts.make(part), self.device, dtype).eval().requires_grad_(False)
+        module = torch.nn.Module.to(self.parts.make(part), self.device, dtype).eval().requires_grad_(False)
         # Channels last where it is faster (benchmarks.parts): half precision on a GPU, the VAE on a CPU.
         on_cpu, half = self.device.type == "cpu", dtype != torch.float32
         if part == "vocoder":
@@ -97,7 +76,8 @@ class FrozenBackbone(Backbone):
         elif (half and not on_cpu) or (part == "vae" and on_cpu):
             module = torch.nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if on_cpu and part != "unet":  # the UNet's weights are used where they are mapped
-            _unmap(module)
+            module._apply(torch.clone)  # a single weight left in the mapped file keeps all of it in memory
+            gc.collect()  # loading leaves reference cycles that hold the file, too
         return module
 
     @cached_property
@@ -117,28 +97,19 @@ class FrozenBackbone(Backbone):
 
     @cached_property
     def latent_digest(self) -> str:
-        return digest_of(self._parts.digest("vae"), self.scaling_factor, self.mel_spec.to_dict())
+        return digest_of(self.parts.digest("vae"), self.scaling_factor, self.mel_spec.to_dict())
 
     @cached_property
     def digest(self) -> str:
         return self.digest_with(self.heads)
 
     def digest_with(self, heads: str) -> str:
-        scheduler = self._parts.configs["scheduler"]
-        schedule = [scheduler[key] for key in ("beta_start", "beta_end", "num_train_timesteps")]
+        schedule = [self.parts.configs["scheduler"][key] for key in SCHEDULE]
         return digest_of(self.latent_digest, self._unet_weights, heads, schedule)
 
     @cached_property
     def _unet_weights(self) -> str:
-        return self._parts.digest("unet")
-
-    def count_weights(self, part: str) -> int:
-        """How many weights a component has, 0 where it is missing. Nothing is loaded."""
-        return self._parts.count(part)
-
-    def count_heads(self, heads: str) -> list[int]:
-        """Attention heads of each UNet level under a head layout. AudioLDM2's first level has no attention."""
-        return count_heads(self._parts.configs["unet"], heads)
+        return self.parts.digest("unet")
 
     # The contract.
 
@@ -188,7 +159,7 @@ class FrozenBackbone(Backbone):
         if not is_utf8(prompt):
             raise UserError(f"prompt {prompt!r} is not text")
         if prompt not in self._conditions:
-            self._conditions[prompt] = self._to_device(self._parts.encode(prompt, self.device))
+            self._conditions[prompt] = self._to_device(self.parts.encode(prompt, self.device))
         return self._conditions[prompt]
 
     def null_condition(self) -> Condition:
@@ -196,15 +167,15 @@ class FrozenBackbone(Backbone):
             return self.condition("")
         if None not in self._conditions:
             text, mask = self._empty_text()
-            generated = torch.zeros(1, 8, text_widths(self._parts.configs["unet"])[0])
+            generated = torch.zeros(1, 8, text_widths(self.parts.configs["unet"])[0])
             self._conditions[None] = self._to_device(Condition(generated, text, mask))
         return self._conditions[None]
 
     def extractor(self) -> dict[str, Any] | None:
-        return self._parts.extractor()
+        return self.parts.extractor()
 
     def clap_scores(self, audios: Sequence[torch.Tensor], prompt: str) -> list[float]:
-        return self._parts.clap_scores(audios, self.mel_spec.sample_rate, prompt)
+        return self.parts.clap_scores(audios, self.mel_spec.sample_rate, prompt, self.device)
 
     def _empty_text(self) -> tuple[torch.Tensor, torch.Tensor]:
         """T5(""), cached on disk under the backbone's digest: 4 kB instead of a 1.4 GB text encoder."""
@@ -212,7 +183,7 @@ class FrozenBackbone(Backbone):
 
         path = cache_dir() / "null" / f"{self.digest}.safetensors"
         if not path.exists():
-            text, mask = self._parts.encode_empty()
+            text, mask = self.parts.encode_empty()
             with write_atomically(path) as temporary:
                 save_file({"text": text.contiguous(), "mask": mask.contiguous()}, temporary)
         tensors = load_file(path)
@@ -227,12 +198,6 @@ class FrozenBackbone(Backbone):
         bands = self.mel_spec.n_mels
         if mel.ndim != 4 or mel.shape[1] != 1 or mel.shape[3] != bands or mel.shape[2] % 4:
             raise ValueError(f"mel must be (B, 1, T, {bands}) with T a multiple of 4, not {tuple(mel.shape)}")
-
-
-def _unmap(module: torch.nn.Module) -> None:
-    """Copy weights out of the mapped file: a single bias left there keeps the whole file in memory."""
-    module._apply(torch.clone)
-    gc.collect()  # loading leaves reference cycles that hold the file, too
 
 
 def _resolve_device(name: str | torch.device) -> torch.device:

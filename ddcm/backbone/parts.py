@@ -1,7 +1,5 @@
 """The components of a latent diffusion model: where they come from, and facts of their configs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
@@ -15,29 +13,17 @@ from ddcm.backbone.base import Condition
 class Parts(Protocol):
     """Where components come from: a diffusers folder, or random numbers. Each is made when it is first needed."""
 
-    configs: dict[str, dict[str, Any]]
-    """Of vae, unet, vocoder and scheduler."""
+    configs: dict[str, dict[str, Any]]  # of vae, unet, vocoder and scheduler
 
-    def make(self, part: str) -> torch.nn.Module:
-        """A component, float32, on the CPU."""
-
-    def digest(self, part: str) -> str:
-        """Hexadecimal digest of a component's weights."""
-
-    def count(self, part: str) -> int:
-        """How many weights a component has, 0 where it is missing or not downloaded. Nothing is loaded."""
-
-    def encode(self, prompt: str, device: torch.device) -> Condition:
-        """The condition of a prompt, float32, computed on ``device``. The encoders are dropped afterwards."""
-
-    def encode_empty(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """T5 of the empty prompt: hidden states (1, n, D) and mask (1, n)."""
-
-    def extractor(self) -> dict[str, Any] | None:
-        """Settings of the CLAP feature extractor."""
-
-    def clap_scores(self, audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
-        """Cosines between CLAP's embeddings of audios (S,) and of the prompt."""
+    def make(self, part: str) -> torch.nn.Module: ...  # float32, on the CPU
+    def digest(self, part: str) -> str: ...  # of the weights, hexadecimal
+    def count(self, part: str) -> int: ...  # of the weights, 0 where they are missing or not downloaded; loads nothing
+    def encode(self, prompt: str, device: torch.device) -> Condition: ...  # float32; the encoders are dropped then
+    def encode_empty(self) -> tuple[torch.Tensor, torch.Tensor]: ...  # T5(""): hidden states (1, n, D), mask (1, n)
+    def extractor(self) -> dict[str, Any] | None: ...  # settings of the CLAP feature extractor
+    def clap_scores(  # cosines; audios (S,) at ``rate`` Hz
+        self, audios: Sequence[torch.Tensor], rate: int, prompt: str, device: torch.device
+    ) -> list[float]: ...
 
 
 def digest_of(*values: Any) -> str:

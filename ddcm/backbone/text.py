@@ -4,8 +4,6 @@ The encoders are larger than everything after them. Each is loaded when it is ne
 a prompt needs the memory of the largest, not of all. The caller keeps the result.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import warnings
@@ -34,10 +32,8 @@ class ModelFolder:
 
 @torch.no_grad()
 def encode_prompt(folder: ModelFolder, prompt: str, device: torch.device) -> Condition:
-    """The condition of one prompt, float32, equal to the stock pipeline's ``encode_prompt``.
-
-    The stock pipeline pads CLAP's tokens to 512 and masks them. Unpadded tokens give the same.
-    """
+    """The condition of one prompt, float32, equal to the stock pipeline's ``encode_prompt``. The stock pipeline pads
+    CLAP's tokens to 512 and masks them. Unpadded tokens give the same."""
     trim_heap()
     sentence = _encode_clap(folder, prompt, device)
     text, mask = encode_t5(folder, prompt, device)
@@ -64,10 +60,8 @@ def _encode_clap(folder: ModelFolder, prompt: str, device: torch.device) -> torc
 
 
 def _generate(folder: ModelFolder, sentence: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(1, 8, D): the hidden states that GPT-2 generates after both texts, each fed back as the next input.
-
-    Published repositories save ``GPT2Model``, re-saved ones ``GPT2LMHeadModel``; both load as the former.
-    """
+    """(1, 8, D): the hidden states that GPT-2 generates after both texts, each fed back as the next input. Published
+    repositories save ``GPT2Model``, re-saved ones ``GPT2LMHeadModel``; both load as the former."""
     from diffusers import AudioLDM2ProjectionModel
     from transformers import GPT2Model
 

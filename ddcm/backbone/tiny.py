@@ -1,7 +1,5 @@
 """A random backbone with AudioLDM2's shapes and no weights to load: for tests, and to measure speed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,11 +35,7 @@ CONFIGS = {
 
 
 class RandomParts:
-    """Components with random weights in given shapes (a ``Parts``). Conditions and CLAP scores follow from the prompt.
-
-    Args:
-        configs: of vae, unet, vocoder and scheduler.
-    """
+    """Components with random weights of given configs (a ``Parts``). Conditions and CLAP scores follow from prompts."""
 
     def __init__(self, configs: dict[str, dict[str, Any]], seed: int):
         self.configs, self._seed = configs, seed
@@ -72,9 +66,9 @@ class RandomParts:
     def extractor(self) -> None:
         return None
 
-    def clap_scores(self, audios: Sequence[torch.Tensor], sample_rate: int, prompt: str) -> list[float]:
+    def clap_scores(self, audios: Sequence[torch.Tensor], rate: int, prompt: str, device: torch.device) -> list[float]:
         pitch_hz = 100 + int(digest_of(prompt), 16) % 1000  # each prompt prefers another pitch
-        spectra = [torch.fft.rfft(audio.float().cpu(), sample_rate).abs() for audio in audios]
+        spectra = [torch.fft.rfft(audio.float().cpu(), rate).abs() for audio in audios]
         return [float(spectrum[pitch_hz] / spectrum.norm().clamp(min=1e-9)) for spectrum in spectra]
 
 

@@ -1,7 +1,5 @@
 """A verb over many files: finished files are skipped, failures are listed, and the rest is processed."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import time
@@ -13,7 +11,8 @@ from typing import Any
 from jsonargparse import Namespace
 from tqdm import tqdm
 
-from ddcm.audio.files import duration_s, find_audio
+from ddcm.audio.decode import duration_s
+from ddcm.audio.files import find_audio
 from ddcm.cli import launcher
 from ddcm.cli.run_log import open_run_log, read_rows, write_table
 from ddcm.errors import UserError, to_one_line
@@ -32,28 +31,22 @@ NOT_TRIED = "the rest was not tried"
 class Job:
     source: Path
     target: Path
-    done: bool
-    """Finished by an earlier run."""
+    done: bool  # Finished by an earlier run.
 
 
 @dataclass(frozen=True)
 class Done:
     """A finished job, for the run log."""
 
-    seconds: float | None = None
-    """of audio"""
+    seconds: float | None = None  # of audio
     info: dict[str, Any] = field(default_factory=dict)
 
 
 def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=(".wav", ".flac")) -> list[Job]:
-    """Pair inputs with outputs: OUT itself for one file if it has one of ``suffixes``, else a file under the folder
-    OUT with the input's relative name and the first of ``suffixes``.
-
-    An output that exists was finished by an earlier run: its job is ``done`` in a folder.
-
-    Raises:
-        UserError: no inputs, two inputs with one output, an output that is its input, or a single one that exists.
-    """
+    """Pair inputs with outputs: OUT itself for one file if it has one of ``suffixes``, else a file under the folder OUT
+    with the input's relative name and the first of ``suffixes``. An output that exists was finished by an earlier run:
+    its job is ``done`` in a folder. Raises UserError: no inputs, two inputs with one output, an output that is its
+    input, or a single one that exists."""
     sources = find(inputs)
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
     if Path(out).suffix.lower() in suffixes:
@@ -85,17 +78,11 @@ def _name_target(out: Path, name: Path, sources: list[tuple[Path, Path]], suffix
 def process_files(
     verb: str, arguments: Namespace, do: Callable[[Job, OnStep], Done], find=find_audio, suffixes=(".wav", ".flac")
 ) -> int:  # fmt: skip
-    """``do(job, on_step)``, which writes the target, for this rank's share of the inputs; the exit code.
-
-    Each failure is logged.
-
-    Raises:
-        UserError: as ``plan_jobs``.
-    """
+    """``do(job, on_step)``, which writes the target, for this rank's share of the inputs; the exit code. Each failure
+    is logged. Raises UserError: as ``plan_jobs``."""
     jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find, suffixes)
     run_log, total = open_run_log(verb, arguments), sum(not job.done for job in jobs)
-    failures: list[str] = []
-    is_fatal = False
+    failures, is_fatal = list[str](), False
     quiet = True if distributed.rank() else None  # rank 0 shows the progress of all
     with tqdm(_choose_share(jobs), total=total, unit="file", disable=quiet) as bar:
         for job in bar:
@@ -140,11 +127,9 @@ def _describe_failure(error: Exception, job: Job) -> str:
 
 
 def _choose_share(jobs: list[Job]) -> list[Job]:
-    """This rank's jobs that are not done, shared out by duration so that all ranks end together.
-
-    Ranks that were started apart may see different finished files, so the inputs alone decide. Ranks that one command
-    started have the same list of finished files, so they share out the rest.
-    """
+    """This rank's jobs that are not done, shared out by duration so that all ranks end together. Ranks that were
+    started apart may see different finished files, so the inputs alone decide. Ranks that one command started have the
+    same list of finished files, so they share out the rest."""
     world = distributed.world_size()
     if world == 1:
         return [job for job in jobs if not job.done]

@@ -1,14 +1,11 @@
 """``compress`` and ``decompress`` on the command line."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ddcm.cli.loading import load_pipeline
-from ddcm.cli.options import ModelSettings, ProcessSettings, Verbs, files, flag, read_settings, refuse_existing, take
+from ddcm.cli import options
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.errors import UserError
 
@@ -19,8 +16,8 @@ def compress(arguments: Namespace) -> int:
     from ddcm.cli.batch import Done, process_files
     from ddcm.codec.format import write
 
-    settings = read_settings(arguments, CodecSettings)  # refused before a backbone is loaded
-    pipeline = load_pipeline(arguments, quantises=settings.mode == "vq")
+    settings = options.read_settings(arguments, CodecSettings)  # refused before a backbone is loaded
+    pipeline = options.load_pipeline(arguments, quantises=settings.mode == "vq")
     rate = pipeline.backbone.mel_spec.sample_rate
 
     def do(job, on_step):
@@ -34,16 +31,24 @@ def compress(arguments: Namespace) -> int:
 
 def decompress(arguments: Namespace) -> int:
     """.ddcm -> audio"""
-    from ddcm.audio.files import audio_writer, duration_s, find_audio
+    from ddcm.audio.decode import duration_s
+    from ddcm.audio.files import audio_writer, find_audio
     from ddcm.cli.batch import Done, process_files
     from ddcm.codec.decompress import decompress_pieces
     from ddcm.codec.format import read
 
     # Only an opened file says whether it needs a codebook; the pocket's own costs nothing.
-    pipeline = load_pipeline(arguments, quantises=True)
+    pipeline = options.load_pipeline(arguments, quantises=True)
 
     def do(job, on_step):
-        pieces = decompress_pieces(read(job.source), pipeline.backbone, pipeline.codebook, arguments.vocoder, on_step)
+        pieces = decompress_pieces(
+            read(job.source),
+            pipeline.backbone,
+            pipeline.codebook,
+            arguments.vocoder,
+            pipeline.codec_batch_size,
+            on_step,
+        )
         with audio_writer(job.target, pipeline.backbone.mel_spec.sample_rate) as write_piece:
             for piece in pieces:
                 write_piece(piece)
@@ -61,29 +66,28 @@ def generate_compressed(arguments: Namespace) -> int:
     out = Path(arguments.out)
     if out.suffix.lower() not in (".wav", ".flac"):
         raise UserError(f"-o {out}: name a .wav or .flac file")
-    refuse_existing((out, out.with_suffix(".ddcm")), arguments.overwrite)
+    options.refuse_existing((out, out.with_suffix(".ddcm")), arguments.overwrite)
     settings = {name: arguments[name] for name in ("kbps", "quality", "steps")}
-    pipeline = load_pipeline(arguments, quantises=False)
+    pipeline = options.load_pipeline(arguments, quantises=False)
     with progress_bar("step") as on_step:
-        data, made = pipeline.generate_compressed(
-            arguments.prompt, arguments.duration_s, arguments.seed, on_step, **settings
-        )
+        duration_s, seed = arguments.duration_s, arguments.seed
+        data, made = pipeline.generate_compressed(arguments.prompt, duration_s, seed, on_step, **settings)
     write(out.with_suffix(".ddcm"), data)
     write_audio(out, made.audio, made.sample_rate)
     return 0
 
 
-VERBS: Verbs = {
+VERBS: options.Verbs = {
     compress: (
-        *files("audio files or folders", "a folder, or a .ddcm for one input"),
-        take(CodecSettings, CodecSettings.__dataclass_fields__.keys() - {"schedule"}),
-        take(ModelSettings),
-        take(ProcessSettings),
+        *options.files("audio files or folders", "a folder, or a .ddcm for one input"),
+        options.take(CodecSettings, CodecSettings.__dataclass_fields__.keys() - {"schedule"}),
+        options.take(options.ModelSettings),
+        options.take(options.ProcessSettings),
     ),
     decompress: (
-        *files(".ddcm files or folders", "a folder, or a .wav or .flac for one input"),
-        flag("--vocoder", default="refined", choices=("backbone", "refined")),
-        take(ModelSettings),
-        take(ProcessSettings),
+        *options.files(".ddcm files or folders", "a folder, or a .wav or .flac for one input"),
+        options.flag("--vocoder", default="refined", choices=("backbone", "refined")),
+        options.take(options.ModelSettings),
+        options.take(options.ProcessSettings),
     ),
 }

@@ -1,14 +1,11 @@
 """``compare``, ``evaluate`` and ``recipes`` on the command line: tables and reports."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ddcm.cli.loading import load_pipeline
-from ddcm.cli.options import ModelSettings, PromptSettings, Verbs, flag, print_table, refuse_existing, take
+from ddcm.cli import options
 from ddcm.errors import UserError, to_one_line
 from ddcm.recipes import DEFAULTS, RECIPES, advise, list_settings
 
@@ -26,7 +23,7 @@ def compare(arguments: Namespace) -> int:
 
     folder = Path(arguments.out)
     check_target(folder, arguments.overwrite)
-    pipeline = load_pipeline(arguments, quantises=True)  # some recipes do
+    pipeline = options.load_pipeline(arguments, quantises=True)  # some recipes do
     backbone, codebook, rate = pipeline.backbone, pipeline.codebook, pipeline.backbone.mel_spec.sample_rate
     audio = read_audio(arguments.input, rate)
     conditioning = {name: arguments[name] for name in ("prompt", "negative_prompt", "seed")}
@@ -57,7 +54,7 @@ def evaluate(arguments: Namespace) -> int:
     from ddcm.evaluation.evaluate_files import evaluate_pairs, pair_files, summarize, write_csv
 
     if arguments.out is not None:
-        refuse_existing([Path(arguments.out)], arguments.overwrite)
+        options.refuse_existing([Path(arguments.out)], arguments.overwrite)
         if not arguments.out.lower().endswith(".csv"):
             raise UserError(f"-o {arguments.out}: give a name that ends in .csv")
     rows, failures = evaluate_pairs(pair_files(arguments.references, arguments.estimates))
@@ -77,7 +74,7 @@ def evaluate(arguments: Namespace) -> int:
 def recipes(arguments: Namespace) -> int:
     """the table of recipes"""
     if arguments["for"]:
-        print_table(advise(arguments["for"]))
+        options.print_table(advise(arguments["for"]))
         return 0
     for name, recipe in RECIPES.items():
         default = " (default)" if DEFAULTS[recipe.verb] == name else ""
@@ -86,19 +83,19 @@ def recipes(arguments: Namespace) -> int:
     return 0
 
 
-VERBS: Verbs = {
+VERBS: options.Verbs = {
     compare: (
-        flag("input", help="an audio file"),
-        flag("-o", "--out", required=True, help="folder of the report"),
-        flag("--overwrite", action="store_true", help="replace a report that is there"),
-        take(PromptSettings),
-        take(ModelSettings),
+        options.flag("input", help="an audio file"),
+        options.flag("-o", "--out", required=True, help="folder of the report"),
+        options.flag("--overwrite", action="store_true", help="replace a report that is there"),
+        options.take(options.PromptSettings),
+        options.take(options.ModelSettings),
     ),
     evaluate: (
-        flag("references", help="folder of the recordings, or one of them"),
-        flag("estimates", help="folder of what was made of them, by the same names, or one of them"),
-        flag("-o", "--out", type=str, help="a .csv with a row for each file"),
-        flag("--overwrite", action="store_true", help="replace a table that is there"),
+        options.flag("references", help="folder of the recordings, or one of them"),
+        options.flag("estimates", help="folder of what was made of them, by the same names, or one of them"),
+        options.flag("-o", "--out", type=str, help="a .csv with a row for each file"),
+        options.flag("--overwrite", action="store_true", help="replace a table that is there"),
     ),
-    recipes: (flag("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take"),),
+    recipes: (options.flag("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take"),),
 }

@@ -1,7 +1,5 @@
 """``fit``, ``validate`` and ``test``: the command line of Lightning around the codebook, as in ``train.py``."""
 
-from __future__ import annotations
-
 VERBS = {
     "fit": "fit a codebook (as python train.py fit)",
     "validate": "metrics of a codebook on the validation clips (as python train.py validate)",

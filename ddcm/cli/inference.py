@@ -11,7 +11,6 @@ from jsonargparse import Namespace
 
 from ddcm.cli import options
 from ddcm.cli.codec import generate_compressed
-from ddcm.cli.loading import load_pipeline
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.errors import UserError
 from ddcm.recipes import Recipe, Verb, list_flags, resolve
@@ -35,14 +34,15 @@ def transform(arguments: Namespace) -> int:
 
 def _process_files(verb: Verb, arguments: Namespace) -> int:
     """Long recordings are streamed, if the recipe allows it and no trace is asked for."""
-    from ddcm.audio.files import audio_writer, duration_s, read_audio, write_audio
+    from ddcm.audio.decode import duration_s
+    from ddcm.audio.files import audio_writer, read_audio, write_audio
     from ddcm.audio.recording import spool_audio
     from ddcm.cli.batch import Done, process_files
     from ddcm.pipeline.stages import Conditioning
     from ddcm.pipeline.streaming import can_stream, stream
 
     recipe = _read_recipe(verb, arguments)
-    pipeline = load_pipeline(arguments, recipe.quantizer != "none")
+    pipeline = options.load_pipeline(arguments, recipe.quantizer != "none")
     setup, rate = pipeline.set_up(verb, recipe), pipeline.backbone.mel_spec.sample_rate
     inputs = {name: arguments[name] for name in ("prompt", "negative_prompt", "seed", "trace") if name in arguments}
     conditioning = Conditioning(arguments.prompt, arguments.negative_prompt) if verb == "transform" else None
@@ -78,7 +78,7 @@ def generate(arguments: Namespace) -> int:
     targets = name_candidates(Path(arguments.out), slug(prompt or "unconditional"), recipe.n)
     scores = targets[0].with_suffix(".json")
     options.refuse_existing([*targets, *([scores] if recipe.n > 1 else [])], arguments.overwrite)
-    pipeline = load_pipeline(arguments, recipe.quantizer != "none")
+    pipeline = options.load_pipeline(arguments, recipe.quantizer != "none")
     with progress_bar("step") as on_step:
         best = pipeline.generate(
             prompt, arguments.duration_s, arguments.negative_prompt, recipe, arguments.seed, on_step, arguments.trace
@@ -119,26 +119,22 @@ def _read_recipe(verb: Verb, arguments: Namespace) -> Recipe:
     return resolve(verb, arguments.recipe, **{name: arguments[name] for name in list_flags(verb)})
 
 
-INPUTS = options.files("audio files or folders", "a folder, or a .wav or .flac for one input")
 RECIPE = options.flag("--recipe", type=str, help="a row of: ddcm recipes; flags that are left out are the recipe's")
+INPUTS = (
+    *options.files("audio files or folders", "a folder, or a .wav or .flac for one input"),
+    options.take(options.ProcessSettings),
+    RECIPE,
+)
 TRACE = options.flag("--trace", action="store_true", help="also NAME.trace.png: the estimates on the way")
 DIFFUSION = (options.take(options.PromptSettings), TRACE, options.take(options.ModelSettings))
 VERBS: options.Verbs = {
     reconstruct: (
         *INPUTS,
-        options.take(options.ProcessSettings),
-        RECIPE,
         options.take(Recipe, list_flags("reconstruct"), defaults=False),
         options.flag("--seed", type=int, default=0, help="of the latent's sample, where the recipe draws one"),
         options.take(options.ModelSettings),
     ),
-    transform: (
-        *INPUTS,
-        options.take(options.ProcessSettings),
-        RECIPE,
-        options.take(Recipe, list_flags("transform"), defaults=False),
-        *DIFFUSION,
-    ),
+    transform: (*INPUTS, options.take(Recipe, list_flags("transform"), defaults=False), *DIFFUSION),
     generate: (
         options.flag("-o", "--out", required=True, help="a .wav or .flac, or a folder; more of --n are numbered"),
         options.OVERWRITE,

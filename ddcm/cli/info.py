@@ -1,7 +1,5 @@
 """``inspect`` on the command line: facts on a backbone, a codebook or a ``.ddcm`` file, without running it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,8 @@ NEEDS: dict[str, list[tuple[str, ...]]] = {  # what it can do -> weights in memo
 
 
 def collect_facts(name: str) -> dict[str, Any]:
-    """Facts on a backbone (folder, hub name), a codebook (folder, ``.ckpt``) or a ``.ddcm`` file.
-
-    Raises:
-        UserError: ``name`` is none of them.
-    """
+    """Facts on a backbone (folder, hub name), a codebook (folder, ``.ckpt``) or a ``.ddcm`` file. Raises UserError:
+    ``name`` is none of them."""
     path = Path(name)
     if path.is_file() and (path.suffix == ".ddcm" or path.open("rb").read(4) == b"ddcm"):
         return describe(path)
@@ -55,6 +50,7 @@ def _codebook(name: str) -> dict[str, Any]:
 def _backbone(name: str) -> dict[str, Any]:
     from ddcm.backbone import load
     from ddcm.backbone.latent_diffusion import FrozenBackbone
+    from ddcm.backbone.parts import count_heads
 
     backbone = load(name)
     spec = backbone.mel_spec
@@ -72,8 +68,9 @@ def _backbone(name: str) -> dict[str, Any]:
     }
     if not isinstance(backbone, FrozenBackbone):
         return facts
-    counts = {part: backbone.count_weights(part) for part in PARTS}
-    layouts = f"{backbone.heads}: {backbone.count_heads('hub')}; original: {backbone.count_heads('original')}"
+    counts = {part: backbone.parts.count(part) for part in PARTS}
+    hub, original = (count_heads(backbone.parts.configs["unet"], heads) for heads in ("hub", "original"))
+    layouts = f"{backbone.heads}: {hub}; original: {original}"
     facts |= {"heads": layouts} | {f"{part} parameters": f"{count:,}" for part, count in counts.items() if count}
     for what, groups in NEEDS.items():
         absent = [part for group in groups for part in group if not counts[part]]

@@ -5,8 +5,6 @@ restarts them if one dies. Each process runs the same command with a rank in its
 or srun started needs nothing from here. Ranks share a folder's files (``ddcm.cli.batch``) and never communicate.
 """
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os
@@ -26,29 +24,20 @@ from jsonargparse import Namespace
 from ddcm.cli.run_log import read_rows
 from ddcm.errors import UserError
 from ddcm.runtime.exit import INTERRUPTED, TERMINATED, Terminated
+from ddcm.runtime.files import list_files
 from ddcm.runtime.ranks import read_launched_rank, read_local_rank
 
 log = logging.getLogger(__name__)
 RESTARTS = 3
 GRACE_S = 10  # to leave after Ctrl-C
 Main = Callable[[list[str]], int]
-FINISHED = "DDCM_FINISHED"
-"""Variable with the path of a list of files, in the environment of the processes that one command starts."""
+FINISHED = "DDCM_FINISHED"  # environment variable of the processes of one command: path of the list of finished files
 
 
 def run_as_processes(main: Main, arguments: Namespace, argv: Sequence[str]) -> int | None:
-    """Run ``main(argv)`` in the processes that ``--devices`` asks for.
-
-    If a process dies, all of them restart, three times at most, and continue with what is unfinished. All of them end
-    if this process ends, whatever ends it.
-
-    Returns:
-        the highest exit code, or None if this process is one of the ranks itself.
-
-    Raises:
-        UserError: as ``processes_to_start``.
-        KeyboardInterrupt, Terminated: after the processes have ended.
-    """
+    """Run ``main(argv)`` in the processes that ``--devices`` asks for; the highest exit code, or None if this process
+    is one of the ranks itself. If a process dies, all of them restart, three times at most, and continue with what is
+    unfinished. All of them end if this process ends, whatever ends it. Raises UserError: as ``processes_to_start``."""
     ranks = processes_to_start(arguments.devices, arguments.num_nodes) if "devices" in arguments else []
     if not ranks:
         return None
@@ -76,8 +65,7 @@ def run_as_processes(main: Main, arguments: Namespace, argv: Sequence[str]) -> i
     if death:
         log.error("ddcm: %s after %d restarts; the same command continues", death, RESTARTS)
     rows = read_rows(Path(arguments.out), since)
-    failed = sum(row["status"] != "written" for row in rows)
-    if failed:
+    if failed := sum(row["status"] != "written" for row in rows):
         log.error("%d of %d files failed, %d written", failed, len(rows), len(rows) - failed)
     return code
 
@@ -98,24 +86,18 @@ def finished_before() -> set[str] | None:
 
 
 def processes_to_start(devices: int, num_nodes: int) -> list[int]:
-    """Ranks that this process must start. None if it is one of the ranks itself.
-
-    torchrun, or srun with a task for each device, starts devices x num_nodes processes: each is a rank. With a task
-    for each node, or by hand with NODE_RANK set, each node has one process, which starts a rank for each device.
-
-    Raises:
-        UserError: the launcher's number of processes is neither of the two.
-    """
+    """Ranks that this process must start. None if it is one of the ranks itself. torchrun, or srun with a task for each
+    device, starts devices x num_nodes processes: each is a rank. With a task for each node, or by hand with NODE_RANK
+    set, each node has one process, which starts a rank for each device. Raises UserError: the launcher's number of
+    processes is neither of the two."""
     if devices < 1 or num_nodes < 1:
         raise UserError(f"--devices {devices} --num_nodes {num_nodes}: both are at least 1")
     rank, world = read_launched_rank()
     if world == devices * num_nodes or (devices, num_nodes) == (1, 1):
         return []
     if world not in (1, num_nodes):
-        raise UserError(
-            f"--devices {devices} --num_nodes {num_nodes} are {devices * num_nodes} processes, but {world} were "
-            f"launched; launch as many, or one on each node"
-        )
+        wanted = f"--devices {devices} --num_nodes {num_nodes} are {devices * num_nodes} processes"
+        raise UserError(f"{wanted}, but {world} were launched; launch as many, or one on each node")
     node = rank if world == num_nodes else int(os.environ.get("NODE_RANK", -1))
     if num_nodes > 1 and not 0 <= node < num_nodes:
         raise UserError(f"--num_nodes {num_nodes}: set NODE_RANK to 0 ... {num_nodes - 1} on the nodes, or use srun")
@@ -157,13 +139,10 @@ def _exit_with_parent() -> None:
 
 
 def _list_files(out: str, listing: Path) -> None:
-    """Write the names of the files under ``out`` to ``listing``, unless another process has.
-
-    All processes then read the same list and compute the same share, though the first may already write files.
-    """
+    """Write the names of the files under ``out`` to ``listing``, unless another process has. All processes then read
+    the same list and compute the same share, though the first may already write files."""
     if not listing.exists():
         temporary = listing.with_name(f"{listing.name}.{os.getpid()}")
-        files = (str(Path(inside, name)) for inside, _, names in os.walk(out) for name in names)
-        temporary.write_bytes(os.fsencode("\0".join(files)))
+        temporary.write_bytes(os.fsencode("\0".join(map(str, list_files(Path(out), links=True)))))
         with suppress(FileExistsError):
             os.link(temporary, listing)

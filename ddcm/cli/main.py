@@ -1,16 +1,27 @@
 """The command ``ddcm``. Heavy imports are inside the verbs, so that help and tables answer at once."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 
-from ddcm.cli import codec, evaluation, fit, inference, info, serve
+from jsonargparse import Namespace
+
+from ddcm.app.server_options import Limits, ServerOptions
+from ddcm.cli import codec, evaluation, fit, inference, info
 from ddcm.cli.launcher import is_first_process, run_as_processes
-from ddcm.cli.options import Parser, accept_hyphens
+from ddcm.cli.options import ModelSettings, Parser, accept_hyphens, load_pipeline, read_settings, take
 from ddcm.runtime.exit import run_to_exit_code
 
-VERBS = inference.VERBS | evaluation.VERBS | codec.VERBS | info.VERBS | serve.VERBS
+
+def serve(arguments: Namespace) -> int:
+    """the same verbs on a web page"""
+    from ddcm.app import server
+
+    options, limits = read_settings(arguments, ServerOptions), read_settings(arguments, Limits)
+    return server.serve(lambda: load_pipeline(arguments, quantises=True), options, limits)
+
+
+SERVE = {serve: (take(ServerOptions), take(Limits), take(ModelSettings))}
+VERBS = inference.VERBS | evaluation.VERBS | codec.VERBS | info.VERBS | SERVE
 NAMES = {verb.__name__: verb for verb in VERBS}
 
 

@@ -1,27 +1,25 @@
-"""Flags from dataclasses, and the settings that most verbs share.
+"""Flags from dataclasses, the settings that most verbs share, and the pipeline that they ask for.
 
 jsonargparse evaluates the imports of a dataclass's module, those for type checkers too: none here loads torch.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from ddcm.errors import UserError
-from ddcm.recipes import Dtype
+from ddcm.recipes import Dtype, Heads, Null
+from ddcm.runtime.ranks import read_local_rank
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-POCKET = "checkpoints/pocket"
+POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
 Settings = TypeVar("Settings")
-Flags = Callable[[ArgumentParser], Any]
-"""Adds flags to the parser of a verb."""
+Flags = Callable[[ArgumentParser], Any]  # Adds flags to the parser of a verb.
 Verbs = dict[Callable[[Namespace], int], tuple[Flags, ...]]
 """Verb, which returns an exit code and whose docstring is its help -> its flags."""
 
@@ -44,9 +42,9 @@ class ModelSettings:
     """the UNet by torch.compile: slow once, then faster"""
     threads: int | None = None
     """of the CPU, for each process; default: torch's own choice"""
-    heads: Literal["hub", "original"] = "hub"
+    heads: Heads = "hub"
     """head layout of the UNet"""
-    null: Literal["trained", "stock"] = "trained"
+    null: Null = "trained"
     """the condition in place of a prompt that is empty"""
     batch_size: int = 4
     """windows of 10.24 s at a time"""
@@ -109,17 +107,17 @@ def add_settings(
         parser.set_defaults(dict.fromkeys(own))
 
 
+def take(settings: type, names: Collection[str] | None = None, defaults: bool = True) -> Flags:
+    """``add_settings`` with these arguments."""
+    return lambda parser: add_settings(parser, settings, names, defaults)
+
+
 def flag(*names: str, **options: Any) -> Flags:
     """Adds one flag or positional argument."""
     return lambda parser: parser.add_argument(*names, **options)
 
 
 OVERWRITE = flag("--overwrite", action="store_true", help="replace outputs that exist")
-
-
-def take(settings: type, names: Collection[str] | None = None, defaults: bool = True) -> Flags:
-    """``add_settings`` with these arguments."""
-    return lambda parser: add_settings(parser, settings, names, defaults)
 
 
 def files(inputs: str, out: str) -> tuple[Flags, ...]:
@@ -134,11 +132,7 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
 
 
 def read_settings(arguments: Namespace, settings: type[Settings]) -> Settings:
-    """The dataclass from its flags.
-
-    Raises:
-        UserError: a value that the dataclass refuses.
-    """
+    """The dataclass from its flags. Raises UserError: a value that the dataclass refuses."""
     names = settings.__dataclass_fields__  # type: ignore[attr-defined]
     return settings(**{name: arguments[name] for name in names if name in arguments})
 
@@ -154,3 +148,43 @@ def print_table(rows: Sequence[tuple[str, Any]]) -> None:
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
         print(f"{key:<{width}}  {value}")
+
+
+def load_pipeline(arguments: Namespace, quantises: bool) -> Any:
+    """The ``DDCMPipeline`` of the model settings; the pocket brings its own codebook where the verb quantises.
+
+    Raises UserError: a setting out of range, or a backbone or codebook that cannot be loaded.
+    """
+    from ddcm.pipeline import DDCMPipeline
+
+    model = read_settings(arguments, ModelSettings)
+    set_threads(model.threads)
+    own = POCKET_CODEBOOK if quantises and model.backbone == POCKET else None
+    codebook = own if model.codebook is None else model.codebook
+    return DDCMPipeline.from_pretrained(
+        model.backbone, codebook, model.batch_size, device=choose_device(model.device), dtype=model.dtype,
+        vae_dtype=model.vae_dtype, compiled=model.compile, heads=model.heads, null=model.null,
+    )  # fmt: skip
+
+
+def choose_device(device: str | None) -> str:
+    """The device of this process: under a launcher, each process has a GPU of its own. Raises UserError: there are
+    fewer GPUs than processes."""
+    import torch
+
+    if device not in (None, "cuda") or not torch.cuda.is_available():
+        return device or "cpu"
+    rank, processes = read_local_rank()
+    if processes > (gpus := torch.cuda.device_count()):
+        raise UserError(f"{processes} processes on this node, but {gpus} GPUs: give a smaller --devices")
+    return f"cuda:{rank}"
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit the CPU threads of this process; None leaves torch's own choice."""
+    import torch
+
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"--threads {threads} is below 1")
+        torch.set_num_threads(threads)

@@ -4,16 +4,13 @@ Each process appends rows to a file of its own in the hidden folder ``.run``; ``
 Processes share no open file, so a process that is killed loses at most the row that it was writing.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from jsonargparse import Namespace
 
 from ddcm.runtime.files import write_atomically
@@ -80,7 +77,7 @@ def write_table(folder: Path) -> None:
     if not (folder / PARTS).is_dir():
         return
     with (
-        _lock(folder / PARTS / "lock"),
+        FileLock(folder / PARTS / "lock"),
         write_atomically(folder / TABLE) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names of any bytes
     ):
@@ -90,14 +87,3 @@ def write_table(folder: Path) -> None:
             as_json = {key: json.dumps(row[key], default=str) if row[key] else "" for key in ("settings", "notes")}
             when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(row["finished"]))
             writer.writerow(row | as_json | {"finished": when})
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One process at a time, where the file system has locks; a process that ends releases its lock."""
-    with open(path, "w") as file:
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -49,21 +49,17 @@ def subset_bits(universe: int, size: int) -> int:
 
 
 def rank_subset(members: Sequence[int]) -> int:
-    """The rank of a set {c_1 < ... < c_M} of numbers from 0 on among all M-subsets: sum of C(c_i, i).
-
-    This is the combinatorial number system; it needs no table and no bound on the universe. M calls of ``math.comb``.
-    """
+    """The rank of a set {c_1 < ... < c_M} of numbers from 0 on among all M-subsets: sum of C(c_i, i). This is the
+    combinatorial number system; it needs no table and no bound on the universe. M calls of ``math.comb``."""
     if any(a >= b for a, b in pairwise(members)) or (members and members[0] < 0):
         raise ValueError("members of a set must rise strictly from 0 on")
     return sum(math.comb(member, i) for i, member in enumerate(members, 1))
 
 
 def unrank_subset(rank: int, universe: int, size: int) -> list[int]:
-    """The ``size``-subset of range(universe) at ``rank``; the inverse of ``rank_subset``.
-
-    The largest c with C(c, i) <= rank is estimated in floating point, then made exact with integers: one call of
-    ``math.comb`` and a few multiplications for each member. Raises ValueError: the rank is not that of a subset.
-    """
+    """The ``size``-subset of range(universe) at ``rank``; the inverse of ``rank_subset``. The largest c with C(c, i) <=
+    rank is estimated in floating point, then made exact with integers: one call of ``math.comb`` and a few
+    multiplications for each member. Raises ValueError: the rank is not that of a subset."""
     if not 0 <= rank < math.comb(universe, size):
         raise ValueError(f"rank out of range for {size} of {universe}")
     members, above = [], universe

@@ -16,11 +16,8 @@ QUALITIES: dict[Quality, float] = {"low": 0.5, "medium": 1.0, "high": 2.0, "best
 
 @dataclass(frozen=True)
 class CodecSettings:
-    """How a recording is compressed. A rate counts all bytes of the file, the header too.
-
-    Raises:
-        UserError: an unknown choice, a number out of range, or settings that exclude each other.
-    """
+    """How a recording is compressed. A rate counts all bytes of the file, the header too. Raises UserError: an unknown
+    choice, a number out of range, or settings that exclude each other."""
 
     kbps: float | None = None
     """bytes on disk x 8 / seconds / 1000; default 1. Not for vq, whose rate follows from the codebook"""
@@ -46,6 +43,9 @@ class CodecSettings:
     """what the recording is: side information, kept in the file; the decoder then needs the text encoders too"""
     guidance_scale: float = 1.0
     """of classifier-free guidance under the prompt, in [0, 100]; 1 is one UNet call a step, anything else two"""
+    mel_weight: float = 1.0
+    """how much the noise is chosen for the decoded mel, beside the latent (1: alike); 0 saves a pass through the VAE's
+    decoder and back in each step of the encoder"""
     schedule: ParametricSchedule | ExplicitSchedule | None = None
     """replaces the schedule that is solved from the rate"""
     schedules: Path | None = None
@@ -71,6 +71,7 @@ class CodecSettings:
             (2 <= self.coefficient_bits <= 8,
              f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"),
             (0 <= self.seed < 1 << 32, f"seed {self.seed} is outside [0, {(1 << 32) - 1}]"),
+            (0 <= self.mel_weight <= 100, f"mel_weight {self.mel_weight} is outside [0, 100]"),
             (0 <= self.guidance_scale <= 100, f"guidance_scale {self.guidance_scale} is outside [0, 100]"),
         )  # fmt: skip
         for is_valid, message in checks:

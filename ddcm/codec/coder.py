@@ -8,45 +8,47 @@ from ddcm.codec import vq
 from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.header import BANDS, Header
 from ddcm.codec.model import LatentDiffusion
+from ddcm.codec.targets import Targets
 from ddcm.codec.trajectory import decode_windows, encode_windows, fixed_arithmetic
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.progress import OnStep, Progress
 
-Targets = tuple[torch.Tensor, torch.Tensor]  # z of windows, and the weight of each of its numbers, both (W, C, L, F).
 ReadTargets = Callable[[Sequence[int]], Targets]  # ``read_targets(windows)``: the targets of windows by their numbers.
 OnLatent = Callable[[torch.Tensor], None]  # Called with each window's z (1, C, L, F) as the decoder will get it.
 
 
 def encode_payload(
     header: Header, model: LatentDiffusion, codebook: Codebook | None, read_targets: ReadTargets, on_latent: OnLatent,
-    on_step: OnStep | None = None,
+    batch_size: int = 1, on_step: OnStep | None = None,
 ) -> bytes:  # fmt: skip
-    """Code window after window, ``header.batch_size`` at a time. Only those windows are in memory."""
-    progress = _count_steps(header, on_step)
+    """Code window after window, ``batch_size`` at a time. Only those windows are in memory."""
+    progress = _count_steps(header, batch_size, on_step)
     if header.mode == "vq":
         assert codebook is not None, "build_header() asks for it"
         quantizer, encoder = codebook.quantizer, vq.Encoder(codebook.quantizer, header.levels, BANDS)
-        with fixed_arithmetic(header.threads):
+        with fixed_arithmetic():
             for window in range(len(header.layout.starts)):
-                codes = vq.to_levels(quantizer.encode(read_targets([window])[0]))[: header.levels]
+                codes = vq.to_levels(quantizer.encode(read_targets([window]).z))[: header.levels]
                 encoder.write(codes)
                 on_latent(quantizer.decode(vq.from_levels(codes, quantizer)))
                 progress.step()
         return encoder.getvalue()
     writer = BitWriter()
-    for windows in header.batches:
-        z = encode_windows(header, model, *read_targets(windows), windows, [writer] * len(windows), progress.step)
+    for windows in split_windows(header, batch_size):
+        z = encode_windows(header, model, read_targets(windows), windows, [writer] * len(windows), progress.step)
         for row in z.split(1):
             on_latent(row)
     return writer.getvalue()
 
 
 def decode_payload(
-    header: Header, payload: bytes, model: LatentDiffusion, codebook: Codebook | None, on_step: OnStep | None = None
-) -> Iterator[torch.Tensor]:
-    """z (1, C, L, F) of each window, in order. Raises UserError: the payload holds what no encoder writes."""
-    progress = _count_steps(header, on_step)
+    header: Header, payload: bytes, model: LatentDiffusion, codebook: Codebook | None, batch_size: int = 1,
+    on_step: OnStep | None = None,
+) -> Iterator[torch.Tensor]:  # fmt: skip
+    """z (1, C, L, F) of each window, in order. Any ``batch_size`` will do: results differ in the last bits alone.
+    Raises UserError: the payload holds what no encoder writes."""
+    progress = _count_steps(header, batch_size, on_step)
     if header.mode == "vq":
         assert codebook is not None, "open_stream() asks for it"
         quantizer, shape = codebook.quantizer, (header.levels, *header.latent_shape[1:])
@@ -54,7 +56,7 @@ def decode_payload(
             yield quantizer.decode(vq.from_levels(codes, quantizer))
             progress.step()
         return
-    for windows in header.batches:
+    for windows in split_windows(header, batch_size):
         readers = [BitReader(payload, window * header.window_bits) for window in windows]
         try:
             z = decode_windows(header, model, windows, readers, progress.step)
@@ -63,8 +65,14 @@ def decode_payload(
         yield from z.split(1)
 
 
-def _count_steps(header: Header, on_step: OnStep | None) -> Progress:
+def split_windows(header: Header, batch_size: int) -> list[range]:
+    """Numbers of the windows of each UNet call."""
+    windows = len(header.layout.starts)
+    return [range(first, min(first + batch_size, windows)) for first in range(0, windows, batch_size)]
+
+
+def _count_steps(header: Header, batch_size: int, on_step: OnStep | None) -> Progress:
     """A step is a UNet call, or a window of a vq file."""
     if header.mode == "vq":
         return Progress(on_step, len(header.layout.starts))
-    return Progress(on_step, len(header.batches) * len(header.steps.timesteps))
+    return Progress(on_step, len(split_windows(header, batch_size)) * len(header.steps.timesteps))

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import torch
 
-from ddcm.audio.layout import even_layout
 from ddcm.audio.level import Level, measure_level
 from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.windows import window_mel
 from ddcm.codec import vq
 from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.coder import OnLatent, Targets, decode_payload, encode_payload
+from ddcm.codec.coder import OnLatent, decode_payload, encode_payload
 from ddcm.codec.format import pack
 from ddcm.codec.header import Header, ceil_log2
 from ddcm.codec.model import LatentDiffusion, header_fields
 from ddcm.codec.rate_control import solve_schedule
+from ddcm.codec.targets import Targets, compute_targets
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.progress import OnStep
@@ -28,39 +28,38 @@ def compress(
     codebook: Codebook | None = None, batch_size: int = 1, on_step: OnStep | None = None,
     on_latent: OnLatent | None = None,
 ) -> bytes:  # fmt: skip
-    """Audio (S,), mono at the model's rate -> the bytes of a file.
-
-    ``batch_size`` windows of 10.24 s are coded at a time; memory does not grow with the length. Raises UserError: a
-    rate that cannot be met, no codebook for vq, or (``verify``) a decoder that differs.
-    """
+    """Audio (S,), mono at the model's rate -> the bytes of a file. ``batch_size`` windows of 10.24 s are coded at a
+    time; memory does not grow with the length. Raises UserError: a rate that cannot be met, no codebook for vq, or
+    (``verify``) a decoder that differs."""
     level = audio.level if isinstance(audio, SpooledAudio) else measure_level(audio)
-    windows = len(even_layout(len(audio), model.mel_spec.hop).starts)
-    header = add_level(build_header(settings, model, len(audio), codebook, min(batch_size, windows)), level)
+    header = add_level(build_header(settings, model, len(audio), codebook), level)
     if settings.mode != "vq":
         header = solve_schedule(header, settings)
     digests, layout = [], header.layout
 
     def read_targets(windows: Sequence[int]) -> Targets:
-        return compute_targets(model, [window_mel(audio, level, layout, i, model.mel_spec) for i in windows])
+        mels = [window_mel(audio, level, layout, i, model.mel_spec) for i in windows]
+        return compute_targets(model, mels, settings.mel_weight)
 
     def keep(z: torch.Tensor) -> None:
         digests.append(_digest(z))
         if on_latent is not None:
             on_latent(z)
 
-    payload = encode_payload(header, model, codebook, read_targets, keep, on_step)
-    if settings.verify and digests != [_digest(z) for z in decode_payload(header, payload, model, codebook)]:
+    payload = encode_payload(header, model, codebook, read_targets, keep, batch_size, on_step)
+    decoded = decode_payload(header, payload, model, codebook, batch_size)
+    if settings.verify and digests != [_digest(z) for z in decoded]:
         raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
     return pack(header, payload)
 
 
 def build_header(
-    settings: CodecSettings, model: LatentDiffusion, samples: int, codebook: Codebook | None, batch_size: int
+    settings: CodecSettings, model: LatentDiffusion, samples: int, codebook: Codebook | None = None
 ) -> Header:
     """A header without the level and the schedule. Raises UserError: vq without a codebook, or with more levels than
     the codebook has."""
     fields = header_fields(model)
-    fields |= dict(samples=samples, batch_size=batch_size, threads=min(torch.get_num_threads(), 64))
+    fields["samples"] = samples
     if settings.mode == "vq":
         if codebook is None:
             raise UserError("vq needs a fitted codebook: name one with --codebook")
@@ -81,18 +80,6 @@ def add_level(header: Header, level: Level) -> Header:
     """The level in the file's precision. A mean beyond it becomes infinite, which ``pack`` refuses."""
     mean = float(torch.tensor(level.mean, dtype=torch.float16))
     return replace(header, mean=mean, gain=round(256 * math.log2(level.gain)))
-
-
-def compute_targets(model: LatentDiffusion, mels: Sequence[torch.Tensor]) -> Targets:
-    """z of windows of mel (1, 1, T, M), and the weight of each of its numbers; both (W, C, L, F).
-
-    The posterior's deviation says how far a number may move before the decoder makes another mel of it: in some
-    channels several times less than in others. So the weight is one over the root of the deviation, which costs no bits
-    and brings the mel nearer. With one over the deviation itself, numbers of little weight drift too far.
-    """
-    posteriors = [model.posterior(mel) for mel in mels]
-    z = torch.cat([mean for mean, _ in posteriors]) * model.scaling_factor
-    return z, torch.cat([deviation for _, deviation in posteriors]).clamp(min=1e-6).rsqrt()
 
 
 def _digest(z: torch.Tensor) -> bytes:

@@ -1,7 +1,6 @@
 """The bytes of a ``.ddcm`` file: a self-describing header, a payload, and a checksum over both.
 
     magic "ddcm" | version | flags, arithmetic | digest of the backbone (8) | samples | level (2 + 2)
-    | batch size, threads
     | mel spec, if it is not AudioLDM2's | seed, if not 0 | prompt and guidance, if there is a prompt
     | vq: digest of the codebook (8), atoms, levels
     | else: log2 of the atoms, coefficient bits, then the schedule: parametric (8 bytes or so) or explicit
@@ -25,7 +24,7 @@ from ddcm.errors import UserError, describe_error
 from ddcm.recipes import DTYPES
 from ddcm.runtime.files import write_atomically
 
-MAGIC, VERSION = b"ddcm", 2
+MAGIC, VERSION, EARLIEST = b"ddcm", 3, 2  # version 2 has two bytes more: windows of a UNet call, CPU threads
 MAX_FILE = 1 << 28  # bytes; a day at 4 kbps is 43 MB
 _LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Struct("<I")
 
@@ -55,7 +54,6 @@ def pack(header: Header, payload: bytes) -> bytes:
     flags |= (header.mel != MEL) << 4 | (header.seed != 0) << 5 | (header.prompt != "") << 6
     out = bytearray(MAGIC) + bytes([VERSION, flags, DTYPES.index(header.dtype) | header.stock_null << 2])
     out += bytes.fromhex(header.backbone) + varint(header.samples) + _LEVEL.pack(header.mean, header.gain)
-    out += bytes([header.batch_size, header.threads])
     if header.mel != MEL:
         out += _MEL.pack(*header.mel)
     if header.seed:
@@ -78,14 +76,15 @@ def unpack(data: bytes) -> tuple[Header, bytes]:
         raise UserError("not a .ddcm file")
     if len(data) > MAX_FILE:
         raise UserError(f"{len(data)} bytes are more than the {MAX_FILE} that a .ddcm file can have")
-    if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
-        raise UserError(f"a .ddcm file of version {data[len(MAGIC)]}; this ddcm reads version {VERSION}")
+    version = data[len(MAGIC)] if len(data) > len(MAGIC) else VERSION
+    if not EARLIEST <= version <= VERSION:
+        raise UserError(f"a .ddcm file of version {version}; this ddcm reads versions {EARLIEST} to {VERSION}")
     body, crc = data[:-4], data[-4:]
     if len(data) < 12 or zlib.crc32(body) != _CRC.unpack(crc)[0]:
         raise UserError("the .ddcm file is damaged or truncated: its checksum does not fit")
     reader = _Reader(body[len(MAGIC) + 1 :])
     try:
-        header = _read_header(reader)
+        header = _read_header(reader, version)
         check_bounds(header)
     except (ValueError, struct.error) as error:  # a UserError of check_bounds is a ValueError
         raise UserError(f"the .ddcm file's header is damaged: {error}") from error
@@ -111,14 +110,14 @@ class _Reader(io.BytesIO):
         raise ValueError("a number that is too long")
 
 
-def _read_header(reader: _Reader) -> Header:
+def _read_header(reader: _Reader, version: int) -> Header:
     flags, arithmetic = reader.take(2)
     if flags & 3 >= len(MODES) or flags >> 7 or arithmetic & 3 >= len(DTYPES) or arithmetic >> 3:
         raise ValueError("unknown flags")
     mode = MODES[flags & 3]
     fields: dict[str, Any] = dict(backbone=reader.take(8).hex(), samples=reader.varint())
     fields["mean"], fields["gain"] = _LEVEL.unpack(reader.take(_LEVEL.size))
-    fields["batch_size"], fields["threads"] = reader.take(2)
+    reader.take(2 if version == 2 else 0)
     if flags >> 4 & 1:
         fields["mel"] = _MEL.unpack(reader.take(_MEL.size))
     if flags >> 5 & 1:

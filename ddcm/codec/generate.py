@@ -51,8 +51,8 @@ def generate(
     if not 0 < share <= 1:
         raise UserError(f"share {share} is outside (0, 1]; the nearest valid one is {1 if share > 1 else 0.01:g}")
     samples = max(1, round(duration_s * spec.sample_rate))
-    header = solve_schedule(build_header(replace(settings, prompt=""), model, samples, None, 1), settings)
-    codebook, writer = noise_codebook(header), BitWriter()
+    header = solve_schedule(build_header(replace(settings, prompt=""), model, samples), settings)
+    codebook, writer, choices = noise_codebook(header), BitWriter(), []
     null, condition = model.null_condition(), model.condition(prompt)
     direction = torch.empty(0)  # of the present step
 
@@ -60,17 +60,20 @@ def generate(
         nonlocal direction
         eps = model.eps(x, t, null)
         # x0 with the prompt minus x0 without is this, up to a positive factor.
-        direction = (eps - model.eps(x, t, condition))[0].flatten().cpu()
+        direction = (eps - model.eps(x, t, condition))[0].flatten()
         return model.x0_from_eps(x, t, eps)
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         lots = torch.from_numpy(random_words(codebook.atoms, ([0], step, START), seed)[0].astype("int64"))
         drawn = lots.topk(max(count, round(share * codebook.atoms))).indices
-        correlations = torch.zeros(codebook.atoms)
-        correlations[drawn] = codebook.correlate(0, step, direction)[drawn]
-        choice = selection.choose_largest(correlations, count)
-        selection.write(writer, choice, header)
-        return [codebook.synthesize(0, step, *choice)]
+        correlations = codebook.correlate(0, step, direction)
+        drawn = drawn.to(correlations.device, non_blocking=True)
+        masked = torch.zeros_like(correlations)
+        masked[drawn] = correlations[drawn]
+        choices.append(selection.choose_largest(masked, count))
+        return [codebook.synthesize(0, step, *choices[-1])]
 
     denoise_windows(header, model, denoise, [0], pick, Progress(on_step, len(header.steps.timesteps)).step)
+    for choice in choices:
+        selection.write(writer, choice, header)
     return pack(header, writer.getvalue())

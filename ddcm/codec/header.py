@@ -16,7 +16,6 @@ CHANNELS, BANDS = 8, MEL[3] // 4  # C and F of the latent
 MAX_SAMPLES = 1 << 31  # of a 16-bit wav: 37 h
 MAX_PROMPT, MAX_LOG2 = 2000, 20  # bytes of a prompt; log2 of the atoms of a noise codebook
 MAX_GAIN = 32 * 256  # 1/256 of octaves; float32 has no room for more
-MAX_BATCH = 64
 MIN_WINDOW_BITS = 64  # bits of a full window; fewer would let a small file claim hours of audio
 
 
@@ -29,9 +28,7 @@ class Header:
     samples: int  # length of the audio at the mel's sample rate
     mean: float = 0.0  # of the recording; the file keeps a half-precision number
     gain: int = 0  # log2 of the gain that brought the recording to AudioLDM2's level, in 1/256
-    batch_size: int = 1  # windows in a UNet call: a batch rounds differently from its rows alone
-    threads: int = 1  # CPU threads of the encoder, for the same reason
-    dtype: str = "float32"  # of the UNet
+    dtype: str = "float32"  # of the encoder's UNet
     stock_null: bool = False  # whether no prompt means diffusers' GPT2("") and not what AudioLDM2 was trained with
     mel: tuple[float, ...] = MEL  # fields of the ``MelSpec``
     seed: int = 0  # of the noise codebooks, in [0, 2^32)
@@ -52,12 +49,6 @@ class Header:
     @property
     def layout(self) -> Layout:
         return even_layout(self.samples, int(self.mel[2]))
-
-    @property
-    def batches(self) -> list[range]:
-        """numbers of the windows of each UNet call"""
-        windows, size = len(self.layout.starts), self.batch_size
-        return [range(first, min(first + size, windows)) for first in range(0, windows, size)]
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -96,7 +87,6 @@ def check_bounds(header: Header) -> None:
         ("mode", header.mode in MODES), ("book", header.book in BOOKS), ("dtype", header.dtype in DTYPES),
         ("backbone", _is_digest(header.backbone)), ("samples", 1 <= header.samples <= MAX_SAMPLES),
         ("mean", -65504 <= header.mean <= 65504), ("gain", -MAX_GAIN <= header.gain <= MAX_GAIN),
-        ("batch_size", 1 <= header.batch_size <= MAX_BATCH), ("threads", 1 <= header.threads <= 64),
         ("mel", 1000 <= rate <= 192000 and 16 <= hop <= 4096 and bands == MEL[3] and len(header.mel) == len(MEL)),
         ("seed", 0 <= header.seed < 1 << 32),
         ("prompt", is_utf8(header.prompt) and len(header.prompt.encode()) <= MAX_PROMPT),
@@ -124,11 +114,9 @@ def _is_digest(text: str) -> bool:
 
 
 def validate(header: Header, payload: bytes) -> None:
-    """Check that header and payload belong together, before anything is computed from them.
-
-    The payload bounds the number of windows: a claimed length alone makes no work and takes no memory. Raises
-    UserError: they do not belong together.
-    """
+    """Check that header and payload belong together, before anything is computed from them. The payload bounds the
+    number of windows: a claimed length alone makes no work and takes no memory. Raises UserError: they do not belong
+    together."""
     least_windows = max(1, -(-(-(-header.samples // int(header.mel[2])) - OVERLAP) // (FRAMES - OVERLAP)))
     if 8 * len(payload) < least_windows:
         raise UserError(f"the .ddcm file claims {header.samples} samples, which its payload cannot hold")

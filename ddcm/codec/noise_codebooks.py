@@ -45,11 +45,9 @@ class NoiseCodebook(ABC):
 
 @dataclass(frozen=True)
 class Hadamard(NoiseCodebook):
-    """Rows of H S: H the Hadamard matrix of size N = 2^log2_atoms >= n, S random signs of the (window, step).
-
-    The first n columns of it are used. Where n = N the atoms are orthogonal, so that the best M atoms are the M largest
-    correlations, exactly. A fast Walsh-Hadamard transform takes N log2 N additions instead of K n multiplications.
-    """
+    """Rows of H S: H the Hadamard matrix of size N = 2^log2_atoms >= n, S random signs of the (window, step). The first
+    n columns of it are used. Where n = N the atoms are orthogonal, so that the best M atoms are the M largest
+    correlations, exactly. A fast Walsh-Hadamard transform takes N log2 N additions instead of K n multiplications."""
 
     def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
         padded = residual.new_zeros(*residual.shape[:-1], self.atoms)
@@ -113,10 +111,8 @@ def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
 
 
 def normalise(total: torch.Tensor) -> torch.Tensor:
-    """Integers (n,) -> float32 (n,) with mean square 1, without waiting for their device. All zeros stay zeros.
-
-    The same bits everywhere: sums of squares below 2^53 are exact in float64, whose division and root round correctly.
-    """
+    """Integers (n,) -> float32 (n,) with mean square 1, without waiting for their device. All zeros stay zeros. The
+    same bits everywhere: sums of squares below 2^53 are exact in float64, whose division and root round correctly."""
     power = (total * total).sum().double()
     scale = torch.where(power > 0, (len(total) / power.clamp(min=1)).sqrt(), 0.0)
     return (total.double() * scale).float()

@@ -14,15 +14,8 @@ GRID = 1 << 10  # normal numbers are integers on a grid of 1 / 1024
 
 
 def philox(counter: tuple, key: int) -> np.ndarray:
-    """Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
-
-    Args:
-        counter: four numbers or arrays in [0, 2^32) that broadcast together.
-        key: in [0, 2^64).
-
-    Returns:
-        uint32 (4, *shape of the counters).
-    """
+    """Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): uint32 (4, *shape).
+    ``counter`` is four numbers or arrays in [0, 2^32) that broadcast together to ``shape``; ``key`` is in [0, 2^64)."""
     low32, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
     c0, c1, c2, c3 = (c.astype(np.uint64) for c in np.broadcast_arrays(*map(np.asarray, counter)))
     k0, k1 = key & 0xFFFFFFFF, key >> 32

@@ -23,11 +23,9 @@ TOLERANCE, TOLERANCE_FROM_S = 0.03, 5.0  # of the size, for recordings of this l
 
 
 def solve_schedule(header: Header, settings: CodecSettings) -> Header:
-    """The header with the schedule of the settings, or the one whose file comes nearest to their rate.
-
-    A recording so short that its header alone is more than its share gets at least an atom for each step. Raises
-    UserError: the rate cannot be met within 3 % for a recording of 5 s and more; it names the nearest that can.
-    """
+    """The header with the schedule of the settings, or the one whose file comes nearest to their rate. A recording so
+    short that its header alone is more than its share gets at least an atom for each step. Raises UserError: the rate
+    cannot be met within 3 % for a recording of 5 s and more; it names the nearest that can."""
     if settings.schedule is not None:
         return replace(header, schedule=settings.schedule)
     kbps, steps = settings.rate_kbps, settings.steps
@@ -51,9 +49,8 @@ def solve_schedule(header: Header, settings: CodecSettings) -> Header:
     total = find_nearest(lambda n: file_size(with_total(n)), budget, shape.steps - 1, most)
     reached = file_size(with_total(total)) / 125 / header.seconds
     if abs(reached / kbps - 1) > TOLERANCE and header.seconds >= TOLERANCE_FROM_S:
-        raise UserError(
-            f"{kbps:g} kbps cannot be met for {header.seconds:.1f} s; the nearest valid rate is {reached:.3g}"
-        )
+        nearest = f"the nearest valid rate is {reached:.3g}"
+        raise UserError(f"{kbps:g} kbps cannot be met for {header.seconds:.1f} s; {nearest}")
     return with_total(total)
 
 
@@ -73,24 +70,21 @@ def find_nearest(value: Callable[[int], float], target: float, low: int, high: i
 def read_rows(table: Path | None, backbone: str) -> list[dict]:
     """Rows {kbps, steps, power, growth, first, last} of this backbone; of the table's first one if it has none. Raises
     UserError: the file is not such a table."""
+    path = table or SHIPPED
     try:
-        entries = json.loads((table or SHIPPED).read_text())
+        entries = json.loads(path.read_text())
         own = [entry for entry in entries if entry["backbone"] == backbone]
         rows = (own or entries)[0]["rows"]
         if not all({"kbps", "steps", *SHAPE} <= set(row) for row in rows) or not rows:
             raise ValueError("rows are incomplete")
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(
-            f"{table or SHIPPED}: no table of schedules ({error}); benchmarks/schedules.py makes one"
-        ) from error
+        raise UserError(f"{path}: no table of schedules ({error}); benchmarks/schedules.py makes one") from error
     return rows
 
 
 def interpolate(kbps: float, steps: int | None, rows: list[dict]) -> ParametricSchedule:
-    """The shape for a payload rate; its ``total`` is 1.
-
-    Without ``steps``, the number that was best at the nearest rate. With it, the rows of the nearest number.
-    """
+    """The shape for a payload rate; its ``total`` is 1. Without ``steps``, the number that was best at the nearest
+    rate. With it, the rows of the nearest number."""
     best: dict[float, tuple[float, dict]] = {}
     for row in rows:
         rate, cost = row["kbps"], row.get("loss", 0.0) if steps is None else abs(math.log(row["steps"] / steps))

@@ -24,10 +24,8 @@ Symbol = Any  # what is written for a step: the ``Choice`` of turbo, the ``Stage
 
 
 def choose_largest(correlations: torch.Tensor, count: int) -> Choice:
-    """The ``count`` atoms with the largest correlations (K,) in magnitude, in rising order, weighted by their signs.
-
-    Of orthogonal atoms no other sum is nearer to the residual.
-    """
+    """The ``count`` atoms with the largest correlations (K,) in magnitude, in rising order, weighted by their signs. Of
+    orthogonal atoms no other sum is nearer to the residual."""
     best = correlations.abs().topk(count).indices.sort().values
     return best, torch.where(correlations[best] < 0, -1, 1)
 
@@ -68,10 +66,8 @@ def to_choice(symbol: Symbol, header: Header) -> Choice:
 
 
 def write(writer: BitWriter, symbol: Symbol, header: Header) -> None:
-    """classic: the atom, and for each stage but the first its level, in fields of fixed width.
-
-    turbo: the set as its rank among all sets, then a bit for each sign: about 40 % less than M numbers of an atom.
-    """
+    """classic: the atom, and for each stage but the first its level, in fields of fixed width. turbo: the set as its
+    rank among all sets, then a bit for each sign: about 40 % less than M numbers of an atom."""
     if header.mode == "classic":
         for number, (atom, level) in enumerate(symbol):
             writer.write(atom, header.log2_atoms)

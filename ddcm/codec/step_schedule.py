@@ -49,12 +49,9 @@ Schedule = ParametricSchedule | ExplicitSchedule
 
 @functools.lru_cache(maxsize=256)
 def expand(schedule: Schedule) -> ExplicitSchedule:
-    """The lists of a schedule.
-
-    The timesteps of T steps are last + (first - last) (1 - s)^p for T values of s, even in [0, 1]. Where rounding
-    would repeat one, those before it move up. The atoms of a step are its share of ``total``, in proportion to s^q at
-    the end of the step, rounded so that all add up to ``total``.
-    """
+    """The lists of a schedule. The timesteps of T steps are last + (first - last) (1 - s)^p for T values of s, even in
+    [0, 1]. Where rounding would repeat one, those before it move up. The atoms of a step are its share of ``total``, in
+    proportion to s^q at the end of the step, rounded so that all add up to ``total``."""
     if isinstance(schedule, ExplicitSchedule):
         return schedule
     noises, power, growth = schedule.steps - 1, Decimal(schedule.power) / 16, Decimal(schedule.growth) / 16

@@ -1,9 +1,9 @@
 """The denoising loop as a codec: the encoder matches the noise to the residual, the decoder replays it.
 
 Denoising Diffusion Codebook Models (arXiv 2502.01189, section 3). Both sides are the one ``denoise_loop`` with eta = 1
-and differ in ``pick_noise``. A trajectory is chaotic: one last bit that differs in the first step changes the result
-audibly. So both sides share what a UNet's rounding depends on besides its input: the windows in a call
-(``batch_size``) and the number of threads.
+and differ in ``pick_noise``. Decoding is not chaotic: the choices are in the file, so a difference in rounding shrinks
+on the way. Any machine, device, number of threads and windows in a call decode a file to the same mels within 0.001 dB,
+and float16 within a few thousandths; docs/codec.md has the figures. On the same machine the bits are the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,45 +16,42 @@ from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.header import Header
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import noise_codebook, start_noise
+from ddcm.codec.targets import Targets, compute_residual
 from ddcm.diffusion.loop import Denoiser, denoise_loop
 
-PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]
-"""``pick(step, x0, count)``: the noise (n,) of each window after a step, from the estimates x0 (W, C, L, F)."""
+PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]  # (step, x0 (W, C, L, F), count) -> noises (n,)
 OnCall = Callable[[], None]  # Called after each UNet call.
 
 
 @contextmanager
-def fixed_arithmetic(threads: int) -> Iterator[None]:
-    """Inside, torch computes with this many CPU threads, and on a GPU in full float32 by deterministic algorithms."""
-    before, matmul = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
-    torch.set_num_threads(threads)
+def fixed_arithmetic() -> Iterator[None]:
+    """Inside, a GPU computes in full float32 by deterministic algorithms."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             yield
     finally:
-        torch.set_num_threads(before)
         torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
 def encode_windows(
-    header: Header, model: LatentDiffusion, z: torch.Tensor, weights: torch.Tensor, windows: Sequence[int],
-    writers: Sequence[BitWriter], on_call: OnCall | None = None,
+    header: Header, model: LatentDiffusion, targets: Targets, windows: Sequence[int], writers: Sequence[BitWriter],
+    on_call: OnCall | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """Code latents z (W, C, L, F), W <= ``header.batch_size``; return the latents that the decoder will get.
+    """Code the targets of W windows together; return the latents (W, C, L, F) that the decoder will get.
 
     Args:
-        weights: (W, C, L, F); the noise is chosen for the residual times these.
         windows: number of each window in its recording. Windows of several recordings may share a call; where all
             numbers are equal, all share their atoms, which are then drawn once.
         writers: take the bits of each window; may all be one writer.
     """
     codebook = noise_codebook(header)
-    targets, weights = (x.detach().float().to(model.device) for x in (z, weights))
+    targets = targets.to(model.device)
     symbols: list[list[selection.Symbol]] = []  # [steps][windows]
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
-        residuals = ((targets - x0) * weights).flatten(1)
+        residuals = compute_residual(model, targets, x0).flatten(1)
         chosen: list[selection.Symbol]
         if header.mode == "classic":
             bits, rows = header.coefficient_bits, zip(windows, residuals.cpu(), strict=True)
@@ -70,7 +67,8 @@ def encode_windows(
         pairs = zip(windows, chosen, strict=True)
         return [codebook.synthesize(window, step, *selection.to_choice(symbol, header)) for window, symbol in pairs]
 
-    result = denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
+    denoise = model.denoiser(header.prompt, "", header.guidance / 256)
+    result = denoise_windows(header, model, denoise, windows, pick, on_call)
     for row, writer in enumerate(writers):
         for chosen in symbols:
             selection.write(writer, chosen[row], header)
@@ -94,34 +92,28 @@ def decode_windows(
             noises.append(codebook.synthesize(window, step, atoms, weights))
         return noises
 
-    return denoise_windows(header, model, _prompted(header, model), windows, pick, on_call)
-
-
-def _prompted(header: Header, model: LatentDiffusion) -> Denoiser:
-    return model.denoiser(header.prompt, "", header.guidance / 256)
+    denoise = model.denoiser(header.prompt, "", header.guidance / 256)
+    return denoise_windows(header, model, denoise, windows, pick, on_call)
 
 
 def denoise_windows(
     header: Header, model: LatentDiffusion, denoise: Denoiser, windows: Sequence[int], pick: PickNoises,
     on_call: OnCall | None,
 ) -> torch.Tensor:  # fmt: skip
-    """The loop over ``header.batch_size`` windows at once; a smaller last group is filled up, to keep the shape."""
+    """The loop over some windows at once."""
     schedule, shape = header.steps, header.latent_shape
-    batch = [*windows, *[windows[-1]] * (header.batch_size - len(windows))]
-    x = torch.stack([start_noise(header.seed, window, header.latent_size).reshape(shape) for window in batch])
+    x = torch.stack([start_noise(header.seed, window, header.latent_size).reshape(shape) for window in windows])
 
     def pick_noise(step: int, x0: torch.Tensor) -> torch.Tensor | None:
         count = schedule.atoms[step]
         if count == 0:
             return None
-        noises = pick(step, x0[: len(windows)].detach().float(), count)
-        noises += [noises[-1]] * (len(batch) - len(noises))
-        return torch.stack(noises).reshape(x0.shape).to(x0)
+        return torch.stack(pick(step, x0.detach().float(), count)).reshape(x0.shape).to(x0, non_blocking=True)
 
-    with fixed_arithmetic(header.threads):
+    with fixed_arithmetic():
         result = denoise_loop(
             denoise, x.to(model.device), schedule.timesteps, model.alphas_cumprod, pick_noise=pick_noise,
             on_step=None if on_call is None else lambda step, x0: on_call(),
         )  # fmt: skip
         model.check()
-    return result[: len(windows)]
+    return result

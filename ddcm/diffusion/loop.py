@@ -11,8 +11,7 @@ from ddcm.diffusion.solvers import ddim_step, dpmpp_step, unipc_step
 Denoiser = Callable[[torch.Tensor, int], torch.Tensor]  # ``denoise(x, t) -> x0``, guidance inside.
 PickNoise = Callable[[int, torch.Tensor], torch.Tensor | None]
 """``pick_noise(i, x0) -> noise``, unit variance, for the step after the i-th estimate; None: a step without noise."""
-Project = Callable[[int, torch.Tensor], torch.Tensor]
-"""``project(i, x0) -> x0``: a codebook's action on the i-th estimate."""
+Project = Callable[[int, torch.Tensor], torch.Tensor]  # ``project(i, x0) -> x0``: acts on the i-th estimate.
 
 MULTISTEP: dict[str, Callable[..., tuple[torch.Tensor, Any]]] = {"dpm++": dpmpp_step, "unipc": unipc_step}
 
@@ -39,8 +38,7 @@ def denoise_loop(
         solver: ``ddim``, or ``dpm++`` or ``unipc``, which are deterministic and refuse ``pick_noise``.
         on_step: called with (i, x0) after each estimate, for progress and traces.
 
-    Raises:
-        ValueError: an unknown solver, noise for a deterministic one, or timesteps that do not fall.
+    Raises ValueError: an unknown solver, noise for a deterministic one, or timesteps that do not fall.
     """
     if solver not in ("ddim", *MULTISTEP):
         raise ValueError(f"solver is 'ddim', 'dpm++' or 'unipc', not {solver!r}")

@@ -23,12 +23,9 @@ class NoiseTimeline:
 
 
 def latent_noise(seed: int, frames: int, channels: int, bands: int) -> torch.Tensor:
-    """Unit Gaussian noise (channels, frames, bands), float32, on the CPU.
-
-    It is drawn frame after frame: a longer recording starts with the noise of a shorter one, and windows of one
-    timeline share the noise where they overlap. Other devices and dtypes would draw other numbers. Raises UserError: a
-    seed of more than 64 bits.
-    """
+    """Unit Gaussian noise (channels, frames, bands), float32, on the CPU. It is drawn frame after frame: a longer
+    recording starts with the noise of a shorter one, and windows of one timeline share the noise where they overlap.
+    Other devices and dtypes would draw other numbers. Raises UserError: a seed of more than 64 bits."""
     if channels * bands % 16:  # torch draws in groups of 16; a last partial group would change the ones before
         raise ValueError(f"channels x bands must be a multiple of 16, not {channels} x {bands}")
     if not -(1 << 63) <= seed < 1 << 63:

@@ -1,7 +1,5 @@
 """Run every recipe on one recording and measure the results against it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ddcm.audio.files import to_mono
 from ddcm.evaluation.evaluate_files import measure
 from ddcm.evaluation.html_report import Entry
 from ddcm.pipeline import DDCMPipeline
@@ -31,42 +30,31 @@ class Case:
 
 
 def list_cases(quantised: bool = True) -> list[Case]:
-    """Every reconstruction recipe; those with other features again without the conversion; then ``transform``.
-
-    The first case, ``matched``, is the upper bound of every recipe with the plain vocoder. The second case is the
-    upper bound of ``transform``, which refines the vocoder's audio. Without a codebook (``quantised`` False) the
-    recipes that need one are left out, and ``transform`` does not quantise.
-    """
+    """Every reconstruction recipe; those with other features again without the conversion; then ``transform``. The
+    first case, ``matched``, is the upper bound of every recipe with the plain vocoder. The second case is the upper
+    bound of ``transform``, which refines the vocoder's audio. Without a codebook (``quantised`` False) the recipes that
+    need one are left out, and ``transform`` does not quantise."""
     recipes = {name: recipe for name, recipe in RECIPES.items() if recipe.verb == "reconstruct"}
-    cases = [
-        Case("matched", "reconstruct", "matched"),
-        Case("matched, refined", "reconstruct", "matched", {"vocoder": "refined"}),
-    ]
-    for name, recipe in recipes.items():
-        if name != "matched" and (quantised or recipe.quantizer == "none"):
-            cases.append(Case(name, "reconstruct", name))
-    for name, recipe in recipes.items():
-        if recipe.features != "matched":
-            cases.append(Case(f"{name}, raw features", "reconstruct", name, {"raw_features": True}))
-    for strength in STRENGTHS:
-        flags = {"strength": strength} | ({} if quantised else {"quantizer": "none"})
-        cases.append(Case(f"transform {strength:g}", "transform", "input-based", flags))
-    return cases
+    plain = [name for name, recipe in recipes.items() if quantised or recipe.quantizer == "none"]
+    raw = [name for name, recipe in recipes.items() if recipe.features != "matched"]
+    cases = [Case(name, "reconstruct", name) for name in plain]  # matched is the first recipe
+    cases.insert(1, Case("matched, refined", "reconstruct", "matched", {"vocoder": "refined"}))
+    cases += [Case(f"{name}, raw features", "reconstruct", name, {"raw_features": True}) for name in raw]
+    unquantised = {} if quantised else {"quantizer": "none"}
+    flags = [{"strength": strength} | unquantised for strength in STRENGTHS]
+    return cases + [Case(f"transform {each['strength']:g}", "transform", "input-based", each) for each in flags]
 
 
 def compare(
     pipe: DDCMPipeline, audio: torch.Tensor, conditioning: dict[str, Any] | None = None,
     on_case: Callable[[str, int, int], None] | None = None,
 ) -> list[Entry]:  # fmt: skip
-    """Run every case on audio (S,) at the backbone's sample rate. The first entry is the input itself.
-
-    A short run before the first case loads the weights, so that times are those of computing alone.
-
-    Args:
-        conditioning: prompt, negative_prompt and seed; a reconstruction uses the seed alone.
-        on_case: called before each case with its name, its number from 0, and the number of cases.
-    """
+    """Run every case on audio, as ``to_mono`` takes it, at the backbone's sample rate. The first entry is the input
+    itself. A short run before the first case loads the weights, so that times are those of computing alone.
+    ``conditioning`` is prompt, negative_prompt and seed; a reconstruction uses the seed alone. ``on_case`` is called
+    before each case with its name, its number from 0, and the number of cases."""
     conditioning, rate = conditioning or {}, pipe.backbone.mel_spec.sample_rate
+    audio = to_mono(audio, rate, rate)
     seed = {"seed": conditioning.get("seed", 0)}
 
     def run(case: Case, audio: torch.Tensor, **flags: Any) -> Output:

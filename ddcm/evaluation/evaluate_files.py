@@ -1,10 +1,9 @@
 """Metrics of a folder of estimates against a folder of references."""
 
-from __future__ import annotations
-
 import csv
 import math
 import statistics
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -16,9 +15,9 @@ from ddcm.evaluation.perceptual import installed
 from ddcm.evaluation.signal_metrics import METRICS, SAMPLE_RATE, badness
 from ddcm.runtime.files import write_atomically
 
+FORMS = ("", "NFC")  # names are compared as they are, then as composed Unicode: macOS and some archives decompose it
 Row = dict[str, str | float]
-MAX_LENGTH_DIFFERENCE = 640
-"""Samples at 16 kHz: one latent frame. Resampling and codecs change lengths a little."""
+MAX_LENGTH_DIFFERENCE = 640  # Samples at 16 kHz: one latent frame. Resampling and codecs change lengths a little.
 
 
 def measure(reference: torch.Tensor, estimate: torch.Tensor) -> dict[str, float]:
@@ -27,13 +26,9 @@ def measure(reference: torch.Tensor, estimate: torch.Tensor) -> dict[str, float]
 
 
 def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str, Path, Path]]:
-    """(name, reference, estimate) by relative name without suffix; two files are a pair whatever their names.
-
-    An estimate may keep the suffix of its reference before its own, as ``a.mp3.wav`` of ``a.mp3``.
-
-    Raises:
-        UserError: a missing folder, a file against a folder, or an estimate with no reference or with several.
-    """
+    """(name, reference, estimate) by relative name without suffix; two files are a pair whatever their names. An
+    estimate may keep the suffix of its reference before its own, as ``a.mp3.wav`` of ``a.mp3``. Raises UserError: a
+    missing folder, a file against a folder, or an estimate with no reference or with several."""
     references, estimates = Path(references), Path(estimates)
     for path in (references, estimates):
         if not path.exists():
@@ -42,13 +37,15 @@ def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str,
         raise UserError(f"{references} and {estimates}: give two folders or two files")
     if not references.is_dir():
         return [(estimates.name, references, estimates)]
-    known: dict[Path, list[Path]] = {}
+    known: dict[tuple[str, str], list[Path]] = {}
     for path, name in find_audio([references]):
-        for key in (name.with_suffix(""), name):
-            known.setdefault(key, []).append(path)
+        for form in FORMS:
+            for key in (name.with_suffix(""), name):
+                known.setdefault((form, _spell(key, form)), []).append(path)
     pairs, unmatched = [], []
     for path, name in find_audio([estimates]):
-        matches = known.get(name) or known.get(name.with_suffix(""), [])
+        keys = [(form, _spell(key, form)) for key in (name, name.with_suffix("")) for form in FORMS]
+        matches = next((known[key] for key in keys if key in known), [])
         if len(matches) > 1:
             raise UserError(f"{path}: several references could be meant: {', '.join(map(str, matches))}")
         if matches:
@@ -60,11 +57,13 @@ def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str,
     return pairs
 
 
-def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list[str]]:
-    """A row for each pair, read at 16 kHz, and an error message for each pair that cannot be measured.
+def _spell(name: Path, form: str) -> str:
+    return unicodedata.normalize("NFC", str(name)) if form == "NFC" else str(name)
 
-    The longer file of a pair is cut to the length of the other, but by one latent frame at most.
-    """
+
+def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list[str]]:
+    """A row for each pair, read at 16 kHz, and an error message for each pair that cannot be measured. The longer file
+    of a pair is cut to the length of the other, but by one latent frame at most."""
     rows: list[Row] = []
     failures = []
     for name, reference, estimate in tqdm(pairs, unit="file", disable=None):

@@ -1,7 +1,5 @@
 """Write a comparison as files: .wav files, a table, a sheet of spectrograms, and a page with players."""
 
-from __future__ import annotations
-
 import base64
 import json
 import math
@@ -21,8 +19,7 @@ from ddcm.evaluation.plots import compute_mel, draw_sheet, encode_thumbnail
 from ddcm.evaluation.signal_metrics import badness
 from ddcm.runtime.files import write_atomically
 
-PAGE_SECONDS = 30
-"""Audio of each entry on the page; the .wav files are complete."""
+PAGE_SECONDS = 30  # Audio of each entry on the page; the .wav files are complete.
 TEMPLATES = Environment(loader=PackageLoader("ddcm.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -32,15 +29,11 @@ class Entry:
 
     name: str
     settings: dict[str, Any]
-    audio: torch.Tensor
-    """(S,)"""
+    audio: torch.Tensor  # (S,)
     metrics: dict[str, float]
-    seconds: float
-    """Time to compute it, with the weights already loaded."""
-    peak_mib: float
-    """Peak memory during that time."""
-    info: dict[str, Any]
-    """Facts about the run that are not settings, such as codebook usage."""
+    seconds: float  # Time to compute it, with the weights already loaded.
+    peak_mib: float  # Peak memory during that time.
+    info: dict[str, Any]  # Facts about the run that are not settings, such as codebook usage.
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
@@ -52,10 +45,8 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 
 def write_report(folder: Path, title: str, entries: list[Entry], sample_rate: int, facts: dict[str, str]) -> None:
-    """Write ``NAME.wav`` of every entry, ``metrics.csv``, ``spectrograms.png``, and last ``report.html``.
-
-    ``facts`` stand above the table: backbone, codebook, machine.
-    """
+    """Write ``NAME.wav`` of every entry, ``metrics.csv``, ``spectrograms.png``, and last ``report.html``. ``facts``
+    stand above the table: backbone, codebook, machine."""
     rows = []
     for entry in entries:
         write_audio(folder / f"{slug(entry.name)}.wav", entry.audio, sample_rate)
@@ -73,10 +64,9 @@ def render_report(title: str, entries: list[Entry], sample_rate: int, facts: dic
     names = [name for name in entries[0].metrics if any(not math.isnan(e.metrics[name]) for e in entries[1:])]
     values = [[e.metrics.get(name, math.nan) for name in names] + [e.seconds, e.peak_mib] for e in entries]
     columns = [*names, "seconds", "peak_mib"]
-    best = []
+    best, rows = [], []
     for column, (_, *ranked) in zip(columns, zip(*values, strict=True), strict=True):  # the input is not ranked
         best.append(min((x for x in ranked if not math.isnan(x)), key=partial(badness, column), default=math.nan))
-    rows = []
     for entry, row in zip(entries, values, strict=True):
         audio = entry.audio[: PAGE_SECONDS * sample_rate]
         details = entry.settings | {f"used {key}": value for key, value in entry.info.items()}

@@ -1,7 +1,5 @@
 """Perceptual metrics of optional packages: pesq, pystoi, visqol."""
 
-from __future__ import annotations
-
 import functools
 import math
 import warnings
@@ -37,10 +35,8 @@ def stoi(reference: torch.Tensor, estimate: torch.Tensor) -> float:
 
 
 def visqol(reference: torch.Tensor, estimate: torch.Tensor) -> float:
-    """ViSQOL v3 in speech mode (MOS-LQO 1 to 5, higher is better), with the lattice network of the C++ program.
-
-    NaN for silence and for clips under about half a second: it needs whole patches.
-    """
+    """ViSQOL v3 in speech mode (MOS-LQO 1 to 5, higher is better), with the lattice network of the C++ program. NaN for
+    silence and for clips under about half a second: it needs whole patches."""
     if not reference.any():
         return math.nan
     a, b = reference.double().numpy(), estimate.double().numpy()

@@ -1,7 +1,5 @@
 """Draw spectrograms as PNG files. Matplotlib is used without its global state."""
 
-from __future__ import annotations
-
 import io
 import math
 from pathlib import Path
@@ -17,8 +15,7 @@ from ddcm.runtime.files import write_atomically
 SCALE: dict[str, Any] = {"origin": "lower", "cmap": "magma", "vmin": -11.0, "vmax": 1.0}
 """Colours of a log-mel in nats: from the floor to a loud band at peak 0.5."""
 TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
-Panels = list[tuple[str, torch.Tensor]]
-"""(title, log-mel (T, M))"""
+Panels = list[tuple[str, torch.Tensor]]  # (title, log-mel (T, M))
 
 
 def compute_mel(audio: torch.Tensor, sample_rate: int = 16000) -> torch.Tensor:
@@ -44,9 +41,8 @@ def draw_sheet(
 ) -> None:  # fmt: skip
     """Write panels in rows to one PNG, with axes in seconds and kHz. ``panel_size`` is in inches."""
     figures, _ = _import_matplotlib()
-    spec, columns = spec or MelSpec(), min(columns, len(panels))
+    spec, columns, (width, height) = spec or MelSpec(), min(columns, len(panels)), panel_size
     rows = math.ceil(len(panels) / columns)
-    width, height = panel_size
     figure = figures.Figure(figsize=(width * columns, height * rows + 0.3), layout="constrained", dpi=dpi)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(panels) :]:

@@ -1,39 +1,28 @@
 """Distances and similarities of two signals, computed without any of the models that they evaluate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
 import torch
 
-from ddcm.audio.level import normalise_level
+from ddcm.audio.level import SILENCE, normalise_level
 from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
 
-SAMPLE_RATE = 16000
-"""Of every signal that is compared."""
-Metric = Callable[[torch.Tensor, torch.Tensor], float]
-"""Reference (S,), estimate (S,), both at 16 kHz -> value."""
+SAMPLE_RATE = 16000  # Of every signal that is compared.
+Metric = Callable[[torch.Tensor, torch.Tensor], float]  # Reference (S,), estimate (S,), both at 16 kHz -> value.
 
 
 def align_levels(reference: torch.Tensor, estimate: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Level two 16 kHz signals (S,) of one length; pad them to one frame at least.
-
-    The reference gets zero mean and peak 0.5. The estimate gets the one gain that makes the median of the log-mel
-    difference zero, over the cells where both are above the floor. A gain is a constant in the logarithm, and the
-    median is the constant with the least mean absolute difference. (Equal power would depend on the few loudest
-    cells.)
-
-    Raises:
-        ValueError: the shapes differ, or are not (S,).
-    """
+    """Level two 16 kHz signals (S,) of one length; pad them to one frame at least. The reference gets zero mean and
+    peak 0.5. The estimate gets the one gain that makes the median of the log-mel difference zero, over the cells where
+    both are above the floor. A gain is a constant in the logarithm, and the median is the constant with the least mean
+    absolute difference. (Equal power would depend on the few loudest cells.) Raises ValueError: the shapes differ, or
+    are not (S,)."""
     _check_shapes(reference, estimate)
     spec = MelSpec()
-    short = max(0, spec.hop - len(reference))
-    reference, estimate = (
-        torch.nn.functional.pad(normalise_level(x.float())[0], (0, short)) for x in (reference, estimate)
-    )
-    a, b = log_mel(torch.stack([reference, estimate]), spec).split(1)
+    both = torch.stack([normalise_level(x.float())[0] for x in (reference, estimate)])
+    reference, estimate = both = torch.nn.functional.pad(both, (0, max(0, spec.hop - len(reference))))
+    a, b = log_mel(both, spec).split(1)
     floor = math.log(spec.floor) + 1e-3
     above = (a > floor) & (b > floor)
     if above.any():
@@ -74,13 +63,13 @@ def mrstft(reference: torch.Tensor, estimate: torch.Tensor) -> float:
     """Multi-resolution STFT distance after level alignment (arXiv 1910.11480, equations 4 to 6); 0 is best.
 
     Spectral convergence plus mean |difference| of natural log magnitudes (clamped at 1e-3), mean over three
-    resolutions.
+    resolutions. The convergence is relative to the reference; to the estimate where the reference is silent.
     """
     a, b = align_levels(reference, estimate)
-    total = 0.0
+    total, is_silent = 0.0, float(a.abs().max()) <= SILENCE
     for n_fft, hop, window in ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200)):
         x, y = _stft(a, n_fft, hop, window), _stft(b, n_fft, hop, window)
-        convergence = (x - y).norm() / x.norm().clamp(min=1e-3)
+        convergence = (x - y).norm() / (y if is_silent else x).norm().clamp(min=1e-3)
         total += float(convergence + (x.clamp(min=1e-3) / y.clamp(min=1e-3)).log().abs().mean())
     return total / 3
 
@@ -118,16 +107,12 @@ def _stft(audio: torch.Tensor, n_fft: int, hop: int, window: int) -> torch.Tenso
 def _check_shapes(reference: torch.Tensor, estimate: torch.Tensor) -> None:
     if reference.shape != estimate.shape or reference.ndim != 1:
         raise ValueError(f"signals must both be (S,), not {tuple(reference.shape)} and {tuple(estimate.shape)}")
+    if not (reference.is_floating_point() and estimate.is_floating_point()):  # 16 bits would not be at the same level
+        raise ValueError(f"signals must be floats, not {reference.dtype} and {estimate.dtype}")
 
 
-METRICS: dict[str, Metric] = {
-    "log_mel_mae_db": log_mel_mae_db,
-    "log_mel_corr": log_mel_corr,
-    "lsd_db": lsd_db,
-    "mrstft": mrstft,
-    "si_sdr_db": si_sdr_db,
-    "hf_ratio_db": hf_ratio_db,
-}
+_METRICS = (log_mel_mae_db, log_mel_corr, lsd_db, mrstft, si_sdr_db, hf_ratio_db)
+METRICS: dict[str, Metric] = {metric.__name__: metric for metric in _METRICS}
 BEST = {"log_mel_corr": "high", "si_sdr_db": "high", "pesq_wb": "high", "stoi": "high", "visqol": "high",
         "hf_ratio_db": "zero"}  # fmt: skip
 """Which values are best: low ones, unless the metric is listed here."""

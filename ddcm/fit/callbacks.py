@@ -1,15 +1,13 @@
 """At the end of a fit: the export of the best codebook, and a table of its metrics."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ddcm.fit.module import CodebookModule
-from ddcm.quantize.pretrained import Codebook, load_codebook
+from ddcm.quantize import Quantizer
+from ddcm.quantize.pretrained import Codebook, load_codebook, read_checkpoint
 
 MONITOR = "val/quantisation_error"
 METRICS = ("quantisation_error", "denoising_error", "usage", "perplexity", "bits_per_cell", "kbps")
@@ -30,7 +28,10 @@ class ExportCodebook(L.Callback):
         return {"measured": self._metrics}  # the best step of a resumed fit may lie before it
 
     def load_state_dict(self, state: dict) -> None:
-        self._metrics = dict(state["measured"])
+        self._metrics = {
+            int(step): {name: float(value) for name, value in metrics.items() if name in METRICS}
+            for step, metrics in state["measured"].items()
+        }
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, CodebookModule)
@@ -40,23 +41,19 @@ class ExportCodebook(L.Callback):
         start, end = module.start_metrics, self._metrics.get(step, {})
         fit = {"step": step, **{f"{name}_start": value for name, value in start.items()}, **end}
         folder = Path(trainer.default_root_dir) / "codebook"
-        Codebook(best.quantizer, best.backbone_name, best.latent_digest, {**best.config, "fit": fit}).save_pretrained(
-            folder
-        )
+        config = {**module.description, "fit": fit}  # nothing of the checkpoint's own description
+        Codebook(best, config["backbone"], config["latent_digest"], config).save_pretrained(folder)
         print(_format_table(start, end, step))
         print(f"codebook: {folder}")
 
 
-def _load_best(trainer: L.Trainer, module: CodebookModule) -> tuple[Codebook, int]:
-    """The best checkpoint's codebook and step; without a validation, the current ones."""
+def _load_best(trainer: L.Trainer, module: CodebookModule) -> tuple[Quantizer, int]:
+    """The best checkpoint's quantizer and step; without a validation, the current ones."""
     for callback in trainer.checkpoint_callbacks:
-        if not isinstance(callback, ModelCheckpoint) or not callback.monitor:
-            continue
-        path = callback.best_model_path
-        if Path(path).is_file():
-            return load_codebook(path), torch.load(path, map_location="cpu", weights_only=True)["global_step"]
-    config = {**module.description, "fit": {}}
-    return Codebook(module.quantizer, config["backbone"], config["latent_digest"], config), trainer.global_step
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and Path(callback.best_model_path).is_file():
+            path = Path(callback.best_model_path)
+            return load_codebook(path).quantizer, read_checkpoint(path)["global_step"]
+    return module.quantizer, trainer.global_step
 
 
 def _format_table(start: dict[str, float], end: dict[str, float], step: int) -> str:

@@ -1,10 +1,9 @@
 """``ddcm fit | validate | test``, which is also ``python train.py``: Lightning's command line for the codebook."""
 
-from __future__ import annotations
-
 import functools
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from ddcm.errors import UserError
+from ddcm.errors import UserError, describe_error
 from ddcm.fit.callbacks import MONITOR, ExportCodebook
+from ddcm.fit.checkpoint import check_entries
 from ddcm.fit.data.module import LatentData
 from ddcm.fit.module import CodebookModule
-from ddcm.quantize.pretrained import DAMAGED
+from ddcm.quantize.pretrained import read_checkpoint
 from ddcm.quantize.spec import RENAMED, rename_options
 from ddcm.runtime.exit import run_to_exit_code
 from ddcm.runtime.files import resolve_shipped
+
+CHOSEN_BY_LIGHTNING = ("best", "last", "hpc")  # of --ckpt_path: no files
 
 
 def main(args: list[str] | None = None) -> None:
@@ -114,20 +116,38 @@ class FitCLI(LightningCLI):
             raise UserError(f"a configuration file is not text in UTF-8 ({error})") from error
 
     def _parse_ckpt_path(self) -> None:
-        try:
-            super()._parse_ckpt_path()
-        except DAMAGED as error:
-            raise UserError("--ckpt_path is damaged or holds more than tensors: refused") from error
+        """Nothing: Lightning would read options of the model, and classes to import, out of the checkpoint."""
 
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint is never unpickled
 
     def instantiate_classes(self) -> None:
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path and path not in CHOSEN_BY_LIGHTNING and not re.match(r"\w+://|registry", path):
+            check_entries(read_checkpoint(Path(path)), path, self.subcommand == "fit")  # before anything is encoded
         try:
             super().instantiate_classes()
-        except (MisconfigurationException, ValueError) as error:  # a value of the right type that a class refuses
+        except (MisconfigurationException, ImportError, ValueError) as error:  # a value that a class refuses
             lines = str(error).splitlines()  # jsonargparse lists what it tried, and why each attempt failed
             raise UserError(next((x[4:] for x in lines if x.startswith("  - ")), lines[0])) from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            message = None if isinstance(error, UserError) else _explain(error, self.trainer.ckpt_path)
+            if message is None:
+                raise
+            raise UserError(message) from error
+
+
+def _explain(error: Exception, ckpt_path: Any) -> str | None:
+    """The line for an error in restoring a checkpoint, or in options that Lightning refuses late; None for others."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if ckpt_path and any(module.endswith(".checkpoint_connector") for module in modules):
+        return f"{ckpt_path} is damaged, or of another fit: {describe_error(error)}"
+    refused = isinstance(error, ValueError | TypeError | RuntimeError) and modules[-1].startswith("lightning.")
+    return describe_error(error) if refused or isinstance(error, MisconfigurationException | ImportError) else None
 
 
 @functools.cache

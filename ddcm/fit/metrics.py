@@ -4,8 +4,6 @@ They are ``torchmetrics``: sums over batches, added over ranks in ``compute``. S
 not means of the batches' metrics.
 """
 
-from __future__ import annotations
-
 import torch
 from torchmetrics import Metric
 
@@ -16,12 +14,7 @@ from ddcm.runtime.distributed import rank, world_size
 
 
 class CodebookMetrics(Metric):
-    """Quantisation error, usage, perplexity and bit rate.
-
-    Args:
-        quantizer: gives the number of atoms, and of codes in a cell.
-        cells_per_s: cells in a second of audio.
-    """
+    """Quantisation error, usage, perplexity and bit rate of a quantizer, for ``cells_per_s`` cells in a second."""
 
     full_state_update = False
     counts: torch.Tensor
@@ -43,14 +36,10 @@ class CodebookMetrics(Metric):
         self.counts = self.counts + torch.stack([c.bincount(minlength=self.counts.shape[1]) for c in levels])
 
     def compute(self) -> dict[str, float]:
-        """The metrics of all ranks. Every rank must call it.
-
-        Returns:
-            ``quantisation_error``: mean squared error of a latent's number. ``usage``: share of the atoms used at least
-            once. ``perplexity``: exp(entropy) of the atoms' frequencies; with several codes a cell, of their mean
-            entropy. ``bits_per_cell``: entropy of all codes of a cell, which is what an ideal entropy coder needs.
-            ``kbps``: bits_per_cell times cells_per_s / 1000.
-        """
+        """The metrics of all ranks. Every rank must call it. ``quantisation_error``: mean squared error of a latent's
+        number. ``usage``: share of the atoms used at least once. ``perplexity``: exp(entropy) of the atoms'
+        frequencies; with several codes a cell, of their mean entropy. ``bits_per_cell``: entropy of all codes of a
+        cell, which is what an ideal entropy coder needs. ``kbps``: bits_per_cell times cells_per_s / 1000."""
         frequency = self.counts / self.counts.sum(dim=1, keepdim=True).clamp(min=1)
         entropy = torch.special.entr(frequency).sum(dim=1)  # in nats, one for each level
         bits = float(entropy.sum() / torch.log(torch.tensor(2.0)))
@@ -64,11 +53,8 @@ class CodebookMetrics(Metric):
 
 
 class DenoisingError(Metric):
-    """Mean of ``fixed_errors``: how hard quantised latents are for the frozen UNet to denoise.
-
-    Args:
-        windows: number of windows of each batch to denoise. The UNet takes longer than the rest of a validation.
-    """
+    """Mean of ``fixed_errors``: how hard quantised latents are for the frozen UNet to denoise. Of each batch, so many
+    ``windows``: the UNet takes longer than the rest of a validation."""
 
     full_state_update = False
     sums: torch.Tensor

@@ -1,26 +1,27 @@
 """The training of a quantizer's codebook."""
 
-from __future__ import annotations
-
 import functools
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError
-from ddcm.fit.backbone import load_frozen_backbone
+from ddcm.fit.checkpoint import OPTIONS, check_entries, check_state, restore_callbacks, restore_optimizer
+from ddcm.fit.data.cache import load_frozen_backbone
 from ddcm.fit.denoising import diffusion_loss
 from ddcm.fit.metrics import CodebookMetrics, DenoisingError
 from ddcm.fit.tensorboard import mel_difference_db, show_codebook, show_mels
 from ddcm.quantize import HardQuantizer, Quantizer
 from ddcm.quantize.base import to_cells
-from ddcm.quantize.pretrained import Codebook, describe, load_codebook
-from ddcm.quantize.spec import rename_options, to_spec
+from ddcm.quantize.pretrained import Codebook, describe, load_codebook, read_checkpoint
+from ddcm.quantize.spec import from_spec, rename_options, to_spec
 from ddcm.runtime import distributed
 
 DECODED_WINDOWS = 4  # decoded in each validation for val/log_mel_mae_db
@@ -77,6 +78,8 @@ class CodebookModule(L.LightningModule):
         self.unused = None if learns else nn.Parameter(torch.zeros(()))
         self.start_metrics: dict[str, float] = {}
         """Validation metrics after k-means."""
+        self._latent_digest: str | None = None
+        """that the backbone must have, of a module from a checkpoint"""
         self._resumed = False
         self._validations = 0
         self._cells_per_step = 0
@@ -96,6 +99,8 @@ class CodebookModule(L.LightningModule):
         dim, channels, spec = self.quantizer.embedding_dim, backbone.latent_channels, backbone.mel_spec
         if dim != channels:
             raise UserError(f"embedding_dim is {dim}, but latents of {self.backbone_name} have {channels} channels")
+        if self._latent_digest not in (None, backbone.latent_digest):
+            raise UserError(f"the codebook's latents are {self._latent_digest}, {self.backbone_name}'s are another")
         metrics: list[Metric] = [CodebookMetrics(self.quantizer, spec.sample_rate / spec.hop / 4 * (spec.n_mels // 4))]
         if self.diffusion_weight > 0:
             metrics.append(DenoisingError(backbone, self.diffusion_windows))
@@ -234,14 +239,45 @@ class CodebookModule(L.LightningModule):
 
     # Checkpoints.
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, weights_only: bool | None = None, **options: Any
+    ) -> "CodebookModule":
+        """The module with a checkpoint's codebook, as ``CodebookModule(quantizer, **options)`` otherwise.
+
+        Nothing else comes from the file: it is used with ``options["backbone"]``, and refused with other latents.
+
+        Args:
+            weights_only: as if true, always.
+
+        Raises:
+            UserError: no checkpoint of a fit, damaged, or of another quantizer than that of ``options``.
+        """
+        path, checkpoint = Path(checkpoint_path), read_checkpoint(Path(checkpoint_path))
+        check_entries(checkpoint, path, resumes=False)
+        if options.get("quantizer") is None:
+            options["quantizer"] = from_spec(to_spec(load_codebook(path).quantizer))
+        module = cls(**options)
+        check_state(checkpoint, module, path)
+        module.load_state_dict(checkpoint["state_dict"])
+        module._latent_digest = checkpoint["ddcm"]["latent_digest"]
+        return module if map_location is None else module.to(map_location)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ddcm"] = {**self.description, "fit": dict(self.start_metrics)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved, own = checkpoint.get("ddcm"), self.description
-        if saved is None:
-            raise UserError("--ckpt_path is not a checkpoint of python train.py fit")
+        """Keep of a checkpoint what fits this run; see ``ddcm.fit.checkpoint``."""
+        path, resumes = str(self.trainer.ckpt_path), self.trainer.state.fn == TrainerFn.FITTING
+        for name in OPTIONS:
+            checkpoint.pop(name, None)
+        check_entries(checkpoint, path, resumes)
+        saved, own = checkpoint["ddcm"], self.description
         for key, what in (("latent_digest", "latents"), ("quantizer", "quantizer")):
             if rename_options(saved[key]) != own[key]:
                 raise UserError(f"--ckpt_path was fitted with {what} {saved[key]}, this run has {own[key]}")
+        check_state(checkpoint, self, path)
+        if resumes:
+            checkpoint |= restore_optimizer(checkpoint, self.configure_optimizers(), path)
+            checkpoint["callbacks"] = restore_callbacks(checkpoint, self.trainer.callbacks, path)  # type: ignore[attr-defined]
         self.start_metrics, self._resumed = dict(saved["fit"]), True

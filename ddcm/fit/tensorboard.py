@@ -1,7 +1,5 @@
 """Spectrograms, sound and the codebook in TensorBoard."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -24,11 +22,8 @@ def mel_difference_db(
 
 
 def show_mels(board: Any, backbone: Backbone, mels: list[torch.Tensor], step: int) -> None:
-    """Show the first window of two mels (B, 1, T, M), before and after quantisation, as pictures and as sound.
-
-    Args:
-        board: a TensorBoard ``SummaryWriter``.
-    """
+    """Show the first window of two mels (B, 1, T, M), before and after quantisation, as pictures and as sound on a
+    ``SummaryWriter``."""
     figure, panels = _new_figure((8, 5), 2, 1)
     low, high = float(mels[0][0].min()), float(mels[0][0].max())
     for axes, mel, title in zip(panels, mels, ("before", "after"), strict=True):
@@ -54,16 +49,8 @@ def show_codebook(board: Any, quantizer: Quantizer, z: torch.Tensor, step: int) 
 
 
 def plot_codebook(atoms: torch.Tensor, usage: torch.Tensor, cells: torch.Tensor) -> Any:
-    """Plot how evenly the atoms are used, and atoms and cells along the cells' two principal axes.
-
-    Args:
-        atoms: (K, D).
-        usage: (K,), shares that add up to 1.
-        cells: (N, D), a sample of what is quantised.
-
-    Returns:
-        A matplotlib figure.
-    """
+    """A figure: how evenly atoms (K, D) are used, by shares (K,) that add up to 1; and atoms and cells (N, D) along the
+    cells' two principal axes."""
     figure, (left, right) = _new_figure((10, 4.5), 1, 2)
     relative = usage * len(usage)
     left.semilogy(relative.sort(descending=True).values.clamp(min=1e-3).cpu())

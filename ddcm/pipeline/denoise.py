@@ -1,7 +1,5 @@
 """The diffusion stage of a verb: noised latents, or noise alone -> clean latents, with the codebook's part in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -24,10 +22,8 @@ def denoise(
     on_step: OnStep | None = None, trace: bool = False,
 ) -> Iterator[Latents]:  # fmt: skip
     """A result for each seed, from the latents ``start`` noised to the recipe's strength, or from noise alone.
-
     ``together``: the windows of all seeds share batches, which uses a GPU better. One seed after the other, a result
-    has the same bits as its seed has alone. With ``trace``, results carry estimates.
-    """
+    has the same bits as its seed has alone. With ``trace``, results carry estimates."""
     recipe, reference = setup.recipe, start.reference
     timesteps = list_timesteps(recipe, from_noise=start.z is None)
     groups = [list(seeds)] if together else [[seed] for seed in seeds]
@@ -58,12 +54,8 @@ def sample(
     setup: Setup, conditioning: Conditioning, timesteps: Sequence[int], noise: torch.Tensor,
     z: torch.Tensor | None, progress: Progress, trace: bool = False,
 ) -> tuple[torch.Tensor, Estimates]:  # fmt: skip
-    """Clean latents of windows (W, C, L, F), and up to ``TRACED`` estimates of the first one with ``trace``.
-
-    Args:
-        timesteps: falling; z is noised to the first one. Without any, z stays as it is.
-        noise: (W, C, L, F), the start where there is no z.
-    """
+    """Clean latents of windows (W, C, L, F), and up to ``TRACED`` estimates of the first one with ``trace``. z is
+    noised to the first of the falling timesteps; without any it stays as it is. Without z the start is the noise."""
     backbone, recipe, quantizer = setup.backbone, setup.recipe, setup.quantizer
     estimates: list[tuple[int, torch.Tensor]] = []
     if timesteps:

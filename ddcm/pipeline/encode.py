@@ -1,7 +1,5 @@
 """The first stages of a verb: audio -> mel by the recipe's front end, mel -> latents of windows."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch
@@ -25,11 +23,8 @@ def start_info(setup: Setup) -> Info:
 
 
 def prepare(setup: Setup, audio, sample_rate: int) -> Prepared:
-    """Audio (S,) or (channels, S) -> mel, by the recipe's front end.
-
-    Raises:
-        UserError: audio that is empty or not finite, or a rate that is none.
-    """
+    """Audio, as ``to_mono`` takes it -> mel, by the recipe's front end. Raises UserError: audio that is empty or not
+    finite, or a rate that is none."""
     spec, recipe = setup.backbone.mel_spec, setup.recipe
     audio = to_mono(audio, sample_rate, spec.sample_rate)
     levelled, moved = normalise_level(audio)
@@ -75,12 +70,10 @@ def encode(setup: Setup, prepared: Prepared, seed: int, progress: Progress) -> L
 
 
 def limit_std(z_raw: torch.Tensor, limiter: str) -> torch.Tensor:
-    """z_raw (W, C, L, F), all windows of one recording -> the same, scaled down where it spreads too far.
-
-    There is one factor for the recording, from the standard deviation of all its numbers, so that windows stay level
-    with each other. ``strict``: over 3.0 -> 3.0. ``loose``: over 5.0 -> 4.5. ``balanced``: over 3.0 -> the geometric
-    mean of the deviation and 3.0, half of the excess in decibels. A latent that spreads less is returned as it is.
-    """
+    """z_raw (W, C, L, F), all windows of one recording -> the same, scaled down where it spreads too far. There is one
+    factor for the recording, from the standard deviation of all its numbers, so that windows stay level with each
+    other. ``strict``: over 3.0 -> 3.0. ``loose``: over 5.0 -> 4.5. ``balanced``: over 3.0 -> the geometric mean of the
+    deviation and 3.0, half of the excess in decibels. A latent that spreads less is returned as it is."""
     if limiter == "none" or z_raw.numel() < 2:
         return z_raw
     above, target = LIMITS[limiter]

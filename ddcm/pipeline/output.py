@@ -1,7 +1,5 @@
 """What the verbs return."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -61,7 +59,7 @@ class Output:
     latent: torch.Tensor
     """(W, C, L, F): the decoded z, a row for each window of 10.24 s."""
     info: Info = Info()
-    others: tuple[Output, ...] = ()
+    others: tuple["Output", ...] = ()
     """The other candidates of several: by falling CLAP score, without a prompt by seed."""
     trace: tuple[tuple[int, torch.Tensor], ...] = ()
     """(timestep, log-mel (1, 1, T, M)) of the first window's x0 estimates, where a trace was asked for."""

@@ -1,14 +1,17 @@
 """The verbs on tensors: audio in, audio out, nothing about files."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Self
 
 from ddcm.audio.files import to_mono
 from ddcm.audio.layout import fixed_layout
 from ddcm.audio.recording import SpooledAudio
 from ddcm.backbone import Backbone, load
+from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.compress import compress
+from ddcm.codec.decompress import decompress
+from ddcm.codec.generate import generate
 from ddcm.errors import UserError
 from ddcm.pipeline.denoise import denoise
 from ddcm.pipeline.encode import encode, prepare, prepare_empty
@@ -20,11 +23,6 @@ from ddcm.quantize.pretrained import Codebook, load_codebook
 from ddcm.recipes import Recipe, Verb, resolve
 from ddcm.runtime.progress import OnStep, Progress
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ddcm.codec.codec_settings import CodecSettings
-
 LONGEST_S = 3600  # of generated audio
 
 
@@ -32,11 +30,11 @@ class DDCMPipeline:
     """A frozen backbone and, where a recipe asks for one, a fitted codebook.
 
     A recording is one call: its result does not depend on what else is processed. Recordings are cut into windows of
-    10.24 s, of which ``batch_size`` go through a network together. Every ``recipe`` is a name, a
-    ``ddcm.recipes.Recipe``, or None for the verb's default; ``settings`` override its fields.
-
-    Raises:
-        UserError: the codebook was fitted on other latents, or ``batch_size`` is less than 1.
+    10.24 s, of which ``batch_size`` go through a network together. Audio is an array, tensor or list of (S,),
+    (channels, S) or (S, channels), the longer axis being time, at ``sample_rate`` Hz: floats with a full scale of 1, or
+    integers, which are scaled by their type (``ddcm.audio.files.to_mono``). Every ``recipe`` is a name, a
+    ``ddcm.recipes.Recipe``, or None for the verb's default; ``settings`` override its fields. Raises UserError: the
+    codebook was fitted on other latents, or ``batch_size`` is less than 1.
     """
 
     def __init__(self, backbone: Backbone, codebook: Codebook | None = None, batch_size: int = 4):
@@ -54,7 +52,7 @@ class DDCMPipeline:
     def from_pretrained(
         cls, backbone: str | Path = "checkpoints/pocket", codebook: str | Path | None = None,
         batch_size: int = 4, **options,
-    ) -> DDCMPipeline:  # fmt: skip
+    ) -> Self:  # fmt: skip
         """By names: a backbone (hub name or folder), a codebook (hub name, exported folder or ``.ckpt``).
 
         ``options`` are those of ``ddcm.backbone.load``: device, dtype, heads, null, vae_dtype.
@@ -65,13 +63,11 @@ class DDCMPipeline:
         self, audio, sample_rate: int, recipe: str | Recipe | None = None, seed: int = 0,
         on_step: OnStep | None = None, **settings,
     ) -> Output:  # fmt: skip
-        """Audio (S,) or (channels, S) -> the same through mel, VAE (and codebook) and vocoder.
+        """Audio -> the same through mel, VAE (and codebook) and vocoder.
 
         ``seed`` is of the posterior's sample, where the recipe draws one. ``on_step`` counts batches of windows: each
-        is encoded once and decoded once.
-
-        Raises:
-            UserError: unknown recipe or setting out of range, audio that is empty or not finite, no codebook.
+        is encoded once and decoded once. Raises UserError: unknown recipe or setting out of range, audio that is empty
+        or not finite, no codebook.
         """
         setup = self.set_up("reconstruct", recipe, **settings)
         prepared = prepare(setup, audio, sample_rate)
@@ -83,7 +79,7 @@ class DDCMPipeline:
         self, audio, sample_rate: int, prompt: str = "", negative_prompt: str = "", recipe: str | Recipe | None = None,
         seed: int = 0, on_step: OnStep | None = None, trace: bool = False, **settings,
     ) -> Output:  # fmt: skip
-        """Audio (S,) or (channels, S) -> audio that follows it, and the prompt where one is given.
+        """Audio -> audio that follows it, and the prompt where one is given.
 
         The input's latent is quantised, noised to ``strength`` and denoised again. The same seed gives the same
         samples. Recipes of ``generate`` start from the noised input here. Errors are those of ``reconstruct``.
@@ -99,12 +95,10 @@ class DDCMPipeline:
     ) -> Output:  # fmt: skip
         """A prompt -> audio of ``duration_s`` seconds from noise, with the codebook acting where the recipe says.
 
-        With n > 1 candidates, which start from seed, seed + 1, ..., the one with the highest CLAP score is returned
-        and the rest are its ``others``; every candidate equals what its own seed gives alone. Without a prompt no
-        text encoder is loaded, nothing is scored, and candidates come by seed.
-
-        Raises:
-            UserError: unknown recipe or setting out of range, a length outside (0, 3600] s, no codebook.
+        With n > 1 candidates, which start from seed, seed + 1, ..., the one with the highest CLAP score is returned and
+        the rest are its ``others``; every candidate equals what its own seed gives alone. Without a prompt no text
+        encoder is loaded, nothing is scored, and candidates come by seed. Raises UserError: unknown recipe or setting
+        out of range, a length outside (0, 3600] s, no codebook.
         """
         if not 0 < duration_s <= LONGEST_S:
             raise UserError(f"duration_s {duration_s} is outside (0, {LONGEST_S}]; AudioLDM2 was trained on 10.24")
@@ -116,29 +110,25 @@ class DDCMPipeline:
         self, audio, sample_rate: int, on_step: OnStep | None = None, settings: CodecSettings | None = None,
         **overrides,
     ) -> bytes:  # fmt: skip
-        """Audio (S,) or (channels, S) -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` by default.
+        """Audio -> the bytes of a ``.ddcm`` file, at ``kbps=1.0`` by default.
 
         A ``ddcm.audio.recording.SpooledAudio`` at the backbone's rate is read window by window. ``overrides`` are
         fields of ``ddcm.codec.codec_settings.CodecSettings``.
         """
-        from ddcm.codec.codec_settings import CodecSettings
-        from ddcm.codec.compress import compress
-
         chosen = replace(settings or CodecSettings(), **overrides)
-        batch_size = 1 if self.backbone.device.type == "cpu" else self.batch_size
         if not isinstance(audio, SpooledAudio):
             audio = to_mono(audio, sample_rate, self.backbone.mel_spec.sample_rate)
-        return compress(audio, self.backbone, chosen, self.codebook, batch_size, on_step)
+        return compress(audio, self.backbone, chosen, self.codebook, self.codec_batch_size, on_step)
+
+    @property
+    def codec_batch_size(self) -> int:
+        """Windows that the codec computes together; on a CPU that saves no time."""
+        return 1 if self.backbone.device.type == "cpu" else self.batch_size
 
     def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
-        """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level.
-
-        Raises:
-            UserError: damaged, or of another version, backbone or codebook.
-        """
-        from ddcm.codec.decompress import decompress
-
-        decoded = decompress(data, self.backbone, self.codebook, vocoder, on_step)
+        """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level. Raises UserError:
+        damaged, or of another version, backbone or codebook."""
+        decoded = decompress(data, self.backbone, self.codebook, vocoder, self.codec_batch_size, on_step)
         header, rate = decoded.header, self.backbone.mel_spec.sample_rate
         info = Info(self.backbone.name, prompt=header.prompt, mode=header.mode, kbps=len(data) / 125 / header.seconds)
         return Output(decoded.audio, rate, decoded.mel, decoded.latent, info)
@@ -149,18 +139,12 @@ class DDCMPipeline:
     ) -> tuple[bytes, Output]:  # fmt: skip
         """A prompt -> audio and the ``.ddcm`` file that decodes to it, without the prompt: see
         ``ddcm.codec.generate``."""
-        from ddcm.codec.codec_settings import CodecSettings
-        from ddcm.codec.generate import generate
-
         data = generate(self.backbone, prompt, duration_s, CodecSettings(**settings), seed, on_step=on_step)
         return data, self.decompress(data, vocoder)
 
     def set_up(self, verb: Verb, recipe: str | Recipe | None = None, **settings: Any) -> Setup:
-        """What the stages of a call share: the recipe with its settings, and the quantizer that it needs.
-
-        Raises:
-            UserError: unknown recipe or setting out of range, or the recipe quantises and there is no codebook.
-        """
+        """What the stages of a call share: the recipe with its settings, and the quantizer that it needs. Raises
+        UserError: unknown recipe or setting out of range, or the recipe quantises and there is no codebook."""
         chosen = resolve(verb, recipe, **settings)
         return Setup(self.backbone, choose_quantizer(chosen, self.codebook), chosen, self.batch_size)
 

@@ -1,7 +1,5 @@
 """The codebook's part in a verb: which quantizer a recipe needs, its effect on latents, the use of its atoms."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch
@@ -15,17 +13,14 @@ from ddcm.recipes import Recipe
 
 
 def choose_quantizer(recipe: Recipe, codebook: Codebook | None) -> Quantizer | None:
-    """The codebook's quantizer, if the recipe quantises.
-
-    Raises:
-        UserError: there is no codebook, or none whose atoms can be mixed.
-    """
+    """The codebook's quantizer, if the recipe quantises. Raises UserError: there is no codebook, or none whose atoms
+    can be mixed."""
     if recipe.quantizer == "none":
         return None
     if codebook is None:
         raise UserError("this recipe quantises: name a codebook with --codebook, or use --quantizer none")
     quantizer = codebook.quantizer
-    if recipe.quantizer == "soft" and not hasattr(quantizer, "codebook"):
+    if recipe.quantizer == "soft" and quantizer.atoms is None:
         raise UserError(f"a {type(quantizer).__name__} has no single codebook to mix; use --quantizer hard")
     return quantizer
 
@@ -33,7 +28,8 @@ def choose_quantizer(recipe: Recipe, codebook: Codebook | None) -> Quantizer | N
 def quantise(z: torch.Tensor, recipe: Recipe, quantizer: Quantizer) -> torch.Tensor:
     """z (B, C, L, F) -> its nearest atoms, whatever the quantizer was fitted as, or a soft mixture of the atoms."""
     if recipe.quantizer == "soft":
-        return soften(z, quantizer.codebook, recipe.temperature)
+        assert quantizer.atoms is not None, "choose_quantizer() refuses others"
+        return soften(z, quantizer.atoms, recipe.temperature)
     return quantizer.decode(quantizer.encode(z))
 
 

@@ -1,7 +1,5 @@
 """The last stages of a verb: latents -> mel -> audio, and the order of several candidates."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

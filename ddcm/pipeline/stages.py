@@ -1,7 +1,5 @@
 """Data that goes from one stage of a verb to the next: prepare, encode, denoise, render."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +13,7 @@ from ddcm.pipeline.output import Info
 from ddcm.quantize import Quantizer
 from ddcm.recipes import Recipe
 
-Estimates = Sequence[tuple[int, torch.Tensor]]
-"""(timestep, x0 (1, C, L, F) on the CPU) of the first window"""
+Estimates = Sequence[tuple[int, torch.Tensor]]  # (timestep, x0 (1, C, L, F) on the CPU) of the first window
 
 
 @dataclass(frozen=True)
@@ -24,11 +21,9 @@ class Setup:
     """What all stages of one call share."""
 
     backbone: Backbone
-    quantizer: Quantizer | None
-    """None where the recipe does not quantise"""
+    quantizer: Quantizer | None  # None where the recipe does not quantise
     recipe: Recipe
-    batch_size: int
-    """windows that go through a network together"""
+    batch_size: int  # windows that go through a network together
 
     def draw_noise(self, seed: int, frames: int) -> torch.Tensor:
         """Noise for each window over ``frames`` mel frames (W, C, L, F); windows share it where they overlap."""
@@ -53,11 +48,9 @@ class Reference:
     """Length and level of the result, and the audio that it is compared with."""
 
     samples: int
-    frames: int
-    """T, mel frames, a multiple of four"""
+    frames: int  # T, mel frames, a multiple of four
     level: Level
-    audio: torch.Tensor | None = None
-    """(hop T,) levelled, at the backbone's rate; None where there is no input"""
+    audio: torch.Tensor | None = None  # (hop T,) levelled, at the backbone's rate; None where there is no input
 
 
 @dataclass(frozen=True)

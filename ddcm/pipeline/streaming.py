@@ -4,8 +4,6 @@ The audio is what ``DDCMPipeline`` makes of the whole (tests/pipeline/test_strea
 recording before its first sample (limits, high-band lift, postprocessing, several candidates) cannot be streamed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import torch
@@ -33,10 +31,8 @@ def stream(
     setup: Setup, recording: SpooledAudio, write: Callable[[torch.Tensor], None],
     conditioning: Conditioning | None = None, seed: int = 0, on_step: OnStep | None = None,
 ) -> Info:  # fmt: skip
-    """``write`` audio (S,) piece by piece, as long as the recording in all and at its level.
-
-    With a ``conditioning`` the recording is transformed, without one it is reconstructed.
-    """
+    """``write`` audio (S,) piece by piece, as long as the recording in all and at its level. With a ``conditioning``
+    the recording is transformed, without one it is reconstructed."""
     backbone, recipe = setup.backbone, setup.recipe
     layout = fixed_layout(-(-len(recording) // (4 * backbone.mel_spec.hop)) * 4)
     latents = _make_latents(setup, recording, layout, conditioning, seed, on_step)

@@ -53,6 +53,11 @@ class Quantizer(nn.Module):
         """Start the codebook from cells (N, D) of real latents, the same cells on every rank."""
         raise NotImplementedError
 
+    @property
+    def atoms(self) -> torch.Tensor | None:
+        """(K, D), the atoms of cells as they are; None where there are several codebooks, or a change before them."""
+        return None
+
     def atom_usage(self) -> torch.Tensor | None:
         """Share of each atom in the codes of training, (num_quantizers, K); None where it is not tracked."""
         return None

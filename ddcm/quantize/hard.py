@@ -41,11 +41,9 @@ def straight_through(cells: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
 
 def rotate(cells: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
     """The atoms' values by the rotation and scaling that take each cell onto its atom (arXiv 2410.06424, equation 4).
-
     Rotation and scaling are constants to the gradient, so it turns and scales with the cell, and keeps its angle to the
     atom. A cell that is zero or points away from its atom has no unique shortest rotation: it is passed straight
-    through.
-    """
+    through."""
     fixed, atoms = cells.detach(), atoms.detach()
     lengths = fixed.norm(dim=1, keepdim=True), atoms.norm(dim=1, keepdim=True)
     e, q = F.normalize(fixed, dim=1), F.normalize(atoms, dim=1)

@@ -15,10 +15,8 @@ def comparable(rows: torch.Tensor, distance: Distance) -> torch.Tensor:
 
 
 def half_squares(cells: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """(|x - e|^2 - |x|^2) / 2 = |e|^2 / 2 - <x, e> for cells x (N, D) and atoms e (K, D): (N, K).
-
-    The order of atoms is that of their distances, since |x|^2 is the same for all. No N x K x D tensor is made.
-    """
+    """(|x - e|^2 - |x|^2) / 2 = |e|^2 / 2 - <x, e> for cells x (N, D) and atoms e (K, D): (N, K). The order of atoms is
+    that of their distances, since |x|^2 is the same for all. No N x K x D tensor is made."""
     return torch.addmm(codebook.square().sum(dim=1) / 2, cells, codebook.T, alpha=-1)
 
 
@@ -33,18 +31,16 @@ def find_nearest(cells: torch.Tensor, codebook: torch.Tensor, distance: Distance
 def sums_and_counts(cells: torch.Tensor, codes: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of the cells of each atom (K, D), and their number (K,)."""
     sums = cells.new_zeros(size, cells.shape[1]).index_add_(0, codes, cells)
-    return sums, torch.bincount(codes, minlength=size).to(cells.dtype)
+    counts = codes.new_zeros(size).scatter_add_(0, codes, torch.ones_like(codes))  # bincount would wait for a GPU
+    return sums, counts.to(cells.dtype)
 
 
 def kmeans(
     cells: torch.Tensor, size: int, iterations: int = 20, seed: int = 0, distance: Distance = "euclidean"
 ) -> torch.Tensor:
-    """Lloyd's algorithm on cells (N, D): centroids (size, D), float32.
-
-    It starts from cells drawn without replacement, or with a little noise if there are fewer cells than atoms. An atom
-    that loses all its cells is set to a random cell. With ``cosine``, cells go to the centroid of nearest direction;
-    centroids are means, with a length.
-    """
+    """Lloyd's algorithm on cells (N, D): centroids (size, D), float32. It starts from cells drawn without replacement,
+    or with a little noise if there are fewer cells than atoms. An atom that loses all its cells is set to a random
+    cell. With ``cosine``, cells go to the centroid of nearest direction; centroids are means, with a length."""
     generator = torch.Generator().manual_seed(seed)
     cells = cells.float()
     count = len(cells)
@@ -59,6 +55,6 @@ def kmeans(
     for _ in range(iterations):
         sums, counts = sums_and_counts(cells, find_nearest(cells, centroids, distance), size)
         centroids = sums / counts.clamp(min=1)[:, None]
-        fill = torch.randint(count, (size,), generator=generator).to(cells.device)
+        fill = torch.randint(count, (size,), generator=generator).to(cells.device, non_blocking=True)
         centroids = torch.where((counts == 0)[:, None], cells[fill], centroids)
     return centroids

@@ -42,11 +42,8 @@ class Codebook:
     """all of config.json"""
 
     def check(self, backbone) -> None:
-        """Refuse a ``ddcm.backbone.Backbone`` with another latent space, which would decode the codes to noise.
-
-        Raises:
-            UserError: another latent digest or another number of latent channels.
-        """
+        """Refuse a ``ddcm.backbone.Backbone`` with another latent space, which would decode the codes to noise. Raises
+        UserError: another latent digest or another number of latent channels."""
         dim, channels = self.quantizer.embedding_dim, backbone.latent_channels
         if dim != channels:
             raise UserError(f"the codebook's atoms have {dim} numbers, {backbone.name}'s latents {channels}")
@@ -104,11 +101,8 @@ def save_codebook(
 
 
 def load_codebook(name: str | Path) -> Codebook:
-    """A codebook by exported folder, hub name or Lightning ``.ckpt``; frozen, in eval mode, on the CPU.
-
-    Raises:
-        UserError: not found, damaged, of an unknown class, or a pickle.
-    """
+    """A codebook by exported folder, hub name or Lightning ``.ckpt``; frozen, in eval mode, on the CPU. Raises
+    UserError: not found, damaged, of an unknown class, or a pickle."""
     path = resolve_shipped(str(name))
     if not path.is_dir() and path.suffix in PICKLES:
         raise UserError(f"{name}: pickles are not read, they can run code; give an exported folder or a .ckpt")
@@ -118,7 +112,7 @@ def load_codebook(name: str | Path) -> Codebook:
         if not is_hub_name(str(name)) or path.suffix == ".ckpt":
             raise UserError(f"codebook {name} is neither a folder, nor a .ckpt file, nor a hub name")
         path = download("codebook", str(name), [CONFIG, WEIGHTS])
-    return _build(path, *(_read_folder(path) if path.is_dir() else _read_checkpoint(path)))
+    return _build(path, *(_read_folder(path) if path.is_dir() else _read_fit(path)))
 
 
 def _read_folder(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -140,26 +134,65 @@ def _read_folder(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
         raise UserError(f"{folder}: {describe_error(error)}") from error
 
 
-def _read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
-    """The same of a Lightning checkpoint."""
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The entries of a ``.ckpt`` of Lightning. Nothing that it names is imported or opened. Raises UserError: no such
+    file, damaged, or it holds more than plain tensors and containers, such as a tensor that claims more numbers than
+    the file has."""
     refused = f"{path} is damaged, holds more than tensors, or is no checkpoint of python train.py fit: refused"
     try:
         with open(path, "rb") as file:
             if file.read(4) != b"PK\3\4":  # torch reads other files as plain pickles
                 raise UserError(refused)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state = checkpoint["state_dict"]
-        tensors = {key.removeprefix(PREFIX): state[key] for key in state if key.startswith(PREFIX)}
-        return checkpoint["ddcm"], tensors
+        if isinstance(checkpoint, dict) and all(map(_is_stored, list_tensors(checkpoint))):
+            return checkpoint
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
     except DAMAGED as error:  # a UserError is a ValueError, too
         raise UserError(refused) from error
+    raise UserError(refused)
+
+
+def list_tensors(value: Any) -> list[torch.Tensor]:
+    """All tensors in containers, which may contain themselves."""
+    tensors, queue, seen = [], [value], set()
+    while queue:
+        item = queue.pop()
+        if isinstance(item, torch.Tensor):
+            tensors.append(item)
+        elif isinstance(item, dict | list | tuple | set) and id(item) not in seen:
+            seen.add(id(item))
+            queue += [*item, *item.values()] if isinstance(item, dict) else item
+    return tensors
+
+
+def _is_stored(tensor: torch.Tensor) -> bool:
+    """Whether all numbers of a tensor are in memory, as those of expanded, sparse or meta tensors are not."""
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _read_fit(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Description and weights of the codebook in a checkpoint of a fit."""
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.get("state_dict")
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise UserError(f"{path} is no checkpoint of python train.py fit, or damaged: it has no state_dict")
+    return checkpoint.get("ddcm"), {n.removeprefix(PREFIX): state[n] for n in state if n.startswith(PREFIX)}
 
 
 def _build(source: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Codebook:
     try:
-        quantizer = from_spec(config["quantizer"], sum(tensor.numel() for tensor in tensors.values()))
+        stored = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()
+        }  # may be shared
+        numbers = min(sum(stored.values()), sum(tensor.numel() for tensor in tensors.values()))
+        quantizer = from_spec(config["quantizer"], numbers)
         quantizer.load_state_dict(tensors)
         backbone, digest = config["backbone"], config["latent_digest"]
+        if not isinstance(backbone, str) or not isinstance(digest, str):
+            raise TypeError("names are text")
         finite = all(tensor.isfinite().all() for tensor in quantizer.state_dict().values())
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
@@ -171,24 +204,9 @@ def _build(source: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor
 
 
 def _card(codebook: Codebook) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    templates = Environment(loader=PackageLoader("ddcm.quantize"), trim_blocks=True, keep_trailing_newline=True)
     quantizer, metrics = codebook.config["quantizer"], codebook.config.get("fit", {})
-    rows = "\n".join(f"| {key} | {value:.6g} |" for key, value in metrics.items() if isinstance(value, int | float))
-    return f"""---
-library_name: ddcm
-tags: [audio, vector-quantization, audioldm2]
----
-# Codebook for {codebook.backbone_name}
-
-{quantizer["class"]} with `{json.dumps(quantizer["config"])}`, fitted on latents `{codebook.latent_digest}`.
-
-```python
-from ddcm.quantize.pretrained import load_codebook
-
-codebook = load_codebook("THIS_FOLDER_OR_REPOSITORY")
-codes = codebook.quantizer.encode(z)  # z (B, 8, L, 16) -> codes (B, L, 16)
-```
-
-| measured on validation audio | |
-|---|---|
-{rows}
-"""
+    values = {"codebook": codebook, "quantizer": quantizer, "options": json.dumps(quantizer["config"])}
+    return templates.get_template("card.md").render(metrics=metrics, **values)

@@ -71,15 +71,14 @@ class SoftQuantizer(SingleCodebook):
 def mixture(
     cells: torch.Tensor, codebook: torch.Tensor, temperature: torch.Tensor | float, distance: Distance = "euclidean"
 ) -> torch.Tensor:
-    """softmax(-d / temperature) over the atoms, times the atoms, for cells (N, D) and codebook (K, D): (N, D).
-
-    d is the distance, not its square. As the temperature falls, the mixture approaches the nearest atom; below 1e-30 it
-    is that atom, with ties to the lowest index. Gradients go to cells and atoms. The weights are computed again in the
-    backward pass, so memory does not grow with N x K.
-    """
-    if float(temperature) < LEAST:
+    """softmax(-d / temperature) over the atoms, times the atoms, for cells (N, D) and codebook (K, D): (N, D). d is the
+    distance, not its square. As the temperature falls, the mixture approaches the nearest atom; below 1e-30 it is that
+    atom, with ties to the lowest index. Gradients go to cells and atoms. The weights are computed again in the backward
+    pass, so memory does not grow with N x K."""
+    temperature = float(temperature)  # once: where it falls, it is a number of the device
+    if temperature < LEAST:
         return F.embedding(find_nearest(cells, codebook, distance), codebook)
-    return _Mixture.apply(comparable(cells, distance), comparable(codebook, distance), codebook, float(temperature))
+    return _Mixture.apply(comparable(cells, distance), comparable(codebook, distance), codebook, temperature)
 
 
 @torch.no_grad()

@@ -18,11 +18,9 @@ def to_spec(quantizer: Quantizer) -> dict[str, Any]:
 
 
 def from_spec(spec: dict[str, Any], numbers: int = 1 << 30) -> Quantizer:
-    """The quantizer of a spec, not yet with its weights. Options may have their names of version 0.1.
-
-    The weights have so many ``numbers``; nothing larger is allocated. Raises UserError: an unknown class; KeyError,
-    TypeError, ValueError or ArithmeticError: not a spec, or one that does not fit class or weights.
-    """
+    """The quantizer of a spec, not yet with its weights. Options may have their names of version 0.1. The weights have
+    so many ``numbers``; nothing larger is allocated. Raises UserError: an unknown class; KeyError, TypeError,
+    ValueError or ArithmeticError: not a spec, or one that does not fit class or weights."""
     spec = rename_options(spec)
     if count_numbers(spec) > numbers:
         raise ValueError(f"weights of {numbers} numbers are not those of {count_numbers(spec)} and more")
@@ -30,10 +28,8 @@ def from_spec(spec: dict[str, Any], numbers: int = 1 << 30) -> Quantizer:
 
 
 def rename_options(value: Any, ours: bool = True) -> Any:
-    """Plain data (a spec, or a fit's configuration) with options of version 0.1 under today's names.
-
-    Options of a class that is not ours stay as they are.
-    """
+    """Plain data (a spec, or a fit's configuration) with options of version 0.1 under today's names. Options of a class
+    that is not ours stay as they are."""
     if isinstance(value, list):
         return [rename_options(item, ours) for item in value]
     if not isinstance(value, dict):

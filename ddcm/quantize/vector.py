@@ -70,6 +70,10 @@ class SingleCodebook(Quantizer):
         self._set_atoms(slice(None), broadcast(centroids.to(self.codebook)))
         self.usage.fill_(1 / self.codebook_size)
 
+    @property
+    def atoms(self) -> torch.Tensor:
+        return self.codebook
+
     def atom_usage(self) -> torch.Tensor:
         return self.usage[None]
 
@@ -129,7 +133,7 @@ class SingleCodebook(Quantizer):
         cells = gather_rows(cells.reshape(-1, block * self.embedding_dim)).reshape(-1, self.embedding_dim)
         generator = torch.Generator().manual_seed(int(self.steps))
         chosen = torch.randint(len(cells), (len(unused),), generator=generator)
-        self._set_atoms(unused, cells[chosen.to(cells.device)].to(self.codebook))
+        self._set_atoms(unused, cells[chosen.to(cells.device, non_blocking=True)].to(self.codebook))
         self.usage[unused] = 1 / self.codebook_size
 
     @torch.no_grad()

@@ -1,7 +1,5 @@
 """Collective operations over ranks, and shares of a list of work. With one process, all of them do nothing."""
 
-from __future__ import annotations
-
 import functools
 import heapq
 from collections.abc import Callable, Sequence
@@ -52,10 +50,8 @@ def broadcast(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows (n, D) of every rank, interleaved (row 0 of each rank, row 1 of each, ...): (world * n, D).
-
-    If rows are samples dealt to ranks round-robin, this is the batch of a single process. n is the same on every rank.
-    """
+    """Rows (n, D) of every rank, interleaved (row 0 of each rank, row 1 of each, ...): (world * n, D). If rows are
+    samples dealt to ranks round-robin, this is the batch of a single process. n is the same on every rank."""
     if not active():
         return rows
     parts = [torch.empty_like(rows) for _ in range(td.get_world_size())]
@@ -63,16 +59,9 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
-def split_round_robin(items: Sequence[T], index: int, count: int) -> list[T]:
-    """Share ``index`` of ``count``: every ``count``-th item. Shares are disjoint and complete."""
-    return list(items[index::count])
-
-
 def split_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
     """Share ``index`` of ``count``: indices of items, most expensive first, each dealt to the share with least cost.
-
-    Shares are disjoint, complete, and the same on every rank.
-    """
+    Shares are disjoint, complete, and the same on every rank."""
     loads = [(0.0, number) for number in range(count)]
     mine = []
     for item in sorted(range(len(costs)), key=lambda item: (-costs[item], item)):
@@ -84,14 +73,9 @@ def split_by_cost(costs: Sequence[float], index: int, count: int) -> list[int]:
 
 
 def run_on_rank_zero(work: Callable[[], T]) -> T:
-    """The result of rank 0's ``work`` on every rank; the others wait.
-
-    For work that would load a shared disk if hundreds of processes did it. All ranks get the same result, even if their
-    file systems round times differently.
-
-    Raises:
-        UserError: that of rank 0, on every rank.
-    """
+    """The result of rank 0's ``work`` on every rank; the others wait. For work that would load a shared disk if
+    hundreds of processes did it. All ranks get the same result, even if their file systems round times differently.
+    Raises UserError: that of rank 0, on every rank."""
     if not active():
         return work()
     answer: list[Any] = list(_catch(work)) if rank() == 0 else [None, None]
@@ -102,11 +86,8 @@ def run_on_rank_zero(work: Callable[[], T]) -> T:
 
 
 def run_on_every_rank(work: Callable[[], T]) -> T:
-    """The result of this rank's own ``work``, once every rank has finished.
-
-    Raises:
-        UserError: that of the first rank that had one, on every rank, so that no rank waits for another.
-    """
+    """The result of this rank's own ``work``, once every rank has finished. Raises UserError: that of the first rank
+    that had one, on every rank, so that no rank waits for another."""
     if not active():
         return work()
     result, message = _catch(work)

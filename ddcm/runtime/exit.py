@@ -1,7 +1,5 @@
 """Exit codes of a command: errors that the user can mend become one line on stderr."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
@@ -16,23 +14,7 @@ log = logging.getLogger(__name__)
 
 MENDABLE, INTERRUPTED, PIPE_CLOSED, TERMINATED = 2, 130, 141, 143
 MORE_MEMORY = "out of memory; use a smaller --batch_size or --dtype float16"
-
-
-class _StderrHandler(logging.Handler):
-    """Writes each message as a line to what is stderr at that moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
-
-
-_HANDLER = _StderrHandler()
-
-
-def log_to_stderr() -> None:
-    """Show the package's warnings and errors on stderr, as plain lines. For programs: a library leaves it to them."""
-    package = logging.getLogger("ddcm")
-    package.addHandler(_HANDLER)  # once, however often it is called
-    package.propagate = False
+_STDERR = logging.lastResort or logging.StreamHandler()  # plain lines, to what is stderr at that moment
 
 
 class Terminated(BaseException):
@@ -42,22 +24,18 @@ class Terminated(BaseException):
 def run_to_exit_code(
     name: Callable[[], str], work: Callable[[], int], speaks: Callable[[], bool] = lambda: True, terminable: bool = True
 ) -> int:
-    """Run ``work``; map known exceptions to exit codes and a line on stderr.
-
-    Args:
-        name: returns the start of the line.
-        work: returns an exit code.
-        speaks: returns whether this process prints the line; of several processes, only one does.
-        terminable: whether SIGTERM is handled here; if not, its present handler stays.
-    """
+    """Run ``work``; map known exceptions to exit codes and a line on stderr. The package's log goes there, too.
+    ``name`` returns the start of the line, ``speaks`` whether this process prints it: of several processes, only one
+    does. ``terminable``: whether SIGTERM is handled here; if not, its present handler stays."""
 
     def fail(line: str, code: int = MENDABLE) -> int:
         if speaks():
             log.error("%s: %s", name(), to_one_line(line))
         return code
 
-    log_to_stderr()
-
+    package = logging.getLogger("ddcm")
+    package.addHandler(_STDERR)  # once, however often it is called
+    package.propagate = False
     try:
         with _raise_on_sigterm() if terminable else nullcontext():
             return work()

@@ -1,13 +1,11 @@
 """Cache folder, files that come with the project or from the hub, and files that appear whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,11 +22,9 @@ def cache_dir() -> Path:
 
 
 def resolve_shipped(name: str | Path) -> Path:
-    """Path of a file or folder that comes with the project, such as ``checkpoints/pocket``.
-
-    A path that exists in the working folder is returned as it is, and so is one that the project does not have. An
-    installed package has the files in ``ddcm/data`` (see ``setup.py``); a checkout has them beside the package.
-    """
+    """Path of a file or folder that comes with the project, such as ``checkpoints/pocket``. A path that exists in the
+    working folder is returned as it is, and so is one that the project does not have. An installed package has the
+    files in ``ddcm/data`` (see ``setup.py``); a checkout has them beside the package."""
     package = Path(__file__).parents[1]
     data = package / "data"
     path = (data if data.is_dir() else package.parent) / name
@@ -41,11 +37,8 @@ def is_hub_name(name: str) -> bool:
 
 
 def download(what: str, name: str, patterns: Sequence[str]) -> Path:
-    """Files of hub repository ``name`` that match ``patterns``, in the hub's cache. ``what`` is for messages.
-
-    Raises:
-        UserError: no such repository, or no network.
-    """
+    """Files of hub repository ``name`` that match ``patterns``, in the hub's cache. ``what`` is for messages. Raises
+    UserError: no such repository, or no network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -56,10 +49,24 @@ def download(what: str, name: str, patterns: Sequence[str]) -> Path:
         raise UserError(f"{what} {name} could not be had from the hub ({reason})") from error
 
 
-def list_files(folder: Path) -> Iterator[Path]:
-    """Files at every depth. Unlike ``Path.rglob``, ``os.walk`` continues when a folder is removed meanwhile."""
-    for inside, _, names in os.walk(folder):
-        yield from (Path(inside, name) for name in names)
+def list_files(
+    folder: Path, links: bool = False, on_error: Callable[[OSError], object] | None = None
+) -> Iterator[Path]:  # fmt: skip
+    """Files at every depth. Unlike ``Path.rglob``, ``os.walk`` continues when a folder is removed meanwhile. With
+    ``links``, links to folders are followed, but no folder is searched twice: not in a circle, and not by two names. A
+    folder that cannot be read is passed over after ``on_error``."""
+    pending, seen = [folder], set[str]()
+    while pending:
+        for inside, folders, names in os.walk(pending.pop(0), onerror=on_error):
+            if links:
+                real = os.path.realpath(inside)
+                if real in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders.sort()
+                pending += [path for path in (Path(inside, name) for name in folders) if path.is_symlink()]
+            yield from (Path(inside, name) for name in names)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -83,14 +90,9 @@ def _alive(pid: int) -> bool:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; it replaces ``path`` only if the block succeeds.
-
-    For a file or a folder. The temporary path keeps the suffix, which some writers read. Several writers of one path do
-    not interfere; the last one to finish wins.
-
-    Raises:
-        OSError: with the name of ``path``: a full disk, a folder that may not be written, ...
-    """
+    """Yield a temporary path beside ``path``; it replaces ``path`` only if the block succeeds. For a file or a folder.
+    The temporary path keeps the suffix, which some writers read. Several writers of one path do not interfere; the last
+    one to finish wins. Raises OSError: with the name of ``path``: a full disk, a folder that may not be written, ..."""
     path = Path(path)
     unique = f".{path.stem[:KEPT]}.{os.getpid()}-{secrets.token_hex(4)}.part"
     temporary = path.with_name(unique + path.suffix[-20:])

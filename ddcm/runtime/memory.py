@@ -1,9 +1,7 @@
 """Memory of this process: what a piece of work needs, and what the C library keeps of it; the machine's name."""
 
-from __future__ import annotations
-
 import ctypes
-import functools
+import math
 import os
 import platform
 import sys
@@ -18,69 +16,48 @@ import torch
 
 SAMPLE_EVERY_S = 0.005
 STATM = Path("/proc/self/statm")
+MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc's
 
 
 @dataclass
 class Cost:
     seconds: float = 0.0
-    peak_mib: float = float("nan")
-    """Peak of the process's resident memory, or of the GPU's where the work ran there; NaN where unknown."""
+    peak_mib: float = math.nan  # of the process's resident memory, or of the GPU's; NaN where unknown
 
 
 @contextmanager
 def measure_cost(device: torch.device) -> Iterator[Cost]:
     """Fill the ``Cost`` that it yields when the block ends. Resident memory is sampled every 5 ms."""
-    result, done, samples = Cost(), threading.Event(), []
-    if device.type == "cuda":
+    result, done, samples, on_gpu = Cost(), threading.Event(), list[int](), device.type == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
 
     def watch() -> None:
-        while not done.wait(SAMPLE_EVERY_S):
-            samples.append(_read_resident())
+        while STATM.exists():
+            samples.append(int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+            if done.wait(SAMPLE_EVERY_S):
+                return
 
     watcher = threading.Thread(target=watch, daemon=True)
-    if STATM.exists():
-        samples.append(_read_resident())
-        watcher.start()
+    watcher.start()
     start = time.perf_counter()
     try:
         yield result
     finally:
-        if device.type == "cuda":
+        if on_gpu:
             torch.cuda.synchronize(device)
         result.seconds = time.perf_counter() - start
         done.set()
-        if watcher.is_alive():
-            watcher.join()
-        if device.type == "cuda":
-            result.peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
-        elif samples:
-            result.peak_mib = max(samples) / 2**20
-
-
-def _read_resident() -> int:
-    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        watcher.join()
+        peak = torch.cuda.max_memory_allocated(device) if on_gpu else max(samples, default=math.nan)
+        result.peak_mib = peak / 2**20
 
 
 def trim_heap() -> None:
-    """Return freed heap memory to the OS (``malloc_trim``).
-
-    After a stage with many large arrays glibc keeps up to a gigabyte, and the next stage's memory comes on top of it.
-    Does nothing on other systems than Linux.
-    """
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
-
-
-@functools.cache
-def _malloc_trim():
-    if sys.platform != "linux":
-        return None
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except AttributeError:  # a C library other than glibc
-        return None
+    """Return freed heap memory to the OS (``malloc_trim``). After a stage with many large arrays glibc keeps up to a
+    gigabyte, and the next stage's memory comes on top of it. Does nothing with another C library."""
+    if MALLOC_TRIM is not None:
+        MALLOC_TRIM(0)
 
 
 def describe_machine(device: str = "cpu") -> str:

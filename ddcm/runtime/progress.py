@@ -1,12 +1,9 @@
 """Progress of long work: how many of how many steps are done."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-OnStep = Callable[[int, int], None]
-"""``on_step(done, total)``, called after each step."""
+OnStep = Callable[[int, int], None]  # ``on_step(done, total)``, called after each step.
 
 
 class Progress:

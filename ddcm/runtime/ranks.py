@@ -1,15 +1,11 @@
 """Ranks as torchrun or SLURM set them in the environment. No process group is needed."""
 
-from __future__ import annotations
-
 import os
 
 
 def read_launched_rank() -> tuple[int, int]:
-    """(rank, number of processes); (0, 1) where neither torchrun nor srun started this process.
-
-    A SLURM batch script has the job's variables too, but is one process. Only a step of the job has ranks.
-    """
+    """(rank, number of processes); (0, 1) where neither torchrun nor srun started this process. A SLURM batch script
+    has the job's variables too, but is one process. Only a step of the job has ranks."""
     if "WORLD_SIZE" in os.environ:
         return int(os.environ.get("RANK", 0)), int(os.environ["WORLD_SIZE"])
     if "SLURM_STEP_ID" in os.environ:

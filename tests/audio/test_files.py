@@ -1,5 +1,6 @@
 """Reading, levelling and writing; every kind of bad input gets its line."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from ddcm.audio.files import _refuse_truncated, find_audio, read_audio, resample, write_audio
+from ddcm.audio.decode import _refuse_cut
+from ddcm.audio.files import find_audio, read_audio, resample, write_audio
 from ddcm.audio.level import normalise_level
 from ddcm.errors import UserError
 from tests.conftest import EXAMPLES
@@ -84,7 +86,7 @@ def test_what_libsndfile_says_of_a_length(size, cut):
     """In its log, in one base or the other, and at times not as a number."""
     said = []
     try:
-        _refuse_truncated(Path("a.wav"), f"File : a.wav\n data : {size} (should be 1400)\n")
+        _refuse_cut(Path("a.wav"), f"File : a.wav\n data : {size} (should be 1400)\n", 1, b"", 700)
     except UserError as error:
         said.append(str(error))
     assert bool(said) == cut and all("1400 of" in line for line in said)
@@ -113,7 +115,7 @@ def test_find_audio(tmp_path):
         find_audio([tmp_path / "bare"])
 
 
-def test_write_is_pcm16_clipped_and_whole(tmp_path):
+def test_write_is_pcm16_scaled_and_whole(tmp_path):
     write_audio(tmp_path / "sub" / "a.wav", torch.tensor([0.0, 2.0, -2.0, 0.5]), 16000)
     info = soundfile.info(tmp_path / "sub" / "a.wav")
     assert (info.subtype, info.samplerate, info.frames) == ("PCM_16", 16000, 4)
@@ -146,3 +148,68 @@ def test_what_is_too_long_is_refused(tmp_path, suffix):
     assert len(read_audio(path, most_s=3.5)) >= 48000
     with pytest.raises(UserError, match="longer than 2 s"):
         read_audio(path, most_s=2)
+
+
+def names(folder) -> list[str]:
+    return [name.as_posix() for _, name in find_audio([folder])]
+
+
+def test_linked_folders_are_searched(tmp_path):
+    """Each folder once: not in a circle, and by its real name before that of a link."""
+    outside, data = tmp_path / "disk", tmp_path / "data"
+    for path in (outside / "deep" / "a.wav", data / "own" / "b.wav", data / "z" / "c.wav"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x")
+    (data / "link").symlink_to(outside)
+    (data / "own" / "circle").symlink_to(data)
+    (outside / "deep" / "up").symlink_to(outside)
+    (data / "a-link-to-z").symlink_to(data / "z")
+    (data / "one.wav").symlink_to(outside / "deep" / "a.wav")
+    assert names(data) == ["link/deep/a.wav", "one.wav", "own/b.wav", "z/c.wav"]
+    (tmp_path / "root").symlink_to(data)
+    assert names(tmp_path / "root") == names(data)
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "link").symlink_to(outside)
+    assert names(only) == ["link/deep/a.wav"]
+
+
+@pytest.mark.parametrize(
+    "suffix", ["webm", "mp4", "mka", "aifc", "snd", "sph", "mp2", "M4B", "voc", "wv", "amr", "ac3", "mov"]
+)
+def test_every_kind_that_is_read_is_found(tmp_path, suffix):
+    (tmp_path / f"a.{suffix}").write_bytes(b"x")
+    assert names(tmp_path) == [f"a.{suffix}"]
+
+
+def test_what_is_left_out_is_named(tmp_path, caplog, monkeypatch):
+    for name in ("a.wav", "song.mid", "notes.txt", ".hidden.wav", "cover.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "gone.flac").symlink_to(tmp_path / "nowhere.flac")
+    (tmp_path / "locked").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert names(tmp_path) == ["a.wav"]
+    (record,) = caplog.records
+    assert all(name in record.getMessage() for name in ("song.mid", "gone.flac", "locked"))
+    assert not any(name in record.getMessage() for name in ("notes.txt", "hidden", "cover"))
+
+
+@pytest.mark.parametrize("kind", ["matroska", "mp4", "webm -c:a libopus", "aiff", "au", "mp2"])
+def test_what_is_found_by_its_suffix_is_read(tmp_path, kind):
+    """Mixed in a folder with a wav: both are found and read."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg installed")
+    suffix = {"matroska": "mka", "webm -c:a libopus": "webm", "aiff": "aifc", "au": "snd"}.get(kind, kind)
+    write_audio(tmp_path / "a.wav", torch.from_numpy(tone(0.5, 16000)[:, 0]).float(), 16000)
+    command = f"ffmpeg -v error -i {tmp_path}/a.wav -f {kind} {tmp_path}/b.{suffix}"
+    subprocess.run(command.split(), check=True)
+    found = find_audio([tmp_path])
+    assert [path.suffix for path, _ in found] == [".wav", f".{suffix}"]
+    assert all(abs(len(read_audio(path)) - 8000) < 1600 for path, _ in found)

@@ -193,7 +193,7 @@ def test_the_loop_never_waits_for_the_device(backbone, solver):
 
 
 def test_the_flat_vocoder_is_the_vocoder(backbone):
-    original = backbone._parts.make("vocoder").eval()
+    original = backbone.parts.make("vocoder").eval()
     mel = torch.randn(2, 24, 64)
     wanted = original(mel)
     assert isinstance(backbone.vocoder, HifiGan2d) and wanted.std() > 1e-3

@@ -53,7 +53,7 @@ def test_null_condition_is_zeros_and_the_empty_text(tiny, monkeypatch):
     assert null.text.shape == (1, 1, 24) and null.mask.tolist() == [[1]]
     # Once on disk, no text encoder is asked again.
     again = tiny_backbone()
-    monkeypatch.setattr(again._parts, "encode_empty", lambda: pytest.fail("a text encoder was loaded"))
+    monkeypatch.setattr(again.parts, "encode_empty", lambda: pytest.fail("a text encoder was loaded"))
     assert torch.equal(again.null_condition().text, null.text)
     stock = tiny_backbone(null="stock").null_condition()
     assert stock.generated.abs().sum() > 0

@@ -27,7 +27,7 @@ explicit = st.sets(st.integers(0, 999), min_size=2, max_size=40).flatmap(
 )
 common = dict(
     backbone=digests, samples=st.integers(1, MAX_SAMPLES), gain=st.integers(-MAX_GAIN, MAX_GAIN),
-    batch_size=st.integers(1, 64), mean=st.floats(-60000, 60000, width=16), threads=st.integers(1, 64),
+    mean=st.floats(-60000, 60000, width=16),
     stock_null=st.booleans(),
     dtype=st.sampled_from(["float32", "float16", "bfloat16"]),
 )  # fmt: skip

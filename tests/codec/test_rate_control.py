@@ -18,7 +18,7 @@ from ddcm.errors import UserError
 
 
 def solved_kbps(backbone, samples: int, codec_settings: CodecSettings) -> float:
-    header = solve_schedule(build_header(codec_settings, backbone, samples, None, 1), codec_settings)
+    header = solve_schedule(build_header(codec_settings, backbone, samples), codec_settings)
     return file_size(header) * 8 / (samples / 16)
 
 

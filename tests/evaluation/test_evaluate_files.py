@@ -2,6 +2,8 @@
 
 import csv
 import math
+import os
+import unicodedata
 
 import pytest
 import soundfile
@@ -125,6 +127,48 @@ def test_a_file_that_does_not_fit_is_listed(folders, tmp_path, capsys):
     errors = capsys.readouterr().err
     assert "not the same length" in errors and "noisy.wav" in errors and "2 of 3 files failed" in errors
     assert len(list(csv.DictReader(target.open()))) == 1
+
+
+QUIET = {"zeros": 0.0, "a constant": 0.3, "denormal": 1e-40}
+LOUD = {"noise": lambda x: x, "quiet noise": lambda x: x * 1e-3, "half": lambda x: x * (torch.arange(len(x)) < 16000)}
+
+
+@pytest.mark.parametrize("quiet", [*QUIET, "rounding"])
+@pytest.mark.parametrize("loud", LOUD)
+def test_silence_does_not_spoil_a_mean(quiet, loud):
+    """A distance that is relative to the reference was two million where that is silent."""
+    silence = noise() * 1e-7 if quiet == "rounding" else torch.full((32000,), QUIET[quiet])
+    sound = LOUD[loud](noise(seed=1))
+    for name, metric in METRICS.items():
+        assert all(abs(metric(*pair)) <= 100 for pair in ((silence, sound), (sound, silence))), name
+    assert mrstft(silence, sound) == pytest.approx(mrstft(sound, silence), rel=0.1)  # as bad as the loss of all of it
+    assert mrstft(silence, silence) == pytest.approx(0, abs=1e-6)
+    ordinary = [{"file": name, **measure(noise(), sound)} for name in "abc"]
+    rows = [*ordinary, {"file": "silence", **measure(silence, sound)}]
+    (mean,) = (mean for name, mean, _, _ in summarize(rows) if name == "mrstft")
+    assert mean < 10
+
+
+@pytest.mark.parametrize("name", ["träne", "Ångström", "が", "한국", "e\u0323\u0301", "plain", os.fsdecode(b"caf\xe9")])
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC"), ("NFD", "NFD")])
+def test_names_match_in_every_spelling_of_unicode(tmp_path, name, forms):
+    """macOS and some archives decompose letters; folders too, and with the suffix kept."""
+    folders = tmp_path / "a", tmp_path / "b"
+    spelt = [unicodedata.normalize(form, f"{name}/{name}") for form in forms]
+    write_audio(folders[0] / f"{spelt[0]}.wav", noise(1000), 16000)
+    for suffix in (".flac", ".wav.flac"):
+        write_audio(folders[1] / f"{spelt[1]}{suffix}", noise(1000), 16000)
+    assert [reference for _, reference, _ in pair_files(*folders)] == [folders[0] / f"{spelt[0]}.wav"] * 2
+
+
+def test_the_same_spelling_comes_first(tmp_path):
+    """Both spellings are two files on Linux."""
+    forms = [unicodedata.normalize(form, "é.wav") for form in ("NFC", "NFD")]
+    for folder in ("a", "b"):
+        for name in forms:
+            write_audio(tmp_path / folder / name, noise(1000), 16000)
+    pairs = pair_files(tmp_path / "a", tmp_path / "b")
+    assert len(pairs) == 2 and all(reference.name == estimate.name for _, reference, estimate in pairs)
 
 
 def test_measure_has_everything(speech):

@@ -16,18 +16,18 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def fit(folder: Path, cache: Path, kind: str, processes: int) -> dict:
-    """The checkpoint after 50 steps; atoms die and are revived on the way."""
+    """The checkpoint after 30 steps; atoms die and are revived on the way."""
     options = [
         "fit", f"-c={ROOT}/configs/tiny.yaml", f"--data.root={ROOT}/examples", f"--data.cache_dir={cache}",
         f"--trainer.default_root_dir={folder}", "--trainer.logger=false", "--trainer.enable_progress_bar=false",
-        "--trainer.max_steps=50", "--trainer.val_check_interval=50", "--model.listen_every=0", *FIT_KINDS[kind],
+        "--trainer.max_steps=30", "--trainer.val_check_interval=30", "--model.listen_every=0", *FIT_KINDS[kind],
         f"--data.batch_size={4 // processes}", f"--trainer.devices={processes}",
     ]  # fmt: skip
     # Forked, because two fresh processes would spend most of the test's time on imports.
     with forking():
         main([*options, f"--trainer.strategy={'ddp_fork' if processes > 1 else 'auto'}"])
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 50
+    assert checkpoint["global_step"] == 30
     return checkpoint
 
 

@@ -1,7 +1,5 @@
 """The command: a table, and exit code 1 if anything was found."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Damage inside the containers of a codebook, which would refuse damage of any other kind at once."""
 
-from __future__ import annotations
-
 import io
 import json
 import random

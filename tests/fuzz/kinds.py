@@ -1,7 +1,5 @@
 """The five kinds of input: how a case is made, and what reads it."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import random

@@ -1,7 +1,5 @@
 """How a case is made of a seed. The same generator gives the same case."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 

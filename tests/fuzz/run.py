@@ -1,7 +1,5 @@
 """One case, and many of them in this process."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 import tempfile

@@ -1,7 +1,5 @@
 """The seed corpus, made of examples/: ``python -m tests.fuzz.seeds``. Small, because it is in the repository."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

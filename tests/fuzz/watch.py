@@ -1,7 +1,5 @@
 """One kind in a process of its own, watched: a hang, a crash and a gigabyte too many are seen, too."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import resource

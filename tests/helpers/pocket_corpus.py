@@ -1,7 +1,5 @@
 """The recordings of examples/ in the form of the training pool, for tests of the pocket recipe."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A running page on the tiny backbone, for tests through the API and in the browser."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Training windows and validation clips, on a corpus of six clips."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -89,8 +89,8 @@ def test_loads_a_repository_shaped_as_on_the_hub(tmp_path):
 def test_no_prompt_loads_no_text_encoder(pipe, monkeypatch):
     pipe.backbone.null_condition()
     fresh = load(POCKET)
-    monkeypatch.setattr(fresh._parts, "encode", lambda *prompt: pytest.fail("a text encoder was loaded"))
-    monkeypatch.setattr(fresh._parts, "encode_empty", lambda: pytest.fail("a text encoder was loaded"))
+    monkeypatch.setattr(fresh.parts, "encode", lambda *prompt: pytest.fail("a text encoder was loaded"))
+    monkeypatch.setattr(fresh.parts, "encode_empty", lambda: pytest.fail("a text encoder was loaded"))
     out = DDCMPipeline(fresh).transform(torch.randn(8000), 16000, strength=0.2, quantizer="none")
     assert out.audio.shape == (8000,)
 
@@ -125,7 +125,7 @@ def test_transform_follows_the_input_less_and_less(pipe, name):
     audio = read_audio(EXAMPLES / f"{name}.flac")
     corr = {}
     for strength in (0.1, 0.3, 0.6, 0.9):
-        out = pipe.transform(audio, 16000, strength=strength)
+        out = pipe.transform(audio, 16000, strength=strength, steps=10)
         assert out.audio.shape == audio.shape
         corr[strength] = log_mel_corr(audio, out.audio)
     assert corr[0.1] > corr[0.3] > corr[0.6] > corr[0.9], corr

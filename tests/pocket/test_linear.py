@@ -1,7 +1,5 @@
 """The linear start of the VAE: a chain of convolutions, and the whole network that begins as it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

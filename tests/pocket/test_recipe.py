@@ -1,7 +1,5 @@
 """The training recipe of the pocket backbone, on a corpus of six clips and with untrained weights."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from types import SimpleNamespace

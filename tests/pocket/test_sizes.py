@@ -1,5 +1,6 @@
 """Parts of other widths: how they are trained and loaded, and the sweep over them."""
 
+import runpy
 from argparse import Namespace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ pytest.importorskip("pytorch_optimizer")
 
 from pocket import pretrained, sizes, unet, vae, vocoder
 from pocket.train import build
+from tests.helpers.forked import forked
 from tests.helpers.pocket_corpus import examples_as_corpus
 
 POCKET = Path(__file__).parents[2] / "checkpoints" / "pocket"
@@ -59,6 +61,13 @@ def test_fresh_weights_learn_beside_the_shipped_parts(tmp_path):
     assert not torch.equal(other.parts["unet"].conv_in.weight, pretrained.parts(POCKET)["unet"].conv_in.weight)
 
 
+def run_module(words: list[str]) -> None:
+    """``python -m MODULE ...`` in this process, which has everything imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", words)
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
 def test_the_sweep_trains_measures_and_prints_and_does_not_train_twice(tmp_path, monkeypatch):
     examples_as_corpus(tmp_path)
     monkeypatch.setattr(
@@ -67,6 +76,7 @@ def test_the_sweep_trains_measures_and_prints_and_does_not_train_twice(tmp_path,
     args = Namespace(
         parts=["vae"], scale=1.0, start=POCKET, corpus=tmp_path, out=tmp_path / "sizes", per_kind=1, threads=1
     )
+    monkeypatch.setattr(sizes.subprocess, "run", lambda command, check: forked(lambda: run_module(command[2:])))
     first = sizes.sweep(args)
     assert "| vae | 16 | 0.69 | 1.4 | " in first and "Minutes of each run: vae 0.004." in first
     monkeypatch.setattr(sizes.subprocess, "run", lambda *args, **kwargs: None)

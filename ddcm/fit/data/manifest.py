@@ -1,7 +1,5 @@
 """The files of a collection, and their split into training, validation and test."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os
@@ -21,21 +19,14 @@ VALIDATION_SHARE = 10  # one file in ten, if the manifest has no splits
 @dataclass(frozen=True)
 class Entry:
     path: Path
-    name: str
-    """Relative to the root, with forward slashes: the same on every machine."""
-    split: str = ""
-    """One of SPLITS, or empty: ``split_entries`` chooses one."""
+    name: str  # Relative to the root, with forward slashes: the same on every machine.
+    split: str = ""  # One of SPLITS, or empty: ``split_entries`` chooses one.
 
 
 def read_manifest(root: str | Path) -> list[Entry]:
     """Read a folder of audio, or a CSV with a column ``path`` and perhaps ``split``; return entries sorted by name.
-
-    Relative paths in a CSV start at the CSV's folder.
-
-    Raises:
-        UserError: no such file or folder, no column ``path``, or a row without a path, with an unknown split, or with
-            the path of an earlier row.
-    """
+    Relative paths in a CSV start at its folder. Raises UserError: no such file or folder, no column ``path``, or a row
+    without a path, with an unknown split, or with the path of an earlier row."""
     root = Path(root)
     if root.suffix.lower() == ".csv" and not root.is_dir():
         entries = _read_csv(root)
@@ -75,9 +66,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 raise UserError(f"{path} has no column path")
             for row in rows:
                 if None in row:
-                    raise UserError(
-                        f"{path}, line {rows.line_num}: more cells than columns; quote a path that has a comma in it"
-                    )
+                    raise UserError(f"{path}, line {rows.line_num}: more cells than columns; quote a path with a comma")
                 yield rows.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV in UTF-8 ({error})") from error
@@ -93,14 +82,9 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 
 def split_entries(entries: Sequence[Entry]) -> dict[str, list[int]]:
-    """Indices of the readable entries by split.
-
-    The split of an entry without one follows from a hash of its name, so it does not depend on the other entries: one
-    in ten goes to validation. Both train and val get at least one file; a single file is in both.
-
-    Raises:
-        UserError: every entry has a split, and none is train or none is val.
-    """
+    """Indices of the readable entries by split. The split of an entry without one follows from a hash of its name, so
+    it does not depend on the other entries: one in ten goes to validation. Both train and val get at least one file; a
+    single file is in both. Raises UserError: every entry has a split, and none is train or none is val."""
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     unassigned = []
     for index, entry in enumerate(entries):

@@ -1,7 +1,5 @@
 """Audio -> cached latents -> batches of windows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ddcm.errors import UserError
-from ddcm.fit.backbone import load_frozen_backbone
-from ddcm.fit.data.cache import Latents, encode_all
+from ddcm.fit.data.cache import Latents, encode_all, load_frozen_backbone
 from ddcm.fit.data.manifest import Entry, read_manifest, split_entries
 from ddcm.fit.data.sampler import EvalBatches, Order, ShuffledOrder, TrainStream, split_batches
 from ddcm.runtime.distributed import group_rank, run_on_rank_zero
@@ -21,18 +18,13 @@ from ddcm.runtime.files import cache_dir as default_cache_dir
 
 
 class Windows(Dataset):
-    """Windows of latents. Items: ``z`` (C, window, F) float32 and ``path``, the file of the window's first frame.
+    """Windows of latents. Items: ``z`` (C, window, F) float32 and ``path``, the file of the window's first frame. The
+    files are concatenated and cut into windows, so short files and the ends of files are used and no window is padded.
+    A window may cover two files; the codebook sees single cells, so it is not affected."""
 
-    The files are concatenated and cut into windows, so short files and the ends of files are used and no window is
-    padded. A window may cover two files; the codebook sees single cells, so it is not affected.
-    """
-
-    def __init__(
-        self, latents: Latents, entries: Sequence[Entry], chosen: Sequence[int] | np.ndarray, window_frames: int
-    ):
-        numbers = np.asarray(chosen, np.int64)
+    def __init__(self, latents: Latents, entries: Sequence[Entry], chosen: np.ndarray, window_frames: int):
         self.latents, self.entries = latents, entries
-        self.chosen = numbers[latents.spans[numbers, 2] > 0]
+        self.chosen = chosen[latents.spans[chosen, 2] > 0]
         self.ends = np.cumsum(latents.spans[self.chosen, 2])
         self.window_frames = min(window_frames, int(self.ends[-1]))
         self._shards: dict[int, np.ndarray] = {}  # opened in the process that reads: memory maps cannot be sent
@@ -41,11 +33,7 @@ class Windows(Dataset):
         return int(self.ends[-1]) // self.window_frames
 
     def __getitem__(self, index: int) -> dict:
-        """Window ``index``.
-
-        Raises:
-            UserError: NaN or infinite latents, or a shard truncated after ``setup``; the message names the shard.
-        """
+        """Window ``index``. Raises UserError: NaN or infinite latents, or a shard truncated after ``setup``."""
         begin = index * self.window_frames
         position = first = int(np.searchsorted(self.ends, begin, side="right"))
         parts, wanted = [], self.window_frames
@@ -89,29 +77,24 @@ class LatentData(L.LightningDataModule):
     ROOTS = "a folder of audio, or a .csv with a column path"
 
     def __init__(
-        self,
-        root: str = "",
-        backbone: str = "checkpoints/pocket",
-        cache_dir: str | None = None,
-        batch_size: int = 16,
-        window_frames: int = 64,
-        workers: int = 0,
-        seed: int = 0,
-    ):
+        self, root: str = "", backbone: str = "checkpoints/pocket", cache_dir: str | None = None, batch_size: int = 16,
+        window_frames: int = 64, workers: int = 0, seed: int = 0,
+    ):  # fmt: skip
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("window_frames", window_frames, 1),
-            ("workers", workers, 0),
-        ):
-            if value < least:
-                raise UserError(f"--data.{name} {value} is less than {least}")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no val windows
         self.root, self.backbone, self.batch_size, self.window_frames = root, backbone, batch_size, window_frames
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self.workers, self.seed = workers, seed
+        for name, least in (("batch_size", 1), ("window_frames", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--data.{name} {getattr(self, name)} is less than {least}")
         self.datasets: dict[str, Any] = {}  # of each split, with len()
         self.device_without_trainer = "cpu"
+
+    @classmethod
+    def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Any:
+        """A checkpoint must not choose what is read: it holds no options of the data."""
+        raise UserError(f"a checkpoint holds no options of the data: make a {cls.__name__} of its own arguments")
 
     @property
     def device(self) -> torch.device:
@@ -130,11 +113,8 @@ class LatentData(L.LightningDataModule):
         latents = encode_all(entries, load_frozen_backbone(self.backbone, str(self.device)), self.cache_dir)
         readable = np.flatnonzero(latents.spans[:, 2])
         splits = split_entries([entries[index] for index in readable])
-        return {
-            split: Windows(latents, entries, readable[chosen], self.window_frames)
-            for split, chosen in splits.items()
-            if chosen
-        }
+        chosen = {split: readable[indices] for split, indices in splits.items() if indices}
+        return {split: Windows(latents, entries, own, self.window_frames) for split, own in chosen.items()}
 
     def train_order(self) -> Order:
         return ShuffledOrder(len(self.datasets["train"]), self.batch_size, self.seed)

@@ -4,8 +4,6 @@ python -m ddcm.fit.data.pack AUDIO_DIR OUT_DIR
 ddcm fit -c fit.yaml --data ddcm.fit.data.StreamedLatents --data.root OUT_DIR_OR_URL
 """
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path
@@ -15,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ddcm.errors import UserError, describe_error
-from ddcm.fit.backbone import load_frozen_backbone
+from ddcm.fit.data.cache import load_frozen_backbone
 from ddcm.fit.data.module import LatentData, Windows
 from ddcm.fit.data.streaming import FORMAT, INDEX
 from ddcm.runtime.exit import run_to_exit_code
@@ -25,15 +23,9 @@ MIN_TARS = 16  # of the training split, if it has as many windows: each reader n
 
 
 def pack(
-    root: str,
-    out: str,
-    backbone: str = "checkpoints/pocket",
-    cache_dir: str | None = None,
-    window_frames: int = 64,
-    windows_per_tar: int = 512,
-    device: str = "cpu",
-    seed: int = 0,
-) -> None:
+    root: str, out: str, backbone: str = "checkpoints/pocket", cache_dir: str | None = None, window_frames: int = 64,
+    windows_per_tar: int = 512, device: str = "cpu", seed: int = 0,
+) -> None:  # fmt: skip
     """Encode a collection (through the cache, like a fit) and pack its windows into tar files with an index.
 
     The training windows are shuffled once here. Each tar file is then a sample of the whole collection, and a fit needs
@@ -49,8 +41,7 @@ def pack(
         device: to encode on.
         seed: of the order.
 
-    Raises:
-        UserError: ``out`` exists, or an error of ``encode_all`` or ``read_manifest``.
+    Raises UserError: ``out`` exists, or an error of ``encode_all`` or ``read_manifest``.
     """
     if Path(out).exists():
         raise UserError(f"{out} exists; give another folder or remove it")
@@ -63,19 +54,13 @@ def pack(
     if any(windows.window_frames > shortest for windows in splits.values()):
         raise UserError(f"a split is shorter than a window; use --window_frames {shortest} or more audio")
     latents, frozen = splits["train"].latents, load_frozen_backbone(backbone, device)
-    index = {
-        "format": FORMAT,
-        "latent_digest": frozen.latent_digest,
-        "backbone": backbone,
-        "mel": frozen.mel_spec.to_dict(),
-        "shape": [latents.channels, shortest, latents.bands],
-    }
+    shape, spec = [latents.channels, shortest, latents.bands], frozen.mel_spec.to_dict()
+    index = {"format": FORMAT, "latent_digest": frozen.latent_digest, "backbone": backbone, "mel": spec, "shape": shape}
     try:
         with write_atomically(Path(out)) as temporary:
             temporary.mkdir()
             index["tars"] = {
-                split: _write_split(windows, temporary, split, windows_per_tar, seed)
-                for split, windows in splits.items()
+                name: _write_split(splits[name], temporary, name, windows_per_tar, seed) for name in splits
             }
             (temporary / INDEX).write_text(json.dumps(index, indent=1))
     except OSError as error:

@@ -1,12 +1,10 @@
 """The order of training and validation batches. A resumed training gets the batches of the uninterrupted one."""
 
-from __future__ import annotations
-
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import count, islice
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,21 +15,15 @@ from ddcm.runtime import distributed
 
 
 def _permute(size: int, *seeds: int) -> torch.Tensor:
-    seed = 0
-    for part in seeds:
-        seed = seed * 1_000_003 + part
+    seed = functools.reduce(lambda seed, part: seed * 1_000_003 + part, seeds)
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed % 2**63))
 
 
 class ShuffledOrder:
-    """Batches of a shuffled dataset: a function of (seed, batch number) alone.
-
-    An epoch is one permutation of the dataset. The batch of all ranks together is a run of it, shared out interleaved
-    (rank r takes items r, r + world, ...). So at every step two processes with batches of B see the items that one
-    process with batches of 2B sees. Items that do not fill a batch are left to another epoch.
-
-    ``len`` is the number of batches in an epoch.
-    """
+    """Batches of a shuffled dataset: a function of (seed, batch number) alone. An epoch is one permutation of the
+    dataset. The batch of all ranks together is a run of it, shared out interleaved (rank r takes items r, r + world,
+    ...). So at every step two processes with batches of B see the items that one process with batches of 2B sees. Items
+    that do not fill a batch are left to another epoch. ``len`` is the number of batches in an epoch."""
 
     def __init__(self, size: int, batch_size: int, seed: int):
         self.size, self.batch_size, self.seed = size, batch_size, seed
@@ -59,16 +51,10 @@ class ShuffledOrder:
 
 class ShardedOrder:
     """Batches of a dataset in shards, such as tar files: a function of (seed, processes, workers, batch number) alone.
-
     Each reader, a worker of a rank, goes through shards of its own, one after another: it holds one in memory. An epoch
-    permutes the shards, and the items within each. A rank's batches come from its workers in turn.
-
-    ``layout`` holds what else the order depends on: processes, workers and items a batch.
-
-    Args:
-        sizes: number of items in each shard; item numbers run through the shards.
-        workers: reading processes of each rank; 0 is one reader, too.
-    """
+    permutes the shards, and the items within each. A rank's batches come from its workers in turn. ``layout`` holds
+    what else the order depends on: processes, workers (0 is one reader, too) and items a batch. ``sizes`` are the
+    numbers of items in the shards; item numbers run through the shards."""
 
     def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, workers: int):
         self.sizes, self.batch_size, self.seed, self.workers = sizes, batch_size, seed, max(1, workers)
@@ -101,11 +87,9 @@ Order = ShuffledOrder | ShardedOrder
 
 
 class TrainStream:
-    """Endless batches of a dataset.
-
-    Lightning takes ``len`` as the length of an epoch and keeps ``state_dict`` in its checkpoints. The position counts
-    the batches returned, not those that workers have read ahead, so resuming in the middle of an epoch is exact.
-    """
+    """Endless batches of a dataset. Lightning takes ``len`` as the length of an epoch and keeps ``state_dict`` in its
+    checkpoints. The position counts the batches returned, not those that workers have read ahead, so resuming in the
+    middle of an epoch is exact."""
 
     def __init__(self, dataset: Dataset, order: Order, workers: int = 0, pin_memory: bool = False):
         self.dataset, self.order = dataset, order
@@ -117,18 +101,18 @@ class TrainStream:
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> TrainStream:
+    def __iter__(self) -> Self:
         return self  # an epoch continues after the last one, with the same worker processes
 
     def __next__(self) -> Any:
-        with _worker_errors():
-            if self._batches is None:
-                sampler = self.order.batches(self.position)
-                loader = DataLoader(
-                    self.dataset, batch_sampler=sampler, num_workers=self.workers, pin_memory=self.pin_memory
-                )
-                self._batches = iter(loader)
+        if self._batches is None:
+            batches, workers = self.order.batches(self.position), self.workers
+            loader = DataLoader(self.dataset, batch_sampler=batches, num_workers=workers, pin_memory=self.pin_memory)
+            self._batches = iter(loader)
+        try:
             batch = next(self._batches)
+        except UserError as error:  # of a worker process: torch wraps its message in the worker's traceback
+            raise UserError(str(error).rstrip().rpartition("UserError: ")[2]) from None
         self.position += 1
         return batch
 
@@ -138,21 +122,10 @@ class TrainStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         before = state.get("layout", state.get("dealt", self.order.layout))  # version 0.1 writes "dealt", or neither
         if before != self.order.layout:
-            warnings.warn(
-                f"resumed with {self.order.layout} (processes, workers, batch_size) instead of {before}: "
-                "windows come in another order than in the uninterrupted run",
-                stacklevel=2,
-            )
+            layouts = f"{self.order.layout} (processes, workers, batch_size) instead of {before}"
+            order = "windows come in another order than in the uninterrupted run"
+            warnings.warn(f"resumed with {layouts}: {order}", stacklevel=2)
         self.position, self._batches = state["position"], None
-
-
-@contextmanager
-def _worker_errors() -> Iterator[None]:
-    """Reduce a UserError of a worker process, which torch wraps in the worker's traceback, to its own message."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).rstrip().rpartition("UserError: ")[2]) from None
 
 
 class EvalBatches:

@@ -9,8 +9,6 @@ shard depends on the files alone, so a file that is added, changed or removed af
 stay until the folder is deleted, which costs only encoding again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -25,11 +23,11 @@ import numpy as np
 
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError, describe_error
-from ddcm.fit.data.encode import WINDOW_S
 from ddcm.fit.data.manifest import Entry
 from ddcm.runtime.files import write_atomically
 
 FORMAT = 2
+WINDOW_S = 10.24  # audio is encoded in windows of this length, which AudioLDM2 was trained on
 SHARD_BITS = 6  # a shard ends after a file whose name's hash ends in 6 zero bits: 64 files on average
 SHARD_BYTES = 32 << 20  # of audio on disk; larger shards are cut further. A killed encoding loses one shard at most
 SAMPLE_BYTES = 4096
@@ -41,8 +39,7 @@ class ShardPlan:
     """The shards of a collection."""
 
     names: list[str]
-    bounds: np.ndarray
-    """(shards + 1,) int64: first entry of each shard, and the number of entries."""
+    bounds: np.ndarray  # (shards + 1,) int64: first entry of each shard, and the number of entries.
 
 
 def read_status(entries: Sequence[Entry]) -> np.ndarray:
@@ -56,11 +53,9 @@ def read_status(entries: Sequence[Entry]) -> np.ndarray:
 
 
 def plan_shards(entries: Sequence[Entry], status: np.ndarray) -> ShardPlan:
-    """The shards of a collection with ``read_status``.
-
-    A name is a hash of the names, sizes and modification times of the shard's files, and of a few kilobytes from the
-    middle of the first file: files of unpacked archives may agree in all the rest.
-    """
+    """The shards of a collection with ``read_status``. A name is a hash of the names, sizes and modification times of
+    the shard's files, and of a few kilobytes from the middle of the first file: files of unpacked archives may agree in
+    all the rest."""
     digests = [hashlib.blake2b(os.fsencode(entry.name), digest_size=8).digest() for entry in entries]
     hashes = np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)
     starts = np.fromiter(_cut(hashes, status[:, 0].clip(min=0), 0, SHARD_BITS), np.int64)
@@ -69,10 +64,8 @@ def plan_shards(entries: Sequence[Entry], status: np.ndarray) -> ShardPlan:
 
 
 def _cut(hashes: np.ndarray, sizes: np.ndarray, offset: int, bits: int) -> Iterator[int]:
-    """First indices of runs that each end with a hash of ``bits`` zero bits; larger runs are cut at fewer bits.
-
-    A limit that counts bytes from the last cut would move all later cuts when one file grows.
-    """
+    """First indices of runs that each end with a hash of ``bits`` zero bits; larger runs are cut at fewer bits. A limit
+    that counts bytes from the last cut would move all later cuts when one file grows."""
     ends = np.flatnonzero((hashes & np.uint64((1 << bits) - 1)) == 0) + 1
     cuts = np.unique(np.concatenate([[0], ends, [len(hashes)]]))
     for a, b in pairwise(cuts):
@@ -102,11 +95,8 @@ def describe_latents(backbone: Backbone) -> dict:
 
 
 def open_folder(cache_dir: Path, backbone: Backbone) -> Path:
-    """The folder of this backbone's latents below ``cache_dir``. Creates it, or removes abandoned files from it.
-
-    Raises:
-        UserError: it holds latents of another backbone, or it cannot be written.
-    """
+    """The folder of this backbone's latents below ``cache_dir``. Creates it, or removes abandoned files from it. Raises
+    UserError: it holds latents of another backbone, or it cannot be written."""
     expected = json.loads(json.dumps(describe_latents(backbone), sort_keys=True))  # JSON turns tuples into lists
     key = hashlib.sha256(json.dumps(expected, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_dir / "latents" / key
@@ -126,10 +116,8 @@ def open_folder(cache_dir: Path, backbone: Backbone) -> Path:
         raise UserError(f"{path} is damaged; delete the folder to encode again")
     for name, value in expected.items():
         if stored.get(name) != value:
-            raise UserError(
-                f"{folder} holds latents of another backbone ({name} is {stored.get(name)}, not {value}); "
-                "delete the folder or give another --data.cache_dir"
-            )
+            other = f"latents of another backbone ({name} is {stored.get(name)}, not {value})"
+            raise UserError(f"{folder} holds {other}; delete the folder or give another --data.cache_dir")
     for part in folder.glob(".*.part.*"):  # those of running writers, here or on another machine, are young
         with suppress(FileNotFoundError):  # another rank removed it
             if time.time() - part.stat().st_mtime > ABANDONED_S:
@@ -144,14 +132,8 @@ def find_missing(folder: Path, names: Iterable[str]) -> list[int]:
 
 
 def write_shard(folder: Path, name: str, parts: Iterable[tuple[np.ndarray | None, str]]) -> None:
-    """Write a shard, whole or not at all.
-
-    Args:
-        parts: of each file its latents, (frames, C, F) float16, or None and the reason.
-
-    Raises:
-        UserError: the folder cannot be written, or its disk is full. Finished shards stay.
-    """
+    """Write a shard, whole or not at all: of each file its latents (frames, C, F) float16, or None and the reason.
+    Raises UserError: the folder cannot be written, or its disk is full. Finished shards stay."""
     frames, errors = [], []
     with _writing(folder):
         with write_atomically(folder / f"{name}.f16") as temporary, open(temporary, "wb") as file:
@@ -168,17 +150,10 @@ def write_shard(folder: Path, name: str, parts: Iterable[tuple[np.ndarray | None
 
 
 def read_shards(folder: Path, plan: ShardPlan, frame_bytes: int) -> tuple[np.ndarray, list[str]]:
-    """Read the positions of each file's latents, and why some files have none. Reads no latents.
-
-    Returns:
-        (n, 3) int64: shard, first frame there, frames; and one line for each file without latents.
-
-    Raises:
-        UserError: truncated or damaged shards; the message names them.
-    """
+    """Positions (n, 3) int64 of each file's latents: shard, first frame there, frames; and one line for each file
+    without latents. Reads no latents. Raises UserError: truncated or damaged shards; the message names them."""
     spans = np.zeros((int(plan.bounds[-1]), 3), np.int64)
-    errors: list[str] = []
-    broken: list[str] = []
+    errors, broken = list[str](), list[str]()
     for shard, name in enumerate(plan.names):
         rows = spans[plan.bounds[shard] : plan.bounds[shard + 1]]
         try:
@@ -195,10 +170,8 @@ def read_shards(folder: Path, plan: ShardPlan, frame_bytes: int) -> tuple[np.nda
         errors += content["errors"]
     if broken:
         some = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        raise UserError(
-            f"{folder}: truncated or damaged: {some} ({len(broken)} of {len(plan.names)} shards); "
-            "delete these and run again: only they are encoded anew"
-        )
+        defect = f"truncated or damaged: {some} ({len(broken)} of {len(plan.names)} shards)"
+        raise UserError(f"{folder}: {defect}; delete these and run again: only they are encoded anew")
     return spans, errors
 
 
@@ -207,7 +180,5 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot write latents to {folder} ({describe_error(error)}); free some space or give another "
-            "--data.cache_dir; shards that were finished stay and are not encoded again"
-        ) from error
+        advice = "free some space or give another --data.cache_dir; finished shards stay and are not encoded again"
+        raise UserError(f"cannot write latents to {folder} ({describe_error(error)}); {advice}") from error

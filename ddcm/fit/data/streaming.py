@@ -10,8 +10,6 @@ The tar files are those of WebDataset (Aizman et al., "High performance I/O for 
 reading everything before. litdata resumes exactly, but reads neither plain web servers nor commands.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -24,7 +22,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ddcm.errors import UserError, describe_error
-from ddcm.fit.backbone import load_frozen_backbone
+from ddcm.fit.data.cache import load_frozen_backbone
 from ddcm.fit.data.module import LatentData
 from ddcm.fit.data.sampler import ShardedOrder, split_batches
 from ddcm.runtime.distributed import group_rank, run_on_rank_zero
@@ -58,23 +56,17 @@ class StreamedLatents(LatentData):
     ROOTS = "the folder or URL of latents packed by python -m ddcm.fit.data.pack"
 
     def __init__(
-        self,
-        root: str = "",
-        backbone: str = "checkpoints/pocket",
-        batch_size: int = 16,
-        workers: int = 2,
+        self, root: str = "", backbone: str = "checkpoints/pocket", batch_size: int = 16, workers: int = 2,
         seed: int = 0,
-    ):
+    ):  # fmt: skip
         super().__init__(root, backbone, batch_size=batch_size, workers=workers, seed=seed)
 
     def load_datasets(self) -> dict[str, Any]:
         index = run_on_rank_zero(lambda: read_index(self.root))
         expected = load_frozen_backbone(self.backbone, str(self.device)).latent_digest
         if index.latent_digest != expected:
-            raise UserError(
-                f"--data.root {self.root} holds latents {index.latent_digest}, but those of {self.backbone} are "
-                f"{expected}; give the backbone that it was packed with, or pack the audio anew"
-            )
+            latents = f"{self.root} holds latents {index.latent_digest}, but those of {self.backbone} are {expected}"
+            raise UserError(f"--data.root {latents}; give the backbone that it was packed with, or pack the audio anew")
         return {split: PackedWindows(index, tars) for split, tars in index.tars.items() if tars}
 
     def train_order(self) -> ShardedOrder:
@@ -101,10 +93,8 @@ class PackedIndex:
 
     root: str
     latent_digest: str
-    shape: tuple[int, ...]
-    """(C, L, F) of every window."""
-    tars: dict[str, dict[str, int]]
-    """By split: number of windows in each tar file."""
+    shape: tuple[int, ...]  # (C, L, F) of every window.
+    tars: dict[str, dict[str, int]]  # By split: number of windows in each tar file.
 
 
 class PackedWindows(Dataset):
@@ -132,11 +122,7 @@ def file_address(root: str, name: str) -> str:
 
 
 def read_index(root: str) -> PackedIndex:
-    """The index of a packed set; see ``StreamedLatents`` for ``root``.
-
-    Raises:
-        UserError: nothing there, or no valid index.
-    """
+    """The index of a packed set; ``StreamedLatents`` explains ``root``. Raises UserError: none there, or not valid."""
     try:
         from webdataset.gopen import gopen
     except ImportError:
@@ -146,33 +132,26 @@ def read_index(root: str) -> PackedIndex:
         with gopen(address) as stream:
             index = json.loads(stream.read())
         if index["format"] != FORMAT:
-            raise UserError(
-                f"{address} has format {index['format']}, this version reads {FORMAT}; pack the latents anew"
-            )
+            raise UserError(f"{address} has format {index['format']}, not {FORMAT}; pack the latents anew")
         tars = {split: {str(name): int(n) for name, n in files.items()} for split, files in index["tars"].items()}
         packed = PackedIndex(root, str(index["latent_digest"]), tuple(int(n) for n in index["shape"]), tars)
     except UserError:
         raise
     except OSError as error:
-        raise UserError(
-            f"{address} cannot be read ({describe_error(error)}); python -m ddcm.fit.data.pack writes it"
-        ) from error
+        reason = describe_error(error)
+        raise UserError(f"{address} cannot be read ({reason}); python -m ddcm.fit.data.pack writes it") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{address} is no index of packed latents, or damaged; pack the latents anew") from error
     if len(packed.shape) != 3 or not tars.get("train") or not tars.get("val"):
         raise UserError(f"{address} lists no windows for train or for val; pack the latents anew")
-    for name in (name for files in tars.values() for name in files):
-        if not NAME.fullmatch(name):
-            raise UserError(f"{address} names a file {name!r}; only files such as train-00000.tar are read")
+    if wrong := [name for files in tars.values() for name in files if not NAME.fullmatch(name)]:
+        raise UserError(f"{address} names a file {wrong[0]!r}; only files such as train-00000.tar are read")
     return packed
 
 
 def read_tar(index: PackedIndex, name: str, count: int) -> np.ndarray:
-    """The ``count`` windows of a tar file, (count, C, L, F) float16, in its order.
-
-    Raises:
-        UserError: missing, truncated, or not as its index describes it; NaN or infinite latents.
-    """
+    """The ``count`` windows of a tar file, (count, C, L, F) float16, in its order. Raises UserError: missing,
+    truncated, or not as its index describes it; NaN or infinite latents."""
     from webdataset.tariterators import tarfile_samples
 
     address = file_address(index.root, name)
@@ -186,9 +165,8 @@ def read_tar(index: PackedIndex, name: str, count: int) -> np.ndarray:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, EOFError, tarfile.TarError) as error:
-        raise UserError(
-            f"{address} cannot be read or is damaged ({describe_error(error)}); copy or pack it anew"
-        ) from error
+        reason = describe_error(error)
+        raise UserError(f"{address} cannot be read or is damaged ({reason}); copy or pack it anew") from error
     if len(windows) < count:
         raise UserError(f"{address} is truncated: {len(windows)} of {count} windows are there; copy or pack it anew")
     if not np.isfinite(windows).all():

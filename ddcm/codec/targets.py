@@ -1,0 +1,69 @@
+"""What the encoder aims at, and the residual that the noise of a step is chosen for.
+
+The residual has two parts of equal power, mixed by ``mel_weight``:
+
+- the latent's: z minus the estimate x0, each number weighted by one over the root of the posterior's deviation. The
+  deviation says how far a number may move before the decoder makes another mel of it: in some channels several times
+  less than in others. With one over the deviation itself, numbers of little weight drift too far.
+- the mel's: minus the gradient, over x0, of half the squared error of the decoded mel. It is what a listener gets, and
+  the way from the present x0 to it.
+
+Neither is in the file: a decoder replays the noise, however it was chosen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ddcm.codec.model import LatentDiffusion
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Of W windows."""
+
+    z: torch.Tensor
+    """(W, C, L, F)"""
+    weights: torch.Tensor
+    """(W, C, L, F): of each number in the latent's residual"""
+    mels: torch.Tensor
+    """(W, 1, T, M), log-mel"""
+    mel_weight: float = 1.0
+    """power of the mel's part over the latent's, its root"""
+
+    def to(self, device: torch.device) -> "Targets":
+        z, weights, mels = (x.detach().float().to(device) for x in (self.z, self.weights, self.mels))
+        return replace(self, z=z, weights=weights, mels=mels)
+
+
+def compute_targets(model: LatentDiffusion, mels: Sequence[torch.Tensor], mel_weight: float = 1.0) -> Targets:
+    """The targets of windows of mel (1, 1, T, M)."""
+    posteriors = [model.posterior(mel) for mel in mels]
+    z = torch.cat([mean for mean, _ in posteriors]) * model.scaling_factor
+    weights = torch.cat([deviation for _, deviation in posteriors]).clamp(min=1e-6).rsqrt()
+    return Targets(z, weights, torch.cat(list(mels)), mel_weight)
+
+
+def compute_residual(model: LatentDiffusion, targets: Targets, x0: torch.Tensor) -> torch.Tensor:
+    """(W, C, L, F) for the estimates x0 of the windows, of unit power each where a mel takes part."""
+    residual = (targets.z - x0) * targets.weights
+    if not targets.mel_weight:
+        return residual
+    return _unit(residual) + targets.mel_weight * _unit(mel_descent(model, x0, targets.mels))
+
+
+def mel_descent(model: LatentDiffusion, x0: torch.Tensor, mels: torch.Tensor) -> torch.Tensor:
+    """Minus the gradient of half the squared error of the decoded mels; a window at a time, to bound the memory."""
+    rows = []
+    for z, mel in zip(x0.split(1), mels.split(1), strict=True):
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            error = 0.5 * (model.decode(z).float() - mel).square().sum()
+        rows.append(-torch.autograd.grad(error, z)[0])
+    return torch.cat(rows)
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    """Each window with mean square 1."""
+    return x / x.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
