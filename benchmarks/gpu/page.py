@@ -59,7 +59,7 @@ def portability_table(rows: list[Row]) -> list[str]:
         refused = next((row["refused"] for row in group if "refused" in row), "")
         bits = "-" if refused else f"{sum(row['same_bits'] for row in group)} of {len(group)}"
         lines.append((mode, f"{made} {made_dtype}", f"{decoded} {decoded_dtype}", len(group), bits,
-                      f"{mean(group, 'latent_rms'):.1e}", cell(mean(group, "mel_db"), 5),
+                      "-" if refused else f"{mean(group, 'latent_rms'):.1e}", cell(mean(group, "mel_db"), 5),
                       cell(mean(group, "home_db"), 2), cell(mean(group, "away_db"), 2), refused))  # fmt: skip
     machines = sorted({f"{row['made']}: {row['made_by']}" for row in rows if "made_by" in row})
     head = ("mode", "made on", "decoded on", "clips", "same bits", "latents differ, rms", "mels differ, dB",
