@@ -1,0 +1,99 @@
+"""What the encoder's noise is chosen for: the latent, the decoded mel, or both, and what each costs.
+
+    python -m benchmarks.noise_choice --corpus runs/corpus [--rates 1 4] [--page docs/codec.md]
+
+Training clips are coded together, so the figures can be compared within a column only. Each is what the decoded mels
+lose to those of the latent that was coded, which is the encoder's posterior mean, whatever the row aims at. "Towards a
+nearer latent" first moves the latent through the decoder until its mel is nearest to the recording's (Adam, 60 steps).
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.marks import fill
+from benchmarks.schedules import Trial, read_training_clips
+from ddcm.audio.mel import LN_TO_DB
+from ddcm.backbone import load
+from ddcm.codec.rate_control import SHIPPED, interpolate, read_rows
+from ddcm.codec.targets import Targets
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    mel_weight: float = 1.0
+    steps: int = 30
+    is_nearer: bool = False
+    """whether the latent is moved through the decoder first"""
+
+
+ROWS = (
+    Row("the latent alone", 0.0),
+    Row("the latent, and half as much the mel", 0.5),
+    Row("both alike (the default)"),
+    Row("the latent, and twice as much the mel", 2.0),
+    Row("both alike, 15 UNet calls", steps=15),
+    Row("the latent alone, 15 UNet calls", 0.0, steps=15),
+    Row("both alike, towards a nearer latent", is_nearer=True),
+)
+
+
+def move_latents(backbone, targets: Targets, steps: int = 60, rate: float = 0.05) -> Targets:
+    """The targets with z moved to where the decoder's mel is nearest to the recording's, in the mean of magnitudes."""
+    rows = []
+    for start, mel in zip(targets.z.split(1), targets.mels.split(1), strict=True):
+        with torch.enable_grad():
+            z = start.clone().requires_grad_()
+            optimizer = torch.optim.Adam([z], lr=rate)
+            for step in range(steps):
+                optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+                optimizer.zero_grad()
+                (backbone.decode(z) - mel).abs().mean().backward()
+                optimizer.step()
+        rows.append(z.detach())
+    return replace(targets, z=torch.cat(rows))
+
+
+def measure(trial: Trial, rates: list[float]) -> list[str]:
+    """The table in Markdown: a line for each of ``ROWS``."""
+    backbone, own = trial.backbone, trial.targets
+    shapes = read_rows(SHIPPED, trial.header.backbone)
+    nearer = move_latents(backbone, own)
+    moved = float((backbone.decode(nearer.z) - own.mels).abs().mean()) * LN_TO_DB
+    head = ("noise chosen for", *(f"{rate:g} kbps, dB" for rate in rates), "time")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    first = None
+    for row in tqdm(ROWS, desc="rows"):
+        trial.targets = replace(nearer if row.is_nearer else own, mel_weight=row.mel_weight)
+        begin = time.perf_counter()
+        losses = [trial.loss(interpolate(rate, row.steps, shapes), rate) for rate in rates]
+        seconds = time.perf_counter() - begin
+        first = first or seconds
+        cells = [row.title, *(f"{loss:.2f}" for loss in losses), f"{seconds / first:.1f} times"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [
+        *lines, "", f"{len(own.z)} training clips of {trial.seconds:g} s. The mels of their latents are "
+        f"{trial.ceiling:.2f} dB from those of the recordings, the mels of the nearer latents {moved:.2f} dB.",
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="checkpoints/pocket")
+    parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
+    parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 4.0])
+    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=2.56)
+    parser.add_argument("--page", type=Path, help="a page to put the table into, such as docs/codec.md")
+    args = parser.parse_args()
+    with torch.no_grad():
+        trial = Trial(load(args.backbone), read_training_clips(args.corpus, args.seconds, args.clips))
+        text = "\n".join(measure(trial, args.rates))
+    print(text)
+    if args.page:
+        fill(args.page, "benchmarks.noise_choice", text)
