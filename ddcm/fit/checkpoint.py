@@ -96,6 +96,7 @@ def check_state(checkpoint: dict[str, Any], module: torch.nn.Module, path: str |
     shapes, own = (
         {name: tuple(x.shape) for name, x in state.items()} for state in (checkpoint["state_dict"], module.state_dict())
     )
+    shapes = {name: () for name in own if name.endswith("initialised")} | shapes  # older checkpoints lack it
     differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
     if differing:
         name = differing[0]

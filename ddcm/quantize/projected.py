@@ -53,6 +53,7 @@ class ProjectedQuantizer(Quantizer):
         basis = axes.flip(1).T[: self.inner.embedding_dim].to(cells)
         self._set_projections(broadcast(basis.contiguous()), broadcast(mean))
         self.inner.initialise(self.project_in(cells), seed=seed)
+        self.initialised.fill_(1)
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:
         return self.inner.encode(_project(z, self.project_in))
