@@ -87,14 +87,14 @@ Order = ShuffledOrder | ShardedOrder
 
 
 class RepeatedOrder:
-    """The first ``number`` batches of another order, again and again."""
+    """The first ``number`` batches of another order, again and again. Its length stays: Lightning cuts the epochs."""
 
     def __init__(self, order: Order, number: int):
         self.first = list(islice(order.batches(0), number))
-        self.layout = [*order.layout, number]
+        self.layout, self.length = [*order.layout, number], len(order)
 
     def __len__(self) -> int:
-        return len(self.first)
+        return self.length
 
     def batches(self, start: int) -> Iterator[list[int]]:
         return (self.first[position % len(self.first)] for position in count(start))
