@@ -14,7 +14,7 @@ from torchmetrics import Metric, MetricCollection
 
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError
-from ddcm.fit.checkpoint import OPTIONS, check_entries, check_state, restore_callbacks, restore_optimizer
+from ddcm.fit.checkpoint import adapt_checkpoint, check_entries, check_state, restore_callbacks, restore_optimizer
 from ddcm.fit.data.cache import load_frozen_backbone
 from ddcm.fit.denoising import diffusion_loss
 from ddcm.fit.metrics import CodebookMetrics, DenoisingError
@@ -22,7 +22,7 @@ from ddcm.fit.tensorboard import mel_difference_db, show_codebook, show_mels
 from ddcm.quantize import HardQuantizer, Quantizer
 from ddcm.quantize.base import to_cells
 from ddcm.quantize.pretrained import Codebook, describe, load_codebook, read_checkpoint
-from ddcm.quantize.spec import from_spec, rename_options, to_spec
+from ddcm.quantize.spec import from_spec, to_spec
 from ddcm.quantize.vector import SingleCodebook
 from ddcm.runtime import distributed
 
@@ -80,10 +80,8 @@ class CodebookModule(L.LightningModule):
         if diffusion_weight > 0 and not learns:
             raise UserError("--model.diffusion_weight moves atoms by gradient; use it with learn: gradient")
         self.unused = None if learns else nn.Parameter(torch.zeros(()))
-        self.start_metrics: dict[str, float] = {}
-        """Validation metrics after k-means."""
-        self._latent_digest: str | None = None
-        """that the backbone must have, of a module from a checkpoint"""
+        self.start_metrics: dict[str, float] = {}  # of the validation after k-means
+        self._latent_digest: str | None = None  # that the backbone must have, of a module from a checkpoint
         self._resumes_at = 0  # steps
         self._validations = 0
         self._cells_per_batch = 0
@@ -271,26 +269,15 @@ class CodebookModule(L.LightningModule):
             kilocells = (self._batches_before + 1) * self._cells_per_batch // 1000
             self._log_now({"by_kilocells/quantisation_error": metrics["quantisation_error"]}, kilocells)
 
-    # Checkpoints.
-
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, map_location: Any = None, weights_only: bool | None = None, **options: Any
     ) -> "CodebookModule":
-        """The module with a checkpoint's codebook, as ``CodebookModule(quantizer, **options)`` otherwise.
-
-        Nothing else comes from the file: it is used with ``options["backbone"]``, and refused with other latents.
-
-        Args:
-            weights_only: as if true, always.
-
-        Raises:
-            UserError: no checkpoint of a fit, damaged, or of another quantizer than that of ``options``.
-        """
+        """The module with a checkpoint's codebook, and the arguments ``options`` otherwise. Nothing else comes from the
+        file: a backbone with other latents than the file's is refused, too. ``weights_only`` always counts as true."""
         path, checkpoint = Path(checkpoint_path), read_checkpoint(Path(checkpoint_path))
         check_entries(checkpoint, path, resumes=False)
-        if options.get("quantizer") is None:
-            options["quantizer"] = from_spec(to_spec(load_codebook(path).quantizer))
+        options.setdefault("quantizer", from_spec(to_spec(load_codebook(path).quantizer)))
         module = cls(**options)
         check_state(checkpoint, module, path)
         module.load_state_dict(checkpoint["state_dict"])
@@ -303,16 +290,10 @@ class CodebookModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep of a checkpoint what fits this run; see ``ddcm.fit.checkpoint``."""
         path, resumes = str(self.trainer.ckpt_path), self.trainer.state.fn == TrainerFn.FITTING
-        for name in OPTIONS:
-            checkpoint.pop(name, None)
-        check_entries(checkpoint, path, resumes)
-        saved, own = checkpoint["ddcm"], self.description
-        for key, what in (("latent_digest", "latents"), ("quantizer", "quantizer")):
-            if rename_options(saved[key]) != own[key]:
-                raise UserError(f"--ckpt_path was fitted with {what} {saved[key]}, this run has {own[key]}")
-        check_state(checkpoint, self, path)
+        adapt_checkpoint(checkpoint, path, self, self.description, resumes)
         if resumes:
-            checkpoint |= restore_optimizer(checkpoint, self.configure_optimizers(), path)
-            checkpoint["callbacks"] = restore_callbacks(checkpoint, self.trainer.callbacks, path)  # type: ignore[attr-defined]
+            entries = restore_optimizer(checkpoint, self.configure_optimizers(), path)
+            callbacks = restore_callbacks(checkpoint, self.trainer.callbacks, path)  # type: ignore[attr-defined]
+            checkpoint |= entries | {"callbacks": callbacks}
             self._resumes_at = max(self._resumes_at, checkpoint["global_step"])
-        self.start_metrics = dict(saved["fit"])
+        self.start_metrics = dict(checkpoint["ddcm"]["fit"])
