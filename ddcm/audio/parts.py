@@ -68,17 +68,38 @@ def split(path: Path, data: Bytes, kind: str, frames: int) -> list[Part]:
 
     Raises UserError: the last page or frame is cut off.
     """
-    if kind in ("WAV", "WAVEX", "RF64"):
-        return _split_wav(data, frames)
     if kind == "CAF":
         _refuse_cut_caf(path, data)
+    if kind in ("WAV", "WAVEX", "RF64"):
+        return _split_wav(data, frames)
     starts = [match.start() for match in re.finditer(SEVERAL[kind], data)] if kind in SEVERAL else []
     if kind == "OGG":
         if _page_end(data, data.rfind(b"OggS")) > len(data):
             raise UserError(f"{path}: truncated: its last page is cut off")
         ends = {_page_end(data, start) for start in starts}
         starts = [start for start in starts if start not in ends]  # streams that begin together are one part
+    return _cut_at(starts, data)
+
+
+def _cut_at(starts: list[int], data: Bytes) -> list[Part]:
     return [Part(*ends) for ends in zip(starts, [*starts[1:], len(data)], strict=True)] if len(starts) > 1 else []
+
+
+def split_chunks(data: Bytes) -> list[Part]:
+    """As ``split``, of several wav, aiff or au files one after another, which libsndfile may refuse; none of others."""
+    starts, magic, form = [0], data[:4], data[8:12]
+    is_known = magic == b".snd" or (magic, form) in ((b"RIFF", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC"))
+    while is_known and len(starts) <= MOST:
+        at = starts[-1]
+        if magic == b".snd":
+            end = at + int.from_bytes(data[at + 4 : at + 8], "big") + int.from_bytes(data[at + 8 : at + 12], "big")
+        else:
+            end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little" if magic == b"RIFF" else "big")
+            end += end % 2 if data[end : end + 4] != magic else 0
+        if data[end : end + 4] != magic or (magic != b".snd" and data[end + 8 : end + 12] != form):
+            break
+        starts.append(end)
+    return _cut_at(starts, data)
 
 
 def _page_end(data: Bytes, start: int) -> int:

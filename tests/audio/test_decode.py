@@ -207,7 +207,7 @@ def test_hostile_tags_and_counts_end(tmp_path):
 def pieces(tmp_path_factory):
     """By format: bytes of recordings that differ in length, channels and rate, and what each is read as."""
     folder, found = tmp_path_factory.mktemp("pieces"), {}
-    for name in ("mp3", "flac", "ogg", "opus"):
+    for name in ("mp3", "flac", "ogg", "opus", "wav", "aiff", "au"):
         for number, (frames, channels, rate) in enumerate([(3000, 2, 16000), (9000, 1, 16000), (24000, 2, 48000)]):
             path = folder / f"{number}.{name}"
             data = write(path, name, SAMPLES[:frames, :channels], rate)
@@ -233,7 +233,9 @@ def test_several_recordings_one_after_another(tmp_path_factory, pieces, data):
 
 
 @pytest.mark.parametrize("part", [0.3, 0.45, 0.7701, 0.99])
-@pytest.mark.parametrize("name", [*FORMATS, "bare.mp3", "two.flac", "two.ogg", "two.mp3"])
+@pytest.mark.parametrize(
+    "name", [*FORMATS, "bare.mp3", "two.flac", "two.ogg", "two.mp3", "two.wav", "two.aiff", "two.au"]
+)
 def test_what_is_cut_off_is_refused(tmp_path, name, part):
     data = write(tmp_path / "a", name.rpartition(".")[2] if name not in FORMATS else name)
     data = without_xing(data) if name == "bare.mp3" else data * (1 + name.startswith("two"))
