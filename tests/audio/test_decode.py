@@ -191,6 +191,27 @@ def test_mp3_files_with_something_between_them(tmp_path, between, bare):
     assert abs(len(read_audio(tmp_path / "a.mp3")) - 72000) <= (12 * 1152 if bare else 0)
 
 
+@pytest.mark.parametrize("frames, size", [(0, None), (5, None), (5, 9), (None, 9), (None, 0), (20, 0), (0, 0)])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_a_wrong_number_of_frames_is_not_believed(tmp_path, frames, size, mode):
+    data = bytearray(write(tmp_path / "a.mp3", "mp3", bitrate_mode=mode))
+    at = max(data[:200].find(b"Xing"), data[:200].find(b"Info")) + 8
+    for place, value in ((at, frames), (at + 4, size)):
+        if value is not None:
+            data[place : place + 4] = struct.pack(">I", value)
+    (tmp_path / "a.mp3").write_bytes(data)
+    assert abs(len(read_audio(tmp_path / "a.mp3")) - 24000) < 4 * 1152
+    assert abs(duration_s(tmp_path / "a.mp3") - 1.5) < 0.3
+
+
+@pytest.mark.parametrize("order", ["xb", "bx", "xbx", "bxb", "xxb"])
+def test_mp3_streams_with_and_without_a_header(tmp_path, order):
+    with_header = write(tmp_path / "a.mp3", "mp3")
+    streams = {"x": with_header, "b": without_xing(with_header)}
+    (tmp_path / "a.mp3").write_bytes(b"".join(streams[letter] for letter in order))
+    assert abs(len(read_audio(tmp_path / "a.mp3")) - 24000 * len(order)) < 4 * 1152 * order.count("b")
+
+
 def test_hostile_tags_and_counts_end(tmp_path):
     """A tag of no length, and more recordings than anybody has."""
     (tmp_path / "a.mp3").write_bytes(b"APETAGEX" + bytes(24) + b"ID3" + bytes(90))
