@@ -212,7 +212,7 @@ def _resolve_device(name: str | torch.device) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("it computes nothing")
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the second: torch without CUDA
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA, a plugin that is missing
         raise UserError(f"device {name} cannot be used ({str(error).splitlines()[0]}); cpu always can") from error
     return device
 

@@ -145,7 +145,8 @@ class FitCLI(LightningCLI):
             super().instantiate_classes()
         except (MisconfigurationException, ImportError, ValueError) as error:  # a value that a class refuses
             lines = str(error).splitlines()  # jsonargparse lists what it tried, and why each attempt failed
-            raise UserError(next((x[4:] for x in lines if x.startswith("  - ")), lines[0])) from error
+            first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+            raise UserError(next((x[4:] for x in lines if x.startswith("  - ")), first)) from error
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

@@ -114,8 +114,6 @@ class CodebookModule(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    # The start.
-
     def on_train_start(self) -> None:
         self._clock = time.monotonic()
         settings = {"learning_rate": self.learning_rate, "diffusion_weight": self.diffusion_weight, "seed": self.seed}
@@ -171,6 +169,8 @@ class CodebookModule(L.LightningModule):
     @torch.no_grad()
     def _measure(self, batches) -> dict[str, float]:
         """The metrics of the current codebook."""
+        if isinstance(batches, list | tuple | dict):
+            raise UserError(f"{type(self._data).__name__} has several validation loaders; a fit has one")
         self.metrics.reset()
         self.quantizer.eval()
         for number, batch in enumerate(batches):

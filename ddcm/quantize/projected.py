@@ -49,7 +49,8 @@ class ProjectedQuantizer(Quantizer):
         """Project on the principal axes of cells (N, D), largest first; then initialise the inner quantizer."""
         cells = cells.float()
         mean = cells.mean(dim=0)
-        _, axes = torch.linalg.eigh((cells - mean).T.double() @ (cells - mean).double())
+        centred = (cells - mean).cpu().double()  # not every device has float64
+        _, axes = torch.linalg.eigh(centred.T @ centred)
         basis = axes.flip(1).T[: self.inner.embedding_dim].to(cells)
         self._set_projections(broadcast(basis.contiguous()), broadcast(mean))
         self.inner.initialise(self.project_in(cells), seed=seed)
