@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from ddcm.audio import ffmpeg
-from ddcm.audio.parts import MOST, REACH, Part, PartReader, split, split_mp3
+from ddcm.audio.parts import MOST, REACH, Part, PartReader, split, split_chunks, split_mp3
 from ddcm.errors import UserError
 
 BLOCK = 1 << 20  # numbers read at a time
@@ -74,7 +74,8 @@ def _find_sources(path: Path) -> list[Source] | str:
     """What libsndfile reads of a file; or why it cannot, so that ffmpeg has to. Raises UserError: cut off."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            parts = split_mp3(path, data)  # before libsndfile, which prints a warning if several follow each other
+            # Before libsndfile, which warns about several on stderr, or refuses them.
+            parts = split_mp3(path, data) or split_chunks(data)
             if not parts:
                 with _open(path, file, None) as sound:
                     whole, log = Source(None, sound.frames, sound.samplerate), sound.extra_info
@@ -90,6 +91,7 @@ def _find_sources(path: Path) -> list[Source] | str:
             sources = []
             for part in parts:
                 with _open(path, file, part) as sound:
+                    _refuse_cut(path, sound.extra_info, sound.channels, b"", sound.frames)
                     sources.append(Source(part, sound.frames, sound.samplerate))
             return sources
         except soundfile.LibsndfileError as error:

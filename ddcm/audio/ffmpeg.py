@@ -56,6 +56,8 @@ def decode(path: Path, reason: str) -> Iterator[tuple[np.ndarray, int]]:
                 samples += len(block)
                 with np.errstate(invalid="ignore", over="ignore"):  # the caller refuses NaN and infinity
                     yield block.astype(np.float32).mean(axis=1), rate
+    if any("duplicated MOOV" in line for line in messages):
+        raise UserError(f"{path}: several files one after another, and only the first can be read; separate them")
     errors = [PREFIX.sub("", line) for line in messages if "[error]" in line or "[fatal]" in line]
     if samples == 0:
         raise UserError(f"{path}: not readable as audio ({reason}; ffmpeg: {_choose_reason(errors)})")
@@ -101,8 +103,10 @@ def _run(path: Path, reason: str, *output: str) -> Iterator[tuple[IO[bytes], lis
         thread.start()
         try:
             yield process.stdout, messages
+        except BaseException:  # the caller stopped early
+            process.kill()
+            raise
         finally:
-            process.kill()  # it has ended already, unless the caller stopped early
             thread.join()
 
 

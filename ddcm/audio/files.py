@@ -45,10 +45,7 @@ def find_audio(
 
     A file is taken whatever its suffix, even if it is missing: reading it reports that. A folder is searched at every
     depth, links too, for known suffixes; hidden files are left out. Other sound and video, broken links and folders
-    that cannot be read are left out with a warning.
-
-    Raises:
-        UserError: a folder without audio.
+    that cannot be read are left out with a warning. Raises UserError: a folder without audio.
     """
     files: list[tuple[Path, Path]] = []
     for source in map(Path, inputs):
@@ -91,8 +88,7 @@ def read_audio(path: str | Path, sample_rate: int = 16000, most_s: float | None 
     Args:
         most_s: seconds; a longer recording is refused before it is decoded.
 
-    Raises:
-        UserError: missing, unreadable or truncated, no samples, NaN or infinity, or more than ``LONGEST`` samples.
+    Raises UserError: missing, unreadable or truncated, no samples, NaN or infinity, or more than ``LONGEST`` samples.
     """
     pieces = list(read_pieces(path, sample_rate, most_s))
     audio, start = np.empty(sum(map(len, pieces)), np.float32), 0
@@ -171,11 +167,8 @@ def to_mono(audio, sample_rate: int, target: int) -> torch.Tensor:
 
     Audio is (S,), (channels, S) or (S, channels), as ``soundfile.read`` gives it: the longer axis is time. Channels are
     averaged. Floats are taken as they are, full scale is 1. int8, int16 and int32 are divided by 128, 2^15 and 2^31;
-    uint8 is a wav's: silence is 128.
-
-    Raises:
-        UserError: another type or shape, as many channels as samples or more than 64, no samples, a rate that is not
-            read, or NaN or infinite samples.
+    uint8 is a wav's: silence is 128. Raises UserError: another type or shape, as many channels as samples or more than
+    64, no samples, a rate that is not read, or NaN or infinite samples.
     """
     _check_rate(sample_rate)
     if not isinstance(audio, torch.Tensor):
@@ -214,10 +207,7 @@ def _average_channels(audio: torch.Tensor) -> torch.Tensor:
 def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None:
     """Write audio (S,) as 16-bit PCM, whole or not at all. The suffix chooses wav or flac.
 
-    Audio whose peak is above 1 is scaled to 1, and a warning is logged.
-
-    Raises:
-        OSError: it cannot be written.
+    Audio whose peak is above 1 is scaled to 1, and a warning is logged. Raises OSError: it cannot be written.
     """
     with write_atomically(Path(path)) as temporary:
         scale = _choose_scale(_peak(audio), Path(path).name)

@@ -68,17 +68,38 @@ def split(path: Path, data: Bytes, kind: str, frames: int) -> list[Part]:
 
     Raises UserError: the last page or frame is cut off.
     """
-    if kind in ("WAV", "WAVEX", "RF64"):
-        return _split_wav(data, frames)
     if kind == "CAF":
         _refuse_cut_caf(path, data)
+    if kind in ("WAV", "WAVEX", "RF64"):
+        return _split_wav(data, frames)
     starts = [match.start() for match in re.finditer(SEVERAL[kind], data)] if kind in SEVERAL else []
     if kind == "OGG":
         if _page_end(data, data.rfind(b"OggS")) > len(data):
             raise UserError(f"{path}: truncated: its last page is cut off")
         ends = {_page_end(data, start) for start in starts}
         starts = [start for start in starts if start not in ends]  # streams that begin together are one part
+    return _cut_at(starts, data)
+
+
+def _cut_at(starts: list[int], data: Bytes) -> list[Part]:
     return [Part(*ends) for ends in zip(starts, [*starts[1:], len(data)], strict=True)] if len(starts) > 1 else []
+
+
+def split_chunks(data: Bytes) -> list[Part]:
+    """As ``split``, of several wav, aiff or au files one after another, which libsndfile may refuse; none of others."""
+    starts, magic, form = [0], data[:4], data[8:12]
+    is_known = magic == b".snd" or (magic, form) in ((b"RIFF", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC"))
+    while is_known and len(starts) <= MOST:
+        at = starts[-1]
+        if magic == b".snd":
+            end = at + int.from_bytes(data[at + 4 : at + 8], "big") + int.from_bytes(data[at + 8 : at + 12], "big")
+        else:
+            end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little" if magic == b"RIFF" else "big")
+            end += end % 2 if data[end : end + 4] != magic else 0
+        if data[end : end + 4] != magic or (magic != b".snd" and data[end + 8 : end + 12] != form):
+            break
+        starts.append(end)
+    return _cut_at(starts, data)
 
 
 def _page_end(data: Bytes, start: int) -> int:
@@ -124,22 +145,27 @@ def split_mp3(path: Path, data: Bytes, reach: int = 0) -> list[Part]:
 
 
 def _list_mp3(path: Path, data: Bytes, reach: int) -> Iterator[Part]:
-    """Parts that begin with the lengths of a Xing header, or get one that is made here."""
+    """Parts that begin with a header of the right length, or get one that is made here."""
     at = _find_frame(data, 0, reach)
     while frame := _read_frame(data, at):
-        start, count, info = at, 0, _read_info(data, at, frame)
-        if info is not None:
-            at = min(start + max(frame[0], info or len(data)), len(data))
+        start, count, declared_end = at, 0, at
+        info = _read_info(data, at, frame)
+        while frame and (count == 0 or _read_info(data, at, frame) is None):
+            at, count = at + frame[0], count + 1
+            if info is not None and count == info[0] + 1:  # its own frame is not counted
+                declared_end = at
+            frame = _read_frame(data, at)
+        if info is None and at > len(data):
+            raise UserError(f"{path}: truncated: its last frame is cut off")
+        if info is not None and count <= info[0] + 3:  # what is missing, libsndfile reports
+            yield Part(start, min(at, len(data)))
+        elif info is not None and abs(start + info[1] - declared_end) < 3000:  # another stream follows without a header
+            at = declared_end
             yield Part(start, at)
         else:
-            while frame and (count == 0 or _read_info(data, at, frame) is None):
-                at, count = at + frame[0], count + 1
-                frame = _read_frame(data, at)
-            if at > len(data):
-                raise UserError(f"{path}: truncated: its last frame is cut off")
             if _find_frame(data, at, REACH) == len(data) and any(data[_skip_tags(data, at) :]):
                 at, count = len(data), MANY  # libsndfile may find the next frame
-            yield Part(start, at, _make_info(data[start : start + 4], count))
+            yield Part(start, min(at, len(data)), _make_info(data[start : start + 4], count))
         at = _find_frame(data, at, REACH)
 
 
@@ -189,13 +215,16 @@ def _read_frame(data: Bytes, at: int) -> tuple[int, int] | None:
     return length, 4 + 2 * (1 - (head[1] & 1)) + ((17 if mono else 32) if first else (9 if mono else 17))
 
 
-def _read_info(data: Bytes, at: int, frame: tuple[int, int]) -> int | None:
-    """Bytes that the Xing or VBRI header of a frame declares, 0 if it does not say; None: it is no such frame."""
+def _read_info(data: Bytes, at: int, frame: tuple[int, int]) -> tuple[int, int] | None:
+    """Frames and bytes that the Xing or VBRI header of a frame declares, 0 if it does not; None: it has no header."""
     info = data[at + frame[1] : at + frame[1] + 16]
-    if info[:4] in (b"Xing", b"Info"):
-        flags = info[7] if len(info) == 16 else 0
-        return struct.unpack_from(">I", info, 8 + 4 * (flags & 1))[0] if flags & 2 else 0
-    return 0 if data[at + 36 : at + 40] == b"VBRI" else None
+    if info[:4] in (b"Xing", b"Info") and len(info) == 16:
+        numbers = [*struct.unpack(">II", info[8:])] if info[7] & 1 else [0, *struct.unpack_from(">I", info, 8)]
+        return numbers[0], numbers[1] if info[7] & 2 else 0
+    if data[at + 36 : at + 40] == b"VBRI":
+        size, frames = struct.unpack(">II", data[at + 46 : at + 54].ljust(8, b"\0"))
+        return frames, size
+    return None
 
 
 def _make_info(head: bytes, count: int) -> bytes:

@@ -82,7 +82,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """z (B, C, L, F) -> mel (B, 1, T, M), float32."""
+        """z (B, C, L, F) -> mel (B, 1, T, M), float32. With a gradient, NaN is left to ``check``, as by ``eps``."""
 
     @abstractmethod
     def vocode(self, mel: torch.Tensor, dtype: str | None = None) -> torch.Tensor:
@@ -115,7 +115,7 @@ class Backbone(ABC):
         """
 
     def check(self) -> None:  # noqa: B027  nothing to check where float32 is exact enough
-        """Check the results of ``eps`` since the last check, after a loop of calls. Raises UserError: one of them was
+        """Check what was left to it since the last check, after a loop of calls. Raises UserError: one of them was
         NaN or infinity."""
 
     def x0(self, x: torch.Tensor, t: int, condition: Condition) -> torch.Tensor:

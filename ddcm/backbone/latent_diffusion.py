@@ -52,7 +52,7 @@ class FrozenBackbone(Backbone):
         self.name, self.heads, self.null, self.device = name, heads, null, _resolve_device(device)
         self.dtype, self.vae_dtype = getattr(torch, dtype), getattr(torch, vae_dtype)
         self.parts, self._compiled = parts, compiled
-        self._all_finite: torch.Tensor | None = None  # of all results of eps so far, on the device
+        self._all_finite: dict[tuple[str, torch.dtype], torch.Tensor] = {}  # by part, on the device, since ``check``
         self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
         vae, vocoder, scheduler = (parts.configs[part] for part in ("vae", "vocoder", "scheduler"))
         self.scaling_factor: float = vae["scaling_factor"]
@@ -120,7 +120,11 @@ class FrozenBackbone(Backbone):
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         z_raw = (z.to(self.device, torch.float32) / self.scaling_factor).to(self.vae_dtype)
-        return _finite(self.vae.decode(z_raw).sample, "VAE decoder")
+        mel = self.vae.decode(z_raw).sample
+        if not z.requires_grad:
+            return _finite(mel, "VAE decoder")
+        self._note_finite(mel, "VAE decoder")
+        return mel.float()
 
     def vocode(self, mel: torch.Tensor, dtype: str | None = None) -> torch.Tensor:
         self._check_mel(mel)
@@ -144,16 +148,18 @@ class FrozenBackbone(Backbone):
             encoder_attention_mask_1=condition.mask.repeat_interleave(batch // rows, 0),
             return_dict=False,
         )[0]
-        # A CUDA graph writes its next result over this one.
-        noise = noise.to(torch.float32, copy=self._compiled)
-        finite = torch.isfinite(noise).all()
-        self._all_finite = finite if self._all_finite is None else self._all_finite & finite
-        return noise
+        self._note_finite(noise, "UNet")
+        return noise.to(torch.float32, copy=self._compiled)  # a CUDA graph writes its next result over this one
+
+    def _note_finite(self, tensor: torch.Tensor, part: str) -> None:
+        finite, key = torch.isfinite(tensor).all(), (part, tensor.dtype)
+        self._all_finite[key] = finite & self._all_finite.get(key, finite)
 
     def check(self) -> None:
-        finite, self._all_finite = self._all_finite, None
-        if finite is not None and not finite:
-            raise UserError(_not_finite("UNet", self.dtype))
+        noted, self._all_finite = self._all_finite, {}
+        for key, finite in noted.items():
+            if not finite:
+                raise UserError(_not_finite(*key))
 
     def condition(self, prompt: str) -> Condition:
         if not is_utf8(prompt):
@@ -206,7 +212,7 @@ def _resolve_device(name: str | torch.device) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("it computes nothing")
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the second: torch without CUDA
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA, a plugin that is missing
         raise UserError(f"device {name} cannot be used ({str(error).splitlines()[0]}); cpu always can") from error
     return device
 

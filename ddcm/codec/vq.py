@@ -22,6 +22,8 @@ def digest(quantizer: Quantizer) -> str:
     """The name of a fitted codebook by all its numbers: 16 hexadecimal digits."""
     sha = hashlib.sha256()
     for name, tensor in sorted(quantizer.state_dict().items()):
+        if name.endswith("initialised"):  # no number of the codebook
+            continue
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()[:16]

@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ddcm.errors import UserError
 from ddcm.fit.module import CodebookModule
 from ddcm.quantize import Quantizer
 from ddcm.quantize.pretrained import Codebook, load_codebook, read_checkpoint
@@ -33,8 +34,17 @@ class ExportCodebook(L.Callback):
             for step, metrics in state["measured"].items()
         }
 
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write the last checkpoint, where no validation has just done so."""
+        for callback in trainer.checkpoint_callbacks:
+            last = isinstance(callback, ModelCheckpoint) and callback.filename == "last" and callback.dirpath
+            if last and not trainer.fast_dev_run and trainer.global_step not in self._metrics:  # type: ignore[attr-defined]
+                trainer.save_checkpoint(Path(last) / "last.ckpt")
+
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, CodebookModule)
+        if trainer.global_step == 0:
+            raise UserError("no training step: nothing is exported; raise --trainer.max_steps or another limit above 0")
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
             return
         best, step = _load_best(trainer, module)

@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import DAMAGED, list_tensors, read_checkpoint
+from ddcm.quantize.spec import rename_options
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +97,31 @@ def check_state(checkpoint: dict[str, Any], module: torch.nn.Module, path: str |
     shapes, own = (
         {name: tuple(x.shape) for name, x in state.items()} for state in (checkpoint["state_dict"], module.state_dict())
     )
+    shapes = {name: () for name in own if name.endswith("initialised")} | shapes  # older checkpoints lack it
     differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
     if differing:
         name = differing[0]
         raise UserError(
             f"{path} does not fit this run: {name} has shape {shapes.get(name, 'none')}, here {own.get(name, 'none')}"
         )
+
+
+def adapt_checkpoint(
+    checkpoint: dict[str, Any], path: str, module: torch.nn.Module, description: dict[str, Any], resumes: bool
+) -> None:
+    """Remove the options of a checkpoint that Lightning loads into ``module``, of this ``description``.
+
+    Raises:
+        UserError: as ``check_entries`` and ``check_state``; or of other latents or another quantizer.
+    """
+    for name in OPTIONS:
+        checkpoint.pop(name, None)
+    check_entries(checkpoint, path, resumes)
+    for key, what in (("latent_digest", "latents"), ("quantizer", "quantizer")):
+        saved = checkpoint["ddcm"][key]
+        if rename_options(saved) != description[key]:
+            raise UserError(f"--ckpt_path was fitted with {what} {saved}, this run has {description[key]}")
+    check_state(checkpoint, module, path)
 
 
 def restore_optimizer(checkpoint: dict[str, Any], made: Any, path: str | Path) -> dict[str, list]:

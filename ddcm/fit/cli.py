@@ -119,7 +119,23 @@ class FitCLI(LightningCLI):
         """Nothing: Lightning would read options of the model, and classes to import, out of the checkpoint."""
 
     def before_instantiate_classes(self) -> None:
-        self.config[self.subcommand]["weights_only"] = True  # a checkpoint is never unpickled
+        config = self.config[self.subcommand]
+        config.weights_only = True  # a checkpoint is never unpickled
+        trainer = config.trainer
+        if self.subcommand != "fit":
+            if not config.get("ckpt_path") and not config.model.init_from:
+                raise UserError(f"{self.subcommand} needs a fitted codebook: give --ckpt_path or --model.init_from")
+        elif trainer.limit_val_batches == 0:  # checkpoints are otherwise written by validations
+            every = trainer.val_check_interval
+            config.last.every_n_train_steps = every if isinstance(every, int) else None
+            config.last.save_on_train_epoch_end = not isinstance(every, int)
+
+    def instantiate_trainer(self, **options: Any) -> L.Trainer:
+        """Lightning counts batches between validations; here they are steps."""
+        trainer = self._get(self.config_init, "trainer")
+        if isinstance(every := trainer.get("val_check_interval"), int):
+            options["val_check_interval"] = every * (trainer.get("accumulate_grad_batches") or 1)
+        return super().instantiate_trainer(**options)
 
     def instantiate_classes(self) -> None:
         path = self.config[self.subcommand].get("ckpt_path")
@@ -129,7 +145,8 @@ class FitCLI(LightningCLI):
             super().instantiate_classes()
         except (MisconfigurationException, ImportError, ValueError) as error:  # a value that a class refuses
             lines = str(error).splitlines()  # jsonargparse lists what it tried, and why each attempt failed
-            raise UserError(next((x[4:] for x in lines if x.startswith("  - ")), lines[0])) from error
+            first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+            raise UserError(next((x[4:] for x in lines if x.startswith("  - ")), first)) from error
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

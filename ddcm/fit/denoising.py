@@ -18,6 +18,7 @@ def denoising_error(backbone: Backbone, z: torch.Tensor, t: torch.Tensor, noise:
     """Error of the UNet without a prompt, mean |eps(x, t) - noise|^2 of each sample: (B,). z is (B, C, L, F), timesteps
     t are (B,), and noise (B, C, L, F) is standard normal. Gradients go to z. x = sqrt(abar) z + sqrt(1 - abar) noise
     (DDPM, arXiv 2006.11239, equation 4)."""
+    z = z.float()  # whatever the precision of the training
     abar, noise = (x.to(z, non_blocking=True) for x in (backbone.alphas_cumprod.cpu()[t], noise))
     abar = abar[:, None, None, None]
     x = abar.sqrt() * z + (1 - abar).sqrt() * noise
@@ -32,9 +33,9 @@ def diffusion_loss(backbone: Backbone, z: torch.Tensor, seed: int) -> torch.Tens
     ``seed`` on the CPU, so a step can be repeated. Ranks share them out as they do a batch, so several ranks compute
     the loss of one rank with the larger batch."""
     generator, total = torch.Generator().manual_seed(seed % 2**63), len(z) * world_size()
-    position = (torch.arange(total) + torch.rand(total, generator=generator)) / total
+    position = (torch.arange(total) + torch.rand(total, generator=generator, dtype=torch.float32)) / total
     t = (position * count_clear_timesteps(backbone.alphas_cumprod)).long()
-    noise = torch.randn(total, *z.shape[1:], generator=generator)
+    noise = torch.randn(total, *z.shape[1:], generator=generator, dtype=torch.float32)
     own = slice(rank(), None, world_size())
     return denoising_error(backbone, z, t[own], noise[own]).mean()
 
@@ -44,5 +45,8 @@ def fixed_errors(backbone: Backbone, z: torch.Tensor, numbers: list[int]) -> tor
     codebooks are compared under the same timesteps and noise."""
     clear = count_clear_timesteps(backbone.alphas_cumprod)
     t = torch.tensor([int(number * GOLDEN % 1 * clear) for number in numbers])
-    noise = [torch.randn(z.shape[1:], generator=torch.Generator().manual_seed(number)) for number in numbers]
+    noise = [
+        torch.randn(z.shape[1:], generator=torch.Generator().manual_seed(number), dtype=torch.float32)
+        for number in numbers
+    ]
     return denoising_error(backbone, z, t, torch.stack(noise))

@@ -4,19 +4,32 @@ They are ``torchmetrics``: sums over batches, added over ranks in ``compute``. S
 not means of the batches' metrics.
 """
 
+from typing import Any, Self
+
 import torch
 from torchmetrics import Metric
 
 from ddcm.backbone import Backbone
 from ddcm.fit.denoising import fixed_errors
 from ddcm.quantize import Quantized, Quantizer
-from ddcm.runtime.distributed import rank, world_size
+from ddcm.runtime.distributed import cpu_group, rank, world_size
 
 
-class CodebookMetrics(Metric):
-    """Quantisation error, usage, perplexity and bit rate of a quantizer, for ``cells_per_s`` cells in a second."""
+class HostMetric(Metric):
+    """Its states stay on the CPU in float64, whatever moves or casts the module: not every device has float64."""
 
     full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__(process_group=cpu_group())
+
+    def _apply(self, *arguments: Any, **options: Any) -> Self:
+        return self
+
+
+class CodebookMetrics(HostMetric):
+    """Quantisation error, usage, perplexity and bit rate of a quantizer, for ``cells_per_s`` cells in a second."""
+
     counts: torch.Tensor
     error: torch.Tensor
 
@@ -29,9 +42,9 @@ class CodebookMetrics(Metric):
 
     def update(self, z: torch.Tensor, quantized: Quantized) -> None:
         """Add latents z (B, C, L, F) and their quantisation."""
-        squared = (quantized.z.double() - z.double()).square().sum()
+        squared = (quantized.z.cpu().double() - z.cpu().double()).square().sum()
         self.error = self.error + torch.stack([squared, squared.new_tensor(z.numel())])
-        codes = quantized.codes.reshape(len(z), len(self.counts), -1)  # [B, levels, cells]
+        codes = quantized.codes.cpu().reshape(len(z), len(self.counts), -1)  # [B, levels, cells]
         levels = [codes[:, level].flatten() for level in range(len(self.counts))]
         self.counts = self.counts + torch.stack([c.bincount(minlength=self.counts.shape[1]) for c in levels])
 
@@ -52,11 +65,10 @@ class CodebookMetrics(Metric):
         }
 
 
-class DenoisingError(Metric):
+class DenoisingError(HostMetric):
     """Mean of ``fixed_errors``: how hard quantised latents are for the frozen UNet to denoise. Of each batch, so many
     ``windows``: the UNet takes longer than the rest of a validation."""
 
-    full_state_update = False
     sums: torch.Tensor
 
     def __init__(self, backbone: Backbone, windows: int):
@@ -69,7 +81,7 @@ class DenoisingError(Metric):
         z = quantized.z[: self.windows]
         first = batch_index * self.windows
         errors = fixed_errors(self.backbone, z, [(first + i) * world_size() + rank() for i in range(len(z))])
-        self.sums = self.sums + torch.stack([errors.double().sum(), self.sums.new_tensor(len(z))])
+        self.sums = self.sums + torch.stack([errors.cpu().double().sum(), self.sums.new_tensor(len(z))])
 
     def compute(self) -> dict[str, float]:
         """``denoising_error`` of all ranks. Every rank must call it."""

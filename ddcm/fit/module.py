@@ -1,6 +1,7 @@
 """The training of a quantizer's codebook."""
 
 import functools
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torchmetrics import Metric, MetricCollection
 
 from ddcm.backbone import Backbone
 from ddcm.errors import UserError
-from ddcm.fit.checkpoint import OPTIONS, check_entries, check_state, restore_callbacks, restore_optimizer
+from ddcm.fit.checkpoint import adapt_checkpoint, check_entries, check_state, restore_callbacks, restore_optimizer
 from ddcm.fit.data.cache import load_frozen_backbone
 from ddcm.fit.denoising import diffusion_loss
 from ddcm.fit.metrics import CodebookMetrics, DenoisingError
@@ -21,8 +22,11 @@ from ddcm.fit.tensorboard import mel_difference_db, show_codebook, show_mels
 from ddcm.quantize import HardQuantizer, Quantizer
 from ddcm.quantize.base import to_cells
 from ddcm.quantize.pretrained import Codebook, describe, load_codebook, read_checkpoint
-from ddcm.quantize.spec import from_spec, rename_options, to_spec
+from ddcm.quantize.spec import from_spec, to_spec
+from ddcm.quantize.vector import SingleCodebook
 from ddcm.runtime import distributed
+
+log = logging.getLogger(__name__)
 
 DECODED_WINDOWS = 4  # decoded in each validation for val/log_mel_mae_db
 
@@ -56,17 +60,10 @@ class CodebookModule(L.LightningModule):
     """
 
     def __init__(
-        self,
-        quantizer: Quantizer | None = None,
-        backbone: str = "checkpoints/pocket",
-        learning_rate: float = 1e-2,
-        diffusion_weight: float = 0.0,
-        diffusion_windows: int = 4,
-        init_batches: int = 4,
-        init_from: str | None = None,
-        listen_every: int = 1,
-        seed: int = 0,
-    ):
+        self, quantizer: Quantizer | None = None, backbone: str = "checkpoints/pocket", learning_rate: float = 1e-2,
+        diffusion_weight: float = 0.0, diffusion_windows: int = 4, init_batches: int = 4, init_from: str | None = None,
+        listen_every: int = 1, seed: int = 0,
+    ):  # fmt: skip
         super().__init__()
         self.quantizer = HardQuantizer() if quantizer is None else quantizer
         self.backbone_name, self.learning_rate, self.diffusion_weight = backbone, learning_rate, diffusion_weight
@@ -76,13 +73,11 @@ class CodebookModule(L.LightningModule):
         if diffusion_weight > 0 and not learns:
             raise UserError("--model.diffusion_weight moves atoms by gradient; use it with learn: gradient")
         self.unused = None if learns else nn.Parameter(torch.zeros(()))
-        self.start_metrics: dict[str, float] = {}
-        """Validation metrics after k-means."""
-        self._latent_digest: str | None = None
-        """that the backbone must have, of a module from a checkpoint"""
-        self._resumed = False
+        self.start_metrics: dict[str, float] = {}  # of the validation after k-means
+        self._latent_digest: str | None = None  # that the backbone must have, of a module from a checkpoint
+        self._resumes_at = 0  # steps
         self._validations = 0
-        self._cells_per_step = 0
+        self._cells_per_batch = 0
 
     @property
     def backbone(self) -> Backbone:
@@ -119,21 +114,28 @@ class CodebookModule(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    # The start.
-
     def on_train_start(self) -> None:
         self._clock = time.monotonic()
         settings = {"learning_rate": self.learning_rate, "diffusion_weight": self.diffusion_weight, "seed": self.seed}
         for logger in self.loggers:
             logger.log_hyperparams({**settings, **self.description})
-        if self._resumed:
-            return
-        if self.init_from:
-            self._copy_codebook(load_codebook(self.init_from))
-        else:
-            self._initialise()
-        self.start_metrics = self._measure(self._data.val_dataloader())
-        self._log_now({f"val/{name}_start": value for name, value in self.start_metrics.items()}, 0)
+        if self.global_step < self._resumes_at:  # Lightning's tuners restore a checkpoint of their own
+            raise UserError("a callback such as LearningRateFinder started the resumed fit anew: resume without it")
+        self._resumes_at = 0
+        if self.trainer.accumulate_grad_batches > 1 and not self._codebooks:
+            log.warning("%s may learn in each of the batches whose gradients are accumulated", type(self.quantizer))
+        if not self.quantizer.initialised:
+            if self.init_from:
+                self._copy_codebook(load_codebook(self.init_from))
+            else:
+                self._initialise()
+            self.quantizer.initialised.fill_(1)
+        if self.global_step == 0:
+            for config in self.trainer.lr_scheduler_configs:
+                if isinstance(config.scheduler, torch.optim.lr_scheduler.LambdaLR):
+                    config.scheduler.base_lrs = [self.learning_rate]  # a tuner may have changed it
+            self.start_metrics = self._measure(self._data.val_dataloader())
+            self._log_now({f"val/{name}_start": value for name, value in self.start_metrics.items()}, 0)
 
     @property
     def _data(self) -> Any:
@@ -167,6 +169,8 @@ class CodebookModule(L.LightningModule):
     @torch.no_grad()
     def _measure(self, batches) -> dict[str, float]:
         """The metrics of the current codebook."""
+        if isinstance(batches, list | tuple | dict):
+            raise UserError(f"{type(self._data).__name__} has several validation loaders; a fit has one")
         self.metrics.reset()
         self.quantizer.eval()
         for number, batch in enumerate(batches):
@@ -182,26 +186,47 @@ class CodebookModule(L.LightningModule):
     # Steps.
 
     def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
+        for book in self._codebooks:
+            book.defers_update = True
         quantized = self.quantizer(batch["z"])
         losses = dict(quantized.losses)
         if self.diffusion_weight > 0:
-            z, seed = quantized.z_q_codebook[: self.diffusion_windows], self.seed * 1_000_003 + self.global_step
+            z, seed = quantized.z_q_codebook[: self.diffusion_windows], self.seed * 1_000_003 + self._batches_before
             losses["diffusion"] = self.diffusion_weight * diffusion_loss(self.backbone, z, seed)
         self.log_dict({f"train/{name}": value.detach() for name, value in (losses | quantized.metrics).items()})
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log("train/perplexity", quantized.perplexity, prog_bar=True)
         self.log("train/usage", quantized.usage)
-        self._cells_per_step = batch["z"].numel() // batch["z"].shape[1] * self.trainer.world_size
+        self._cells_per_batch = batch["z"].numel() // batch["z"].shape[1] * self.trainer.world_size
         loss = functools.reduce(torch.add, losses.values())
         return loss if self.unused is None else loss.detach() + 0 * self.unused
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for book in self._codebooks:
+            book.update()
+            book.defers_update = False
+
+    @property
+    def _codebooks(self) -> list[SingleCodebook]:
+        return [part for part in self.quantizer.modules() if isinstance(part, SingleCodebook)]
+
+    @property
+    def _batches_before(self) -> int:
+        """Number of training batches before the present one, of all epochs; steps unless gradients are accumulated."""
+        return self.trainer.fit_loop.total_batch_idx
+
     def on_train_batch_end(self, outputs, batch, batch_index: int) -> None:
         now = time.monotonic()
-        self.log("train/cells_per_s", self._cells_per_step / (now - self._clock), prog_bar=True)
+        self.log("train/cells_per_s", self._cells_per_batch / (now - self._clock), prog_bar=True)
         self._clock = now
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
+        if self.trainer.state.fn == TrainerFn.FITTING or self.quantizer.initialised:
+            return
+        if not self.init_from:
+            raise UserError("the codebook is not fitted: give --ckpt_path, or --model.init_from with an exported one")
+        self._copy_codebook(load_codebook(self.init_from))
 
     def validation_step(self, batch: dict, batch_index: int) -> None:
         quantized = self.quantizer(batch["z"])
@@ -219,7 +244,7 @@ class CodebookModule(L.LightningModule):
 
     def _decode(self, before: torch.Tensor, after: torch.Tensor) -> None:
         """Measure what quantisation changes in the mels of z (B, C, L, F), and show it in TensorBoard."""
-        self._mae_db, mels = mel_difference_db(self.backbone, before, after)
+        self._mae_db, mels = mel_difference_db(self.backbone, before.float(), after.float())
         due = self.listen_every and self._validations % self.listen_every == 0
         self._validations += 1
         for board in [getattr(logger, "experiment", None) for logger in self.loggers] if due else []:
@@ -234,29 +259,18 @@ class CodebookModule(L.LightningModule):
         for name, value in metrics.items():  # equal on every rank; sync_dist only silences Lightning's warning
             self.log(f"{stage}/{name}", value, prog_bar=name == "quantisation_error", sync_dist=True)
         if stage == "val":  # on this axis, runs with other batch sizes and numbers of processes can be compared
-            kilocells = self.global_step * self._cells_per_step // 1000
+            kilocells = (self._batches_before + 1) * self._cells_per_batch // 1000
             self._log_now({"by_kilocells/quantisation_error": metrics["quantisation_error"]}, kilocells)
-
-    # Checkpoints.
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, map_location: Any = None, weights_only: bool | None = None, **options: Any
     ) -> "CodebookModule":
-        """The module with a checkpoint's codebook, as ``CodebookModule(quantizer, **options)`` otherwise.
-
-        Nothing else comes from the file: it is used with ``options["backbone"]``, and refused with other latents.
-
-        Args:
-            weights_only: as if true, always.
-
-        Raises:
-            UserError: no checkpoint of a fit, damaged, or of another quantizer than that of ``options``.
-        """
+        """The module with a checkpoint's codebook, and the arguments ``options`` otherwise. Nothing else comes from the
+        file: a backbone with other latents than the file's is refused, too. ``weights_only`` always counts as true."""
         path, checkpoint = Path(checkpoint_path), read_checkpoint(Path(checkpoint_path))
         check_entries(checkpoint, path, resumes=False)
-        if options.get("quantizer") is None:
-            options["quantizer"] = from_spec(to_spec(load_codebook(path).quantizer))
+        options.setdefault("quantizer", from_spec(to_spec(load_codebook(path).quantizer)))
         module = cls(**options)
         check_state(checkpoint, module, path)
         module.load_state_dict(checkpoint["state_dict"])
@@ -269,15 +283,10 @@ class CodebookModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep of a checkpoint what fits this run; see ``ddcm.fit.checkpoint``."""
         path, resumes = str(self.trainer.ckpt_path), self.trainer.state.fn == TrainerFn.FITTING
-        for name in OPTIONS:
-            checkpoint.pop(name, None)
-        check_entries(checkpoint, path, resumes)
-        saved, own = checkpoint["ddcm"], self.description
-        for key, what in (("latent_digest", "latents"), ("quantizer", "quantizer")):
-            if rename_options(saved[key]) != own[key]:
-                raise UserError(f"--ckpt_path was fitted with {what} {saved[key]}, this run has {own[key]}")
-        check_state(checkpoint, self, path)
+        adapt_checkpoint(checkpoint, path, self, self.description, resumes)
         if resumes:
-            checkpoint |= restore_optimizer(checkpoint, self.configure_optimizers(), path)
-            checkpoint["callbacks"] = restore_callbacks(checkpoint, self.trainer.callbacks, path)  # type: ignore[attr-defined]
-        self.start_metrics, self._resumed = dict(saved["fit"]), True
+            entries = restore_optimizer(checkpoint, self.configure_optimizers(), path)
+            callbacks = restore_callbacks(checkpoint, self.trainer.callbacks, path)  # type: ignore[attr-defined]
+            checkpoint |= entries | {"callbacks": callbacks}
+            self._resumes_at = max(self._resumes_at, checkpoint["global_step"])
+        self.start_metrics = dict(checkpoint["ddcm"]["fit"])

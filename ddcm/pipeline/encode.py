@@ -77,7 +77,7 @@ def limit_std(z_raw: torch.Tensor, limiter: str) -> torch.Tensor:
     if limiter == "none" or z_raw.numel() < 2:
         return z_raw
     above, target = LIMITS[limiter]
-    std = float(z_raw.double().std())
+    std = float(z_raw.cpu().double().std())
     if std <= above:
         return z_raw
     return z_raw * ((target or (std * above) ** 0.5) / std)

@@ -35,7 +35,7 @@ def quantise(z: torch.Tensor, recipe: Recipe, quantizer: Quantizer) -> torch.Ten
 
 def count_codes(z: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
     """How often each atom is the nearest to a cell of z (B, C, L, F): float64 (K,)."""
-    return torch.bincount(quantizer.encode(z).flatten(), minlength=quantizer.codebook_size).double()
+    return torch.bincount(quantizer.encode(z).flatten(), minlength=quantizer.codebook_size).cpu().double()
 
 
 def add_usage(info: Info, counts: torch.Tensor) -> Info:

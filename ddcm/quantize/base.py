@@ -42,6 +42,25 @@ class Quantizer(nn.Module):
     """D, numbers in a cell."""
     num_quantizers: int = 1
     """Codes of a cell: more than one for residual and product quantizers."""
+    initialised: torch.Tensor
+    """1 once the codebook was started from real latents; part of the state. Older states lack it: theirs was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.uint8))
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        state_dict.setdefault(f"{prefix}initialised", torch.ones((), dtype=torch.uint8))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def _apply(self, fn, recurse=True):
+        """Atoms and statistics stay in float32, whatever casts the model: a step of Adam is below half precision."""
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(move, recurse)
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

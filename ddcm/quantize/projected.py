@@ -49,10 +49,12 @@ class ProjectedQuantizer(Quantizer):
         """Project on the principal axes of cells (N, D), largest first; then initialise the inner quantizer."""
         cells = cells.float()
         mean = cells.mean(dim=0)
-        _, axes = torch.linalg.eigh((cells - mean).T.double() @ (cells - mean).double())
+        centred = (cells - mean).cpu().double()  # not every device has float64
+        _, axes = torch.linalg.eigh(centred.T @ centred)
         basis = axes.flip(1).T[: self.inner.embedding_dim].to(cells)
         self._set_projections(broadcast(basis.contiguous()), broadcast(mean))
         self.inner.initialise(self.project_in(cells), seed=seed)
+        self.initialised.fill_(1)
 
     def encode(self, z: torch.Tensor) -> torch.Tensor:
         return self.inner.encode(_project(z, self.project_in))

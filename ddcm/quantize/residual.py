@@ -63,6 +63,7 @@ class ResidualQuantizer(Quantizer):
             broadcast(self.scales)
             level.initialise(residual / scale, seed=seed + number)
             residual = residual - scale * F.embedding(level.encode(residual / scale), level.codebook)
+        self.initialised.fill_(1)
 
     def atom_usage(self) -> torch.Tensor:
         return torch.stack([level.usage for level, _ in self._levels])

@@ -54,7 +54,7 @@ class SoftQuantizer(SingleCodebook):
         """The temperature of this training step; after training, the final one."""
         if self.final_temperature is None:
             return self.temperature
-        progress = (self.steps / self.anneal_steps).clamp(max=1)
+        progress = (self.steps.float() / self.anneal_steps).clamp(max=1)
         return self.temperature * (self.final_temperature / self.temperature) ** progress
 
     @property

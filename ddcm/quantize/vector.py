@@ -46,6 +46,8 @@ class SingleCodebook(Quantizer):
         self.codebook_size, self.embedding_dim, self.commitment = codebook_size, embedding_dim, commitment
         self.learn, self.decay, self.threshold_usage_ratio = learn, decay, threshold_usage_ratio
         self.distance: Distance = distance
+        self.defers_update = False
+        self._batches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         start = torch.randn(codebook_size, embedding_dim, generator=torch.Generator().manual_seed(0))
         self.codebook = nn.Parameter(start, requires_grad=learn == "gradient")
         self.register_buffer("usage", torch.full((codebook_size,), 1 / codebook_size))
@@ -69,6 +71,8 @@ class SingleCodebook(Quantizer):
         centroids = kmeans(cells, self.codebook_size, seed=seed, distance=self.distance)
         self._set_atoms(slice(None), broadcast(centroids.to(self.codebook)))
         self.usage.fill_(1 / self.codebook_size)
+        self.initialised.fill_(1)
+        self._batches.clear()
 
     @property
     def atoms(self) -> torch.Tensor:
@@ -106,14 +110,26 @@ class SingleCodebook(Quantizer):
             metrics=self.metrics,
         )
         if self.training:
-            self._update(cells.detach(), sums, counts, frequency, block=len(cells) // len(z))
+            self._batches.append((cells.detach().reshape(len(z), -1), sums, counts))
+            if not self.defers_update:
+                self.update()
         return result
 
     def _find_nearest(self, cells: torch.Tensor) -> torch.Tensor:
         return find_nearest(cells.detach(), self.codebook.detach().float(), self.distance)
 
     @torch.no_grad()
-    def _update(self, cells, sums, counts, frequency, block: int) -> None:
+    def update(self) -> None:
+        """Learn from all training batches since the last update, as from one: usage, EMA, revival.
+
+        ``forward`` does it in training, unless ``defers_update``: then whoever accumulates gradients does it each step.
+        """
+        if not self._batches:
+            return
+        samples, sums, counts = (list(parts) for parts in zip(*self._batches, strict=True))
+        sums, counts = sum(sums[1:], sums[0]), sum(counts[1:], counts[0])
+        self._batches.clear()
+        frequency = counts / counts.sum().clamp(min=1)
         self.steps += 1
         self.usage.lerp_(frequency, 1 - self.decay)
         if self.learn == "ema":
@@ -123,14 +139,14 @@ class SingleCodebook(Quantizer):
             counted = self.counts[:, None] > 1e-3
             self.codebook.copy_(torch.where(counted, self.sums / self.counts.clamp(min=1e-3)[:, None], self.codebook))
         if self.threshold_usage_ratio > 0:
-            self._revive(cells, block)
+            self._revive(torch.cat(samples))
 
-    def _revive(self, cells: torch.Tensor, block: int) -> None:
-        """Replace unused atoms by random cells of the whole batch; ``block`` cells make a sample."""
+    def _revive(self, samples: torch.Tensor) -> None:
+        """Replace unused atoms by random cells of the whole batch; ``samples`` (B, cells * D) are this rank's."""
         unused = (self.usage < self.threshold_usage_ratio / self.codebook_size).nonzero()[:, 0]
         if len(unused) == 0:  # usage is summed over ranks, so all ranks agree
             return
-        cells = gather_rows(cells.reshape(-1, block * self.embedding_dim)).reshape(-1, self.embedding_dim)
+        cells = gather_rows(samples).reshape(-1, self.embedding_dim)
         generator = torch.Generator().manual_seed(int(self.steps))
         chosen = torch.randint(len(cells), (len(unused),), generator=generator)
         self._set_atoms(unused, cells[chosen.to(cells.device, non_blocking=True)].to(self.codebook))

@@ -107,6 +107,11 @@ def _catch(work: Callable[[], T]) -> tuple[T | None, str | None]:
         return None, str(error)
 
 
+def cpu_group() -> Any:
+    """A group of all ranks that sends tensors of the CPU; None without a process group."""
+    return _patient_group(td.group.WORLD) if active() else None
+
+
 @functools.lru_cache(maxsize=1)
 def _patient_group(world: Any) -> Any:
     """A gloo group, which waits on the CPU whatever the job's backend is. One for each default group."""

@@ -111,11 +111,18 @@ def test_the_documented_example_runs(server, tmp_path, monkeypatch):
     assert (tmp_path / "bird.ddcm").stat().st_size > 100 and (tmp_path / "bird.wav").stat().st_size > 10_000
 
 
+def ogg(path, seconds) -> bytes:
+    soundfile.write(path, np.sin(np.arange(16000 * seconds)) * 0.1, 16000, format="OGG")
+    return path.read_bytes()
+
+
 @pytest.mark.parametrize(
     "write, message",
     [
         (lambda path: tone(path, 4.5), "longer than 4 s"),
         (lambda path: path.write_text("no sound"), "not readable as audio"),
+        (lambda path: path.write_text("ffconcat version 1.0\nfile /etc/passwd\n"), "not readable as audio"),
+        (lambda path: path.write_bytes(2 * ogg(path, 3)), "longer than 4 s"),
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: soundfile.write(path, np.zeros(0), 16000), "no samples"),
         (lambda path: soundfile.write(path, np.array([0.1, np.nan, 0.2]), 16000, subtype="FLOAT"), "NaN"),

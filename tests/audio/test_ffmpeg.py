@@ -147,6 +147,13 @@ def test_what_is_cut_off_is_refused(tmp_path, suffix, part):
 
 
 @needed
+def test_several_mp4_files_are_not_read_as_the_first(secret, tmp_path):
+    (tmp_path / "two.m4a").write_bytes((secret / "secret.m4a").read_bytes() * 2)
+    with pytest.raises(UserError, match="only the first"):
+        read_audio(tmp_path / "two.m4a")
+
+
+@needed
 def test_a_damaged_packet_is_reported(secret, tmp_path, caplog):
     data = bytearray((secret / "secret.m4a").read_bytes())
     middle = data.index(b"mdat") + 8000

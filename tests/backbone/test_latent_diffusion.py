@@ -105,3 +105,13 @@ def test_foreign_checkpoints_are_refused_by_what_differs(tmp_path):
         (tmp_path / part / f"{file}.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="unet class is UNet2DConditionModel, expected AudioLDM2UNet2DConditionModel"):
         load(tmp_path)
+
+
+def test_nan_in_a_decoder_that_is_differentiated_is_named_after_the_loop():
+    broken = tiny_backbone()
+    with torch.no_grad():
+        next(broken.vae.decoder.parameters()).fill_(float("nan"))
+    broken.decode(torch.zeros(1, 8, 4, 16).requires_grad_())
+    with pytest.raises(UserError, match="VAE decoder gave NaN"):
+        broken.check()
+    broken.check()

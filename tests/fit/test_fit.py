@@ -43,7 +43,9 @@ def test_fit_improves_on_kmeans_and_leaves_what_it_promises(fit, capsys):
     assert 0 < metrics["usage"] <= 1 and 0 < metrics["kbps"] <= 400 * 7 / 1000
     assert "k-means start" in capsys.readouterr().out
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    assert set(checkpoint["state_dict"]) == {"quantizer.codebook", "quantizer.usage", "quantizer.steps"}
+    assert set(checkpoint["state_dict"]) == {
+        f"quantizer.{name}" for name in ("codebook", "usage", "steps", "initialised")
+    }
     (best,) = (folder / "checkpoints").glob("best*.ckpt")
     assert torch.equal(load_codebook(best).quantizer.codebook, codebook.quantizer.codebook)
     (board,) = folder.glob("lightning_logs/*/events*")

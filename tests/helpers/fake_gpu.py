@@ -7,8 +7,10 @@ device is recorded and answered with made-up values, so that the work goes on.
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain, repeat
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
@@ -33,17 +35,18 @@ class FakeGpu(TorchDispatchMode):
         self.found, self.regions, self._counting, self._answers = found, 0, False, 0
         self.questions: Counter[str] = Counter()
         """what waited in the regions of ``count``: ``read`` or ``upload``, and the function of ddcm that asked"""
-        self._fake, self._apply = FakeTensorMode(allow_non_fake_inputs=True), nn.Module._apply
+        self._fake, self._entered = FakeTensorMode(allow_non_fake_inputs=True), ExitStack()
 
     def __enter__(self):
-        nn.Module._apply = _move
-        self._fake.__enter__()
+        for where, name, ours in ((nn.Module, "_apply", _move), (torch.Tensor, "backward", _backward),
+                                  (torch.autograd, "grad", _grad)):  # fmt: skip
+            self._entered.enter_context(mock.patch.object(where, name, ours))
+        self._entered.enter_context(self._fake)
         return super().__enter__()
 
     def __exit__(self, *reason):
         super().__exit__(*reason)
-        self._fake.__exit__(*reason)
-        nn.Module._apply = self._apply
+        self._entered.close()
 
     @contextmanager
     def count(self) -> Iterator[None]:
@@ -118,10 +121,10 @@ def _move(module: nn.Module, fn, recurse: bool = True) -> nn.Module:
     return module
 
 
-def backward(loss: torch.Tensor) -> None:
-    """``loss.backward()`` node by node: torch's engine asks the driver for the streams of a device."""
+def _differentiate(output: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(leaf, gradient) by a walk over the nodes: torch's engine asks the driver for the streams of a device."""
     waiting: Counter = Counter()
-    seen, stack = {loss.grad_fn}, [loss.grad_fn]
+    seen, stack = {output.grad_fn}, [output.grad_fn]
     while stack:
         for node, _ in stack.pop().next_functions:
             if node is not None:
@@ -129,26 +132,35 @@ def backward(loss: torch.Tensor) -> None:
                 if node not in seen:
                     seen.add(node)
                     stack.append(node)
-    gradients, ready = {loss.grad_fn: {0: torch.ones_like(loss)}}, [loss.grad_fn]
+    leaves, gradients, ready = [], {output.grad_fn: {0: torch.ones_like(output)}}, [output.grad_fn]
     while ready:
         node = ready.pop()
-        inputs = gradients.pop(node, {})
+        slots = gradients.pop(node, {})
         if hasattr(node, "variable"):
-            leaf, gradient = node.variable, inputs.get(0)
-            if gradient is not None:
-                leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+            leaves += [(node.variable, gradient) for gradient in slots.values()]
             continue
-        arguments = [inputs.get(number) for number in range(len(node._input_metadata))]
-        results = getattr(node, "apply", node)(*arguments) if inputs else ()
+        arguments = [slots.get(number) for number in range(len(node._input_metadata))]
+        results = getattr(node, "apply", node)(*arguments) if slots else ()
         results = results if isinstance(results, tuple) else (results,)
-        for number, (following, slot) in enumerate(node.next_functions):
+        for (following, slot), gradient in zip(node.next_functions, chain(results, repeat(None)), strict=False):
             if following is None:
                 continue
-            gradient = results[number] if number < len(results) else None
             if gradient is not None:
                 gradient = gradient.sum_to_size(following._input_metadata[slot].shape)  # as the engine does
-                slots = gradients.setdefault(following, {})
-                slots[slot] = gradient if slot not in slots else slots[slot] + gradient
+                others = gradients.setdefault(following, {})
+                others[slot] = gradient if slot not in others else others[slot] + gradient
             waiting[following] -= 1
             if not waiting[following]:
                 ready.append(following)
+    return leaves
+
+
+def _backward(loss: torch.Tensor) -> None:
+    with torch.no_grad():
+        for leaf, gradient in _differentiate(loss):
+            leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+
+
+def _grad(output: torch.Tensor, leaf: torch.Tensor) -> tuple[torch.Tensor]:
+    with torch.no_grad():
+        return (next(gradient for other, gradient in _differentiate(output) if other is leaf),)

@@ -20,7 +20,7 @@ from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer, SoftQuantizer
 from ddcm.quantize.kmeans import kmeans
 from ddcm.quantize.pretrained import Codebook
-from tests.helpers.fake_gpu import FakeGpu, backward
+from tests.helpers.fake_gpu import FakeGpu
 
 DTYPES = ("float32", "float16", "bfloat16")
 STEPS = 3
@@ -131,7 +131,7 @@ def fit_step(quantizer, z: torch.Tensor, optimizer) -> None:
     loss = sum(quantizer(z).losses.values())
     if loss.requires_grad:
         optimizer.zero_grad()
-        backward(loss)
+        loss.backward()
         optimizer.step()
 
 
@@ -175,10 +175,12 @@ def test_lightnings_training_step_asks_what_the_quantizer_asks(gpu, monkeypatch,
     monkeypatch.setattr(CodebookModule, "backbone", backbone)
     module = CodebookModule(HardQuantizer(64), diffusion_weight=weight).to("cuda").train()
     optimizer = torch.optim.Adam(module.quantizer.parameters(), lr=0.01)
-    module._trainer = SimpleNamespace(optimizers=[optimizer], world_size=1, global_step=3)
+    loop_of_fit = SimpleNamespace(total_batch_idx=3)
+    module._trainer = SimpleNamespace(optimizers=[optimizer], world_size=1, global_step=3, fit_loop=loop_of_fit)
     module.log = module.log_dict = lambda *arguments, **options: None  # Lightning's own
     with gpu.count():
-        backward(module.training_step({"z": torch.zeros(2, 8, 16, 16, device="cuda")}, 0))
+        module.training_step({"z": torch.zeros(2, 8, 16, 16, device="cuda")}, 0).backward()
+        module.on_before_optimizer_step(optimizer)
     # NaN and infinity of the UNet are asked for once a step: they would spoil the atoms.
     checked = {"read backbone/latent_diffusion.py check": 1} if weight else {}
     assert gpu.questions == {REVIVE: 1} | checked

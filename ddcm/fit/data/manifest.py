@@ -3,7 +3,9 @@
 import csv
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -32,6 +34,8 @@ def read_manifest(root: str | Path) -> list[Entry]:
         entries = _read_csv(root)
     elif root.is_dir():
         entries = [Entry(path, name.as_posix()) for path, name in find_audio([root])]
+        firsts = {_identify(entry.path): entry for entry in sorted(entries, key=lambda entry: entry.name, reverse=True)}
+        entries = list(firsts.values())  # a link to a file of the folder would be in train and in val
     else:
         raise UserError(f"--data.root {root}: no such folder; give a folder of audio or a .csv with a column path")
     return sorted(entries, key=lambda entry: entry.name)
@@ -48,13 +52,24 @@ def _read_csv(path: Path) -> list[Entry]:
             raise UserError(f"{path}, line {line}: no path")
         if split not in ("", *SPLITS):
             raise UserError(f"{path}, line {line}: split {split!r} is none of {', '.join(SPLITS)}")
-        if name in seen:  # once in train and once in val would train on validation data
-            raise UserError(f"{path}, line {line}: {name} is also on line {seen[name]}")
-        seen[name] = line
+        file = _identify(path.parent / name)
+        if file in seen:  # once in train and once in val would train on validation data
+            raise UserError(f"{path}, line {line}: {name} is also on line {seen[file]}")
+        seen[file] = line
         entries.append(Entry(path.parent / name, name, split))
     if not entries:
         raise UserError(f"{path} lists no files")
     return entries
+
+
+def _identify(path: Path) -> str:
+    """The same text for every spelling of a file's path: links, ``..``, absolute, of other case where that is alike."""
+    real = os.path.normcase(os.path.realpath(path))
+    alike = unicodedata.normalize("NFC", real.casefold())
+    other = os.path.join(os.path.dirname(real), os.path.basename(alike))
+    with suppress(OSError):
+        return alike if os.path.samefile(real, other) else real
+    return real if os.path.exists(real) else unicodedata.normalize("NFC", real)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

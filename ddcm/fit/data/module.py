@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from ddcm.errors import UserError
 from ddcm.fit.data.cache import Latents, encode_all, load_frozen_backbone
 from ddcm.fit.data.manifest import Entry, read_manifest, split_entries
-from ddcm.fit.data.sampler import EvalBatches, Order, ShuffledOrder, TrainStream, split_batches
+from ddcm.fit.data.sampler import EvalBatches, Order, RepeatedOrder, ShuffledOrder, TrainStream, split_batches
 from ddcm.runtime.distributed import group_rank, run_on_rank_zero
 from ddcm.runtime.files import cache_dir as default_cache_dir
 
@@ -125,8 +125,12 @@ class LatentData(L.LightningDataModule):
         return split_batches(range(len(self.datasets[split]))[rank::world], self.batch_size)
 
     def train_dataloader(self) -> TrainStream:
-        """A new stream from the first batch on."""
-        return TrainStream(self.datasets["train"], self.train_order(), self.workers, self.device.type == "cuda")
+        """A new stream from the first batch on; with ``overfit_batches``, of so many batches again and again."""
+        order = self.train_order()
+        few, step = getattr(self.trainer, "overfit_batches", 0), getattr(self.trainer, "accumulate_grad_batches", 1)
+        number = few if isinstance(few, int) else max(1, int(few * len(order)))  # or a share of them
+        few_batches = RepeatedOrder(order, number) if few else order
+        return TrainStream(self.datasets["train"], few_batches, self.workers, self.device.type == "cuda", step)
 
     def val_dataloader(self) -> EvalBatches:
         return EvalBatches(self.datasets["val"], self.eval_batches("val"))

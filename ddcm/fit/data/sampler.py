@@ -86,20 +86,36 @@ class ShardedOrder:
 Order = ShuffledOrder | ShardedOrder
 
 
+class RepeatedOrder:
+    """The first ``number`` batches of another order, again and again. Its length stays: Lightning cuts the epochs."""
+
+    def __init__(self, order: Order, number: int):
+        self.first = list(islice(order.batches(0), number))
+        self.layout, self.length = [*order.layout, number], len(order)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def batches(self, start: int) -> Iterator[list[int]]:
+        return (self.first[position % len(self.first)] for position in count(start))
+
+
 class TrainStream:
     """Endless batches of a dataset. Lightning takes ``len`` as the length of an epoch and keeps ``state_dict`` in its
     checkpoints. The position counts the batches returned, not those that workers have read ahead, so resuming in the
-    middle of an epoch is exact."""
+    middle of an epoch is exact. An epoch has a multiple of ``step`` batches, so that its end cuts no training step."""
 
-    def __init__(self, dataset: Dataset, order: Order, workers: int = 0, pin_memory: bool = False):
-        self.dataset, self.order = dataset, order
+    def __init__(
+        self, dataset: Dataset, order: Order | RepeatedOrder, workers: int = 0, pin_memory: bool = False, step: int = 1
+    ):
+        self.dataset, self.order, self.step = dataset, order, step
         self.workers, self.pin_memory = workers, pin_memory
         self.position = 0  # batches returned
         # The iterator must not refer to this stream: in a reference cycle its workers would stop too late.
         self._batches: Iterator | None = None
 
     def __len__(self) -> int:
-        return len(self.order)
+        return -(-len(self.order) // self.step) * self.step
 
     def __iter__(self) -> Self:
         return self  # an epoch continues after the last one, with the same worker processes
