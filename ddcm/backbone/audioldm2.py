@@ -97,7 +97,7 @@ class FolderParts:
         from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
         model = ClapModel.from_pretrained(self._folder.path("text_encoder"), dtype=torch.float32).eval()
-        tokenizer = AutoTokenizer.from_pretrained(self._folder.path("tokenizer"))
+        tokenizer = AutoTokenizer.from_pretrained(self._folder.path("tokenizer"), trust_remote_code=False)
         return model, tokenizer, ClapFeatureExtractor.from_pretrained(self._folder.path("feature_extractor"))
 
 

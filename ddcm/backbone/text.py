@@ -93,7 +93,7 @@ def _tokenize(folder: ModelFolder, component: str, prompt: str, device: torch.de
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _load(cls: Any, folder: Path, device: torch.device) -> Any:

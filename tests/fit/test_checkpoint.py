@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, hostile or moved: refused in a line, or read for their tensors and numbers alone."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.errors import UserError
+from ddcm.fit.checkpoint import CODEBOOK, RUN, check_entries
 from ddcm.fit.cli import main
-from ddcm.quantize.pretrained import load_codebook
+from ddcm.quantize.pretrained import load_codebook, read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -48,6 +50,11 @@ def assert_refused(capsys, path: Path, arguments: list[str]) -> str:
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_entry_of_another_kind_is_refused(altered, capsys, tmp_path, command, entry, wrong):
     path = altered(lambda checkpoint: replace(checkpoint, entry, WRONG[wrong]))
+    of_its_type = isinstance(WRONG[wrong], (CODEBOOK | RUN)[entry])
+    if wrong not in ("missing", "none", "itself") and not of_its_type:  # the command line does so first of all
+        with pytest.raises(UserError, match=re.escape(str(path))):
+            check_entries(read_checkpoint(path), path, resumes=True)
+        return
     run = tmp_path / "run"
     assert_refused(capsys, path, [*command, f"--trainer.default_root_dir={run}", f"--ckpt_path={path}"])
     assert not (run / "codebook").exists()
