@@ -81,9 +81,9 @@ def describe_ranking(results: Results) -> str:
 
 def recommend(results: Results) -> str:
     errors, off = _errors(results), _high_band_distance(results)
-    refined = median(results["matched, refined vocoder"]["log_mel_mae_db"])
+    refined = median(results["refined"]["log_mel_mae_db"])
     best = min(errors, key=errors.get)
     chosen = f"`{best}`"
     if refined < errors[best]:
-        chosen = f"`matched` with the refined vocoder ({refined:.2f} dB; {errors['matched']:.2f} without)"
+        chosen = f"`refined` ({refined:.2f} dB; `matched`, the same with the plain vocoder, {errors['matched']:.2f})"
     return f"{chosen}; `{min(off, key=off.get)}` where the energy of the high band matters more than the error;"

@@ -33,7 +33,6 @@ from pocket.corpus import SAMPLE_RATE, Corpus
 def list_rows() -> list[tuple[str, str, str, dict]]:
     """(name, verb, recipe, flags) of every row."""
     rows = [(name, "reconstruct", name, {}) for name, r in RECIPES.items() if r.verb == "reconstruct"]
-    rows.append(("matched, refined vocoder", "reconstruct", "matched", {"vocoder": "refined"}))
     rows += [(f"{name}, raw features", "reconstruct", name, {"raw_features": True}) for name in FRONT_ENDS]
     rows += [(f"input-based, strength {s:g}", "transform", "input-based", {"strength": s}) for s in STRENGTHS]
     return rows + [(name, "generate", name, {}) for name in TEXT]

@@ -38,7 +38,6 @@ def list_cases(quantised: bool = True) -> list[Case]:
     plain = [name for name, recipe in recipes.items() if quantised or recipe.quantizer == "none"]
     raw = [name for name, recipe in recipes.items() if recipe.features != "matched"]
     cases = [Case(name, "reconstruct", name) for name in plain]  # matched is the first recipe
-    cases.insert(1, Case("matched, refined", "reconstruct", "matched", {"vocoder": "refined"}))
     cases += [Case(f"{name}, raw features", "reconstruct", name, {"raw_features": True}) for name in raw]
     unquantised = {} if quantised else {"quantizer": "none"}
     flags = [{"strength": strength} | unquantised for strength in STRENGTHS]

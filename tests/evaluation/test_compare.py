@@ -36,7 +36,7 @@ def folder(entries, tmp_path_factory):
 
 def test_every_recipe_is_compared_with_and_without_conversion(entries):
     names = [entry.name for entry in entries]
-    assert names[:3] == ["input", "matched", "matched, refined"] and len(names) == len(set(names))
+    assert names[:3] == ["input", "matched", "refined"] and len(names) == len(set(names))
     for name, recipe in RECIPES.items():
         if recipe.verb == "reconstruct":
             assert name in names and (f"{name}, raw features" in names) == (recipe.features != "matched")

@@ -45,7 +45,7 @@ def test_every_row_says_what_it_is():
     for name, recipe in RECIPES.items():
         assert recipe.about and recipe.verb in CHOICES["verb"], name
         assert set(list_settings(recipe)) <= set(asdict(recipe))
-    assert len(RECONSTRUCT) == 8
+    assert len(RECONSTRUCT) == 9
 
 
 # What the scripts' table says of each row (features, latent, limiter, vocoder, after).
@@ -53,6 +53,7 @@ def test_every_row_says_what_it_is():
     "name, said",
     [
         ("matched", ("matched", 1.0, "none", "backbone", False, "none")),
+        ("refined", ("matched", 1.0, "none", "refined", False, "none")),
         ("ultimate-fix", ("clap", 1.0, "strict", "backbone,direct,griffin-lim", False, "volume,filter")),
         ("v3-balanced", ("clap", 0.7, "strict", "backbone", False, "volume")),
         ("v4-high-freq", ("librosa-high", 1.0, "loose", "backbone", True, "none")),
@@ -162,7 +163,7 @@ def test_unknown_choices_are_named(name):
 def test_advice_names_recipes():
     for what in [*NEEDS, *KINDS]:
         assert all(name in RECIPES and why for name, why in advise(what))
-    assert [name for name, _ in advise("speech")] == ["ultimate-fix", "final-optimized", "matched"]
+    assert [name for name, _ in advise("speech")] == ["ultimate-fix", "final-optimized", "refined"]
     with pytest.raises(UserError, match="nearest is 'music'"):
         advise("musik")
     assert set(KINDS) == {"music", "speech", "electronic", "ambient", "effects"}

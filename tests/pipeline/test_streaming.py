@@ -98,7 +98,7 @@ def test_compressed_from_a_recording_is_the_same_file(pipe, long_file):
 
 def test_which_recipes_stream():
     streamed = {name for name, recipe in RECIPES.items() if recipe.verb != "generate" and can_stream(recipe)}
-    assert streamed == {"matched", "quantised", "input-based"}
+    assert streamed == {"matched", "refined", "quantised", "input-based"}
 
 
 def test_the_command_line_streams_what_is_long(tmp_path, long_file, monkeypatch):
