@@ -107,7 +107,7 @@ def _ddcm() -> Read:
         collect_facts(str(_only(folder)))
         windows, atoms, calls = len(header.layout.starts), 0, 0
         if header.schedule is not None:
-            atoms, calls = sum(header.steps.atoms), len(header.steps.timesteps) * header.batch_size
+            atoms, calls = sum(header.steps.atoms), len(header.steps.timesteps) * windows
         if windows <= WINDOWS and calls <= CALLS and atoms * header.latent_size <= DRAWN:
             audio = decompress(data, backbone, codebook, "backbone").audio
             require(audio.shape == (header.samples,) and bool(audio.isfinite().all()), "audio that is none")
