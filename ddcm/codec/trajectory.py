@@ -2,8 +2,8 @@
 
 Denoising Diffusion Codebook Models (arXiv 2502.01189, section 3). Both sides are the one ``denoise_loop`` with eta = 1
 and differ in ``pick_noise``. Decoding is not chaotic: the choices are in the file, so a difference in rounding shrinks
-on the way. Any machine, device, number of threads and windows in a call decode a file to the same mels within 0.001 dB,
-and float16 within a few thousandths; docs/codec.md has the figures. On the same machine the bits are the same.
+on the way. Any machine, device, number of threads and windows in a call decode a file to the same mels within 0.01 dB,
+float16 too; docs/explanation.md has the figures. On the same machine the bits are the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

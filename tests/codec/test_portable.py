@@ -65,7 +65,7 @@ def test_other_instruction_sets_decode_to_the_same_mel(coded, tmp_path, environm
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | environment)
     with np.load(tmp_path / "out.npz") as out:
         assert float((torch.from_numpy(out["latent"]) - latent).square().mean().sqrt()) < 1e-4
-        assert difference_db(torch.from_numpy(out["mel"]), mel) < 0.001
+        assert difference_db(torch.from_numpy(out["mel"]), mel) < 0.01
 
 
 def test_half_precision_decodes_files_of_full_precision(coded):
