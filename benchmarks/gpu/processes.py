@@ -33,6 +33,7 @@ def _run_pytest() -> dict:
             sys.executable,
             "-m",
             "pytest",
+            "--override-ini=addopts=-q --import-mode=importlib",  # one process: there is one GPU
             *marked,
             "-m",
             "gpu and not slow",

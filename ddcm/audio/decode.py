@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from ddcm.audio import ffmpeg
-from ddcm.audio.parts import MOST, REACH, Part, PartReader, split, split_chunks, split_mp3
+from ddcm.audio.joined import MOST, REACH, Part, PartReader, split, split_chunks, split_mp3
 from ddcm.errors import UserError
 
 BLOCK = 1 << 20  # numbers read at a time

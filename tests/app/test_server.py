@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -270,10 +270,21 @@ def test_a_shared_upload_goes_with_the_last_visitor(tmp_path):
 
 def test_the_command_opens_and_closes_the_page(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    timer = threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    timer.start()
+    port = free_port()
+
+    def terminate() -> None:
+        """Once the page answers, or not at all within a minute."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     before = signal.getsignal(signal.SIGTERM)
-    assert main(["serve", "--port", str(free_port()), "--backbone", "tiny"]) == 0
+    threading.Thread(target=terminate, daemon=True).start()
+    assert main(["serve", "--port", str(port), "--backbone", "tiny"]) == 0
     assert "ddcm is on http://127.0.0.1:" in capsys.readouterr().out
     assert not list(tmp_path.glob("ddcm-serve-*")) and signal.getsignal(signal.SIGTERM) == before
 
