@@ -82,7 +82,7 @@ def test_the_package_is_the_installed_one(installed, folder):
 
 
 def test_recipes(installed, folder):
-    assert "matched: reconstruct (default)" in run(installed, folder, f"{installed}/bin/ddcm", "recipes")
+    assert "refined: reconstruct (default)" in run(installed, folder, f"{installed}/bin/ddcm", "recipes")
 
 
 def test_the_embedded_backbone_and_codebook(installed, folder):

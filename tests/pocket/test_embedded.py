@@ -115,9 +115,10 @@ def test_round_trips_stay_within_the_card(pipe):
             errors["plain" + suffix].append(log_mel_mae_db(audio, out.audio))
         errors["refined"].append(log_mel_mae_db(audio, pipe.reconstruct(audio, 16000, vocoder="refined").audio))
     mean = {name: sum(values) / len(values) for name, values in errors.items()}
-    most = {"mel": 1.0, "mel quantised": 2.0, "plain": 2.6, "plain quantised": 3.1, "refined": 1.1}
+    most = {"mel": 1.0, "mel quantised": 2.0, "plain": 2.1, "plain quantised": 2.6, "refined": 1.1}
     assert all(mean[name] <= error for name, error in most.items()), mean
-    assert mean["plain quantised"] - mean["plain"] < 0.5, mean
+    # The nearer the vocoder, the less it hides of what the codebook loses in the mel.
+    assert mean["plain quantised"] - mean["plain"] < 0.6 * (mean["mel quantised"] - mean["mel"]), mean
 
 
 @pytest.mark.parametrize("name", NAMES)
