@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 
+from benchmarks.portability import DECODE
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.backbone import load
 from ddcm.codec.codec_settings import CodecSettings
@@ -25,15 +26,6 @@ from ddcm.pipeline import DDCMPipeline
 from tests.conftest import EXAMPLES, ROOT
 
 POCKET = ROOT / "checkpoints" / "pocket"
-DECODE = """
-import sys, numpy, torch
-from pathlib import Path
-from ddcm.backbone import load
-from ddcm.codec.decompress import decompress
-torch.set_num_threads(int(sys.argv[3]))
-out = decompress(Path(sys.argv[1]).read_bytes(), load(sys.argv[4]), vocoder="backbone")
-numpy.savez(sys.argv[2], latent=out.latent.numpy(), mel=out.mel.numpy())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +53,12 @@ def difference_db(mel: torch.Tensor, other: torch.Tensor) -> float:
 )
 def test_other_instruction_sets_decode_to_the_same_mel(coded, tmp_path, environment, threads):
     path, latent, mel = coded
-    command = [sys.executable, "-c", DECODE, str(path), str(tmp_path / "out.npz"), str(threads), str(POCKET)]
+    target = tmp_path / "out.safetensors"
+    command = [sys.executable, "-c", DECODE, *map(str, (path, target, POCKET, threads, 1, "float32"))]
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | environment)
-    with np.load(tmp_path / "out.npz") as out:
-        assert float((torch.from_numpy(out["latent"]) - latent).square().mean().sqrt()) < 1e-4
-        assert difference_db(torch.from_numpy(out["mel"]), mel) < 0.01
+    out = load_file(target)
+    assert float((out["latent"] - latent).square().mean().sqrt()) < 1e-4
+    assert difference_db(out["mel"], mel) < 0.01
 
 
 def test_half_precision_decodes_files_of_full_precision(coded):
