@@ -25,9 +25,10 @@ from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import find_audio, read_audio
+from ddcm.audio.files import read_audio
 from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import LN_TO_DB, log_mel
+from ddcm.audio.search import find_audio
 from ddcm.backbone import Backbone, load
 from ddcm.codec.bitstream import BitWriter
 from ddcm.codec.codec_settings import CodecSettings

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from tqdm import tqdm
 
 from ddcm.audio.decode import duration_s
-from ddcm.audio.files import find_audio
+from ddcm.audio.search import find_audio
 from ddcm.cli import launcher
 from ddcm.cli.run_log import open_run_log, read_rows, write_table
 from ddcm.errors import UserError, to_one_line

@@ -32,7 +32,8 @@ def compress(arguments: Namespace) -> int:
 def decompress(arguments: Namespace) -> int:
     """.ddcm -> audio"""
     from ddcm.audio.decode import duration_s
-    from ddcm.audio.files import audio_writer, find_audio
+    from ddcm.audio.files import audio_writer
+    from ddcm.audio.search import find_audio
     from ddcm.cli.batch import Done, process_files
     from ddcm.codec.decompress import decompress_pieces
     from ddcm.codec.format import read

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ddcm.audio.files import find_audio, read_audio
+from ddcm.audio.files import read_audio
+from ddcm.audio.search import find_audio
 from ddcm.errors import UserError, to_one_line
 from ddcm.evaluation.perceptual import installed
 from ddcm.evaluation.signal_metrics import METRICS, SAMPLE_RATE, badness

@@ -11,8 +11,9 @@ import soundfile
 import torch
 
 from ddcm.audio.decode import _refuse_cut
-from ddcm.audio.files import find_audio, read_audio, resample, write_audio
+from ddcm.audio.files import read_audio, resample, write_audio
 from ddcm.audio.level import normalise_level
+from ddcm.audio.search import find_audio
 from ddcm.errors import UserError
 from tests.conftest import EXAMPLES
 

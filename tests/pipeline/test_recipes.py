@@ -5,7 +5,8 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 
-from ddcm.audio.files import find_audio, read_audio
+from ddcm.audio.files import read_audio
+from ddcm.audio.search import find_audio
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.encode import prepare

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from ddcm.audio.files import find_audio
+from ddcm.audio.search import find_audio
 from ddcm.errors import UserError, describe_error
 
 SPLITS = ("train", "val", "test")
