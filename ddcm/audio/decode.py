@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from ddcm.audio import ffmpeg
-from ddcm.audio.joined import MOST, REACH, Part, PartReader, split, split_chunks, split_mp3
+from ddcm.audio.joined import MOST, REACH, Part, PartReader, refuse_several, split, split_chunks, split_mp3
 from ddcm.errors import UserError
 
 BLOCK = 1 << 20  # numbers read at a time
@@ -81,6 +81,7 @@ def _find_sources(path: Path) -> list[Source] | str:
                     whole, log = Source(None, sound.frames, sound.samplerate), sound.extra_info
                     kind, subtype, channels = sound.format, sound.subtype, sound.channels
                 if subtype in ("MPEG_LAYER_I", "MPEG_LAYER_II") or "multi-segment" in log:
+                    refuse_several(path, data)
                     return "it does not declare its length"
                 parts = split_mp3(path, data, REACH) if kind == "MP3" else split(path, data, kind, whole.frames)
                 if not parts:
@@ -97,6 +98,7 @@ def _find_sources(path: Path) -> list[Source] | str:
         except soundfile.LibsndfileError as error:
             if data[:4] in (b"OggS", b"caff"):  # cut off, it is often refused
                 split(path, data, "OGG" if data[:4] == b"OggS" else "CAF", 0)
+            refuse_several(path, data)
             return error.error_string.rstrip(".")
 
 

@@ -15,7 +15,22 @@ from typing import IO
 from ddcm.errors import UserError
 
 Bytes = bytes | mmap.mmap
-SEVERAL = {"FLAC": rb"fLaC\0\0\0\x22", "OGG": rb"OggS\0[\x02\x06]"}  # a stream begins
+# How a recording begins, by libsndfile's name of the format.
+SEVERAL = {
+    "FLAC": rb"fLaC\0\0\0\x22", "OGG": rb"OggS\0[\x02\x06]", "CAF": rb"caff\0\x01\0\0", "RF64": rb"RF64.{4}WAVE",
+    "W64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0", "VOC": rb"Creative Voice File\x1a",
+    "NIST": rb"NIST_1A\n   1024\n", "PVF": rb"PVF1\n\d+ \d+ \d+\n",
+    "PAF": rb"(?: paf|fap )\0{7}", "IRCAM": rb"\x64\xa3[\1-\4]\0.{4}[\1-\x40]\0{3}|[\0-\4]\xa3\x64.{4}\0{3}[\1-\x40]",
+    "MAT4": rb".{20}samplerate\0", "MAT5": rb"MATLAB 5\.0 MAT-file", "SDS": rb"\xf0\x7e.\x01[^\xf7]{16}\xf7",
+    "AVR": rb"2BIT.{8}(?:\0\0|\xff\xff)", "XI": rb"Extended Instrument: ", "WVE": rb"ALawSoundFile\*\*\0",
+}  # fmt: skip
+# Of what ffmpeg reads, these end for it with the first recording.
+FIRST_ALONE = re.compile(
+    rb"TTA1[\1-\3]\0.\0[\x08\x10\x18\x20]\0|wvpk.{4}[\0-\x10]\x04.{6}\0{4}.{5}[\x08-\x0f\x18-\x1f\x28-\x2f]"
+    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c|FLV\x01[\0-\5]\0{3}\x09\0{4}"
+    rb"|nut/multimedia container\0|\.RMF\0{3}\x12|DSD \x1c\0{7}|MAC [\x60-\xff]\x0f|tBaK\x01\0|#!AMR(?:-WB)?\n"
+    rb"|MPCKSH|ajkg[\1-\3]|Creative Voice File\x1a|caff\0\x01\0\0|FORM.{4}(?:8SVX|16SV)", re.S
+)  # fmt: skip
 OTHER = re.compile(rb"[\w ]{4}|ID3|TAG")  # what may follow the samples of a wav
 ENDLESS = b"\xff" * 4  # a length that a stream has; libsndfile reads it to the end of the file
 KBPS = ((8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -68,17 +83,26 @@ def split(path: Path, data: Bytes, kind: str, frames: int) -> list[Part]:
 
     Raises UserError: the last page or frame is cut off.
     """
+    starts = [match.start() for match in re.finditer(SEVERAL[kind], data, re.S)] if kind in SEVERAL else []
     if kind == "CAF":
-        _refuse_cut_caf(path, data)
-    if kind in ("WAV", "WAVEX", "RF64"):
+        for part in _cut_at(starts, data) or [Part(0, len(data))]:
+            _refuse_cut_caf(path, data[part.start : part.end])
+    if kind in ("WAV", "WAVEX", "RF64") and len(starts) < 2:
         return _split_wav(data, frames)
-    starts = [match.start() for match in re.finditer(SEVERAL[kind], data)] if kind in SEVERAL else []
     if kind == "OGG":
         if _page_end(data, data.rfind(b"OggS")) > len(data):
             raise UserError(f"{path}: truncated: its last page is cut off")
         ends = {_page_end(data, start) for start in starts}
         starts = [start for start in starts if start not in ends]  # streams that begin together are one part
     return _cut_at(starts, data)
+
+
+def refuse_several(path: Path, data: Bytes) -> None:
+    """Raise UserError: several recordings of a kind of which ffmpeg reads the first alone."""
+    if (first := FIRST_ALONE.match(data)) and any(
+        match.start() and match[0][:4] == first[0][:4] for match in FIRST_ALONE.finditer(data)
+    ):
+        raise UserError(f"{path}: several files one after another, and only the first can be read; separate them")
 
 
 def _cut_at(starts: list[int], data: Bytes) -> list[Part]:

@@ -38,13 +38,14 @@ FORMATS = {
     "caf": ("CAF", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"),
     "mp3": ("MP3", "MPEG_LAYER_III"), "sph": ("NIST", "PCM_16"), "voc": ("VOC", "PCM_16"),
 }  # fmt: skip
+STORED = {name: (name.upper(), "PCM_16") for name in ("pvf", "paf", "ircam", "avr", "mat4", "mat5", "svx")}
 
 ID3, TAG = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10), b"TAG" + bytes(125)
 APE = b"APETAGEX" + struct.pack("<4I", 2000, 72, 1, 0xA0000000) + bytes(8 + 72)
 
 
 def write(path, name, samples=SAMPLES, rate=RATE, **options):
-    kind, subtype = FORMATS[name]
+    kind, subtype = (FORMATS | STORED)[name]
     soundfile.write(path, samples, rate, subtype=subtype, format=kind, **options)
     return path.read_bytes()
 
@@ -159,7 +160,7 @@ def test_hostile_tags_and_counts_end(tmp_path):
 def pieces(tmp_path_factory):
     """By format: bytes of recordings that differ in length, channels and rate, and what each is read as."""
     folder, found = tmp_path_factory.mktemp("pieces"), {}
-    for name in ("mp3", "flac", "ogg", "opus", "wav", "aiff", "au"):
+    for name in [*(FORMATS.keys() - {"24.wav", "float.wav", "x.wav", "voc"}), *(STORED.keys() - {"svx"})]:
         for number, (frames, channels, rate) in enumerate([(3000, 2, 16000), (9000, 1, 16000), (24000, 2, 48000)]):
             path = folder / f"{number}.{name}"
             data = write(path, name, SAMPLES[:frames, :channels], rate)
@@ -182,6 +183,25 @@ def test_several_recordings_one_after_another(tmp_path_factory, pieces, data):
     assert duration_s(path) == pytest.approx(len(expected) / RATE, abs=len(chosen) / RATE)
     if len(audio) == len(expected):
         assert np.sqrt(np.mean((audio - expected) ** 2)) < 0.02  # rates are resampled across their borders
+
+
+@pytest.mark.parametrize("name", ["voc", "svx", "tta", "wv", "wma", "flv", "nut", "rm", "m4a", "mov"])
+def test_several_of_which_only_the_first_can_be_read(tmp_path, name):
+    """They are refused; one alone is not."""
+    path = tmp_path / f"a.{name}"
+    if name in FORMATS | STORED:
+        write(path, name, SAMPLES[:, :1])
+    elif shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg installed")
+    else:
+        write(tmp_path / "a.wav", "wav")
+        codec = {"rm": ["-c:a", "ac3"], "flv": ["-c:a", "aac"]}.get(name, [])
+        subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", *codec, path], check=True)
+    if name not in ("voc", "svx") or shutil.which("ffmpeg"):
+        assert len(read_audio(path)) == pytest.approx(len(MONO), abs=2500)
+    path.write_bytes(2 * path.read_bytes())
+    with pytest.raises(UserError, match="several files one after another, and only the first can be read"):
+        read_audio(path)
 
 
 @pytest.mark.parametrize("part", [0.3, 0.45, 0.7701, 0.99])
