@@ -11,7 +11,7 @@ import lightning as L
 import yaml
 from jsonargparse import ActionConfigFile, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from ddcm.errors import UserError, describe_error
@@ -135,7 +135,20 @@ class FitCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         if isinstance(every := trainer.get("val_check_interval"), int):
             options["val_check_interval"] = every * (trainer.get("accumulate_grad_batches") or 1)
-        return super().instantiate_trainer(**options)
+        made = super().instantiate_trainer(**options)
+        schedules = [
+            callback.scheduling
+            for callback in made.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler)
+        ]
+        if isinstance(every, int) and any(schedule.keys() - {0} for schedule in schedules):
+            share = "give --trainer.val_check_interval as a share of an epoch, such as 1.0"
+            raise UserError(f"GradientAccumulationScheduler changes how many batches a step has: {share}")
+        if made.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+            raise UserError(
+                "--trainer.reload_dataloaders_every_n_epochs starts the stream of windows anew: leave it at 0"
+            )
+        return made
 
     def instantiate_classes(self) -> None:
         path = self.config[self.subcommand].get("ckpt_path")

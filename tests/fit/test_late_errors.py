@@ -33,6 +33,8 @@ LATE = {
     "accelerator": ["--trainer.accelerator=hpu"], "strategy": ["--trainer.strategy=deepspeed"],
     "precision": ["--trainer.precision=transformer-engine"], "monitor": ["--best.monitor=nonsense"],
     "averaging": ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.1"],
+    "accumulation": ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={1: 2}"],
+    "reload": ["--trainer.reload_dataloaders_every_n_epochs=1"],
     "two validation loaders": ["--data=tests.fit.test_late_errors.TwoSets"],
 }  # fmt: skip
 
