@@ -12,12 +12,13 @@ from ddcm.audio.files import read_audio, write_audio
 from ddcm.codec.format import describe, read, unpack
 from ddcm.errors import UserError
 from ddcm.evaluation.compare import compare, select_info
-from ddcm.evaluation.html_report import render_report, slug
+from ddcm.evaluation.html_report import render_report
 from ddcm.evaluation.plots import compute_mel, draw_sheet
 from ddcm.evaluation.signal_metrics import METRICS
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
 from ddcm.recipes import RECIPES, RUNS, SETTINGS, Recipe, Verb, list_settings, resolve
+from ddcm.runtime.files import slug
 from ddcm.runtime.progress import OnStep
 
 

@@ -70,8 +70,7 @@ def generate(arguments: Namespace) -> int:
         if arguments[name] is not None:
             raise UserError(f"--{name} is for generate --compressed")
     from ddcm.audio.files import write_audio
-    from ddcm.evaluation.html_report import slug
-    from ddcm.runtime.files import write_atomically
+    from ddcm.runtime.files import slug, write_atomically
     from ddcm.runtime.progress import progress_bar
 
     recipe, prompt = _read_recipe("generate", arguments), arguments.prompt

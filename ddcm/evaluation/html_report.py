@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import write_csv
 from ddcm.evaluation.plots import compute_mel, draw_sheet, encode_thumbnail
 from ddcm.evaluation.signal_metrics import badness
-from ddcm.runtime.files import write_atomically
+from ddcm.runtime.files import slug, write_atomically
 
 PAGE_SECONDS = 30  # Audio of each entry on the page; the .wav files are complete.
 TEMPLATES = Environment(loader=PackageLoader("ddcm.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -81,11 +80,6 @@ def render_report(title: str, entries: list[Entry], sample_rate: int, facts: dic
     return TEMPLATES.get_template("report.html").render(
         title=title, facts=facts, columns=["recipe", *columns], rows=rows, truncated_s=truncated and PAGE_SECONDS
     )  # fmt: skip
-
-
-def slug(text: str, longest: int = 60) -> str:
-    """A file name from any text: letters, digits, underscores and dots; the rest becomes dashes."""
-    return re.sub(r"[^\w.]+", "-", text).strip("-.").lower()[:longest] or "sound"
 
 
 def _data_url(kind: str, content: bytes) -> str:

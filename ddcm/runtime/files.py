@@ -3,6 +3,7 @@
 import errno
 import glob
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -68,6 +69,11 @@ def list_files(
                 folders.sort()
                 pending += [path for path in (Path(inside, name) for name in folders) if path.is_symlink()]
             yield from (Path(inside, name) for name in names)
+
+
+def slug(text: str, longest: int = 60) -> str:
+    """A file name from any text: letters, digits, underscores and dots; the rest becomes dashes."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.").lower()[:longest] or "sound"
 
 
 def remove_leftovers(path: Path) -> None:

@@ -10,11 +10,12 @@ import torch
 
 from ddcm.cli.main import main
 from ddcm.evaluation.compare import compare, list_cases
-from ddcm.evaluation.html_report import Entry, render_report, slug, write_report
+from ddcm.evaluation.html_report import Entry, render_report, write_report
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
 from ddcm.recipes import RECIPES
+from ddcm.runtime.files import slug
 from ddcm.runtime.memory import measure_cost
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
