@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ddcm.audio.mel import log_mel
 from ddcm.errors import UserError
 from pocket.batches import Windows, validation
-from pocket.corpus import KINDS, Corpus
+from pocket.corpus import KINDS, Clip, Corpus
 
 SECONDS = 5.12
 SAMPLES = round(SECONDS * 16000)
@@ -89,15 +89,25 @@ def train_classifier(corpus: Corpus, file: Path, steps: int = 2500, batch: int =
     return classifier.eval()
 
 
-def real_clips(corpus: Corpus, per_kind: int = 64, pool: str = "first") -> dict[str, torch.Tensor]:
-    """Validation audio of a pool by kind: (n, SAMPLES), n at most ``per_kind``."""
-    clips: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
+def real_clips(corpus: Corpus, per_kind: int = 64, pool: str = "first") -> dict[str, list[torch.Tensor]]:
+    """Validation audio of a pool by kind: of each clip its pieces (n, SAMPLES), at most ``per_kind`` in all."""
+    pieces: dict[str, dict[Clip, list[torch.Tensor]]] = {kind: {} for kind in KINDS}
     for clip, audio in validation(corpus, SECONDS, per_kind, pool):
-        clips[clip.kind].append(pad_or_cut(audio))
-    return {kind: torch.stack(audio).float() for kind, audio in clips.items() if audio}
+        pieces[clip.kind].setdefault(clip, []).append(pad_or_cut(audio).float())
+    return {kind: [torch.stack(own) for own in clips.values()] for kind, clips in pieces.items() if clips}
 
 
 @torch.no_grad()
+def rate_kinds(classifier: Classifier, audio: torch.Tensor) -> torch.Tensor:
+    """(n, SAMPLES) -> probabilities of KINDS (n, 4)."""
+    return torch.cat([classifier(log_mel(part)).softmax(dim=1) for part in audio.split(32)])
+
+
 def name_kinds(classifier: Classifier, audio: torch.Tensor) -> list[str]:
     """(n, SAMPLES) -> the kind of each."""
-    return [KINDS[index] for index in classifier(log_mel(audio)).argmax(dim=1).tolist()]
+    return [KINDS[index] for index in rate_kinds(classifier, audio).argmax(dim=1).tolist()]
+
+
+def name_clip(classifier: Classifier, pieces: torch.Tensor) -> str:
+    """(n, SAMPLES), the pieces of one clip -> its kind, by the mean of their probabilities."""
+    return KINDS[int(rate_kinds(classifier, pieces).mean(dim=0).argmax())]

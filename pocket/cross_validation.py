@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.marks import fill
-from pocket.classifier import name_kinds, real_clips, train_classifier
+from pocket.classifier import name_clip, real_clips, train_classifier
 from pocket.corpus import KINDS, Corpus
 
 
@@ -45,7 +45,7 @@ def cross_validate(corpus: Corpus, folds: int, steps: int) -> Counter[tuple[str,
         with tempfile.TemporaryDirectory() as folder:
             classifier = train_classifier(part, Path(folder) / "classifier.pt", steps)
         for kind, clips in real_clips(part).items():
-            counts.update((kind, name) for batch in clips.split(32) for name in name_kinds(classifier, batch))
+            counts.update((kind, name_clip(classifier, clip)) for clip in clips)
     return counts
 
 

@@ -5,7 +5,8 @@
 A small classifier (``pocket.classifier``), trained on the mels of the training clips and kept below ``--runs``, names
 the kinds of
 
-1. real validation clips of both pools: how far the judge itself can be trusted;
+1. real validation clips of both pools: how far the judge itself can be trusted. The pieces of a long clip vote
+   together, or one drone of a minute would count as twelve sounds; the row of pieces counts them one by one;
 2. sounds generated from captions of validation clips, guided: the share whose kind is the caption's. Beside it the
    Frechet distance between generated and real clips, every kind of which counts the same, of the mean and deviation of
    each mel band;
@@ -29,7 +30,7 @@ from benchmarks.marks import cell, fill
 from ddcm.audio.mel import log_mel
 from ddcm.errors import UserError
 from ddcm.pipeline import DDCMPipeline
-from pocket.classifier import SAMPLES, Classifier, name_kinds, real_clips, train_classifier
+from pocket.classifier import SAMPLES, Classifier, name_clip, name_kinds, real_clips, train_classifier
 from pocket.corpus import KINDS, SAMPLE_RATE, Corpus
 
 
@@ -82,8 +83,19 @@ def share(names: list[str], wanted: list[str]) -> float:
     return float(np.mean([a == b for a, b in zip(names, wanted, strict=True)]))
 
 
-def name_by_parts(classifier: Classifier, audio: torch.Tensor) -> list[str]:
-    return [name for part in audio.split(32) for name in name_kinds(classifier, part)]
+def rate_judge(classifier: Classifier, pools: dict[str, dict[str, list[torch.Tensor]]], kind: str) -> dict[str, float]:
+    """The shares of a kind's real clips, and of their pieces, that are named right, by pool."""
+    shares = {}
+    for pool, clips in pools.items():
+        if own := clips.get(kind):
+            pieces = torch.cat(own)
+            shares[f"real clips of the {pool} pool named right"] = share(
+                [name_clip(classifier, clip) for clip in own], [kind] * len(own)
+            )
+            shares[f"their pieces of {SAMPLES / SAMPLE_RATE:g} s, {pool} pool"] = share(
+                name_kinds(classifier, pieces), [kind] * len(pieces)
+            )
+    return shares
 
 
 def judge(args: argparse.Namespace) -> str:
@@ -92,7 +104,7 @@ def judge(args: argparse.Namespace) -> str:
     corpus = Corpus(args.corpus)
     classifier = train_classifier(corpus, args.runs / "classifier.pt")
     pipe = DDCMPipeline.from_pretrained(args.backbone, device=args.device)
-    real, wide = real_clips(corpus), real_clips(corpus, 128, "wide")
+    pools = {"first": real_clips(corpus), "wide": real_clips(corpus, 128, "wide")}
     each = args.samples // len(KINDS)
     rows: dict[str, dict[str, float]] = {}
     every: list[torch.Tensor] = []
@@ -100,20 +112,15 @@ def judge(args: argparse.Namespace) -> str:
         made = generated(pipe, captions(corpus, kind, each), args.steps, args.guidance_scale)
         every.append(made)
         others = [KINDS[(KINDS.index(kind) + 1 + i % 3) % 4] for i in range(args.transforms)]
-        inputs = [real[kind][i * len(real[kind]) // args.transforms] for i in range(args.transforms)]
+        pieces = torch.cat(pools["first"][kind])
+        inputs = [pieces[i * len(pieces) // args.transforms] for i in range(args.transforms)]
         changed = [
             pipe.transform(x, SAMPLE_RATE, prompt=captions(corpus, other, 8)[i % 8], strength=0.5, quantizer="none",
                            guidance_scale=args.transform_guidance, seed=i).audio
             for i, (x, other) in enumerate(zip(tqdm(inputs, desc="transforming"), others, strict=True))
         ]  # fmt: skip
         rows[kind] = {
-            **{
-                f"real clips of the {pool} pool named right": share(
-                    name_by_parts(classifier, clips), [kind] * len(clips)
-                )
-                for pool, clips in (("first", real[kind]), ("wide", wide.get(kind, torch.empty(0))))
-                if len(clips)
-            },
+            **rate_judge(classifier, pools, kind),
             "generated, named as asked": share(name_kinds(classifier, made), [kind] * each),
             "transformed at 0.5, named as the new kind": share(name_kinds(classifier, torch.stack(changed)), others),
             "their energy follows the input (Pearson)": float(
@@ -124,13 +131,13 @@ def judge(args: argparse.Namespace) -> str:
     for title in max(rows.values(), key=len):
         values = [row.get(title, math.nan) for row in rows.values()]
         lines.append(f"| {title} | " + " | ".join(cell(v, 2) for v in [*values, float(np.nanmean(values))]) + " |")
-    both = [torch.cat([pool[kind] for pool in (real, wide) if kind in pool]) for kind in KINDS]
+    both = [torch.cat([piece for pool in pools.values() for piece in pool.get(kind, [])]) for kind in KINDS]
     of_real = np.concatenate([statistics(clips) for clips in both])
     weights = np.concatenate([np.full(len(clips), 1 / len(clips)) for clips in both])  # as many of each kind
     distance = frechet(moments(statistics(torch.cat(every))), moments(of_real, weights))
     halves = frechet(*(moments(of_real[i::2], weights[i::2]) for i in range(2)))
     sentence = (
-        f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(of_real)} real clips of both "
+        f"Frechet distance of mel statistics, {each * len(KINDS)} generated to {len(of_real)} real pieces of both "
         f"pools: {distance:.1f} (one half of the real clips to the other: {halves:.1f}). "
         f"Guidance {args.guidance_scale:g}, of transforms "
         f"{args.transform_guidance:g}; {args.steps} steps, {args.transforms} transforms of each kind."

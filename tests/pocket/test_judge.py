@@ -13,7 +13,7 @@ from ddcm.errors import UserError
 from pocket import classifier
 from pocket.corpus import KINDS
 from pocket.cross_validation import held_out, table
-from pocket.judge import captions, energy_corr, frechet, judge, moments, statistics
+from pocket.judge import captions, energy_corr, frechet, judge, moments, rate_judge, statistics
 from tests.helpers.pocket_corpus import examples_as_corpus
 
 
@@ -29,13 +29,30 @@ def heard(tmp_path_factory):
 def test_the_classifier_learns_its_examples_at_any_level(heard):
     corpus, ear, file = heard
     clips = classifier.real_clips(corpus)
-    audio = torch.cat([clips[kind][:1] for kind in KINDS])
+    audio = torch.cat([clips[kind][0][:1] for kind in KINDS])
     names = classifier.name_kinds(ear, audio)
     assert sum(a == b for a, b in zip(names, KINDS, strict=True)) >= 3 and names == classifier.name_kinds(
         ear, audio * 0.1
     )
     again = classifier.train_classifier(corpus, file)  # from its file
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), ear.parameters(), strict=True))
+
+
+def test_pieces_of_a_clip_vote_together(heard):
+    """A clip whose pieces are mostly of one kind is of that kind; in the row of pieces each counts."""
+    corpus, ear, _ = heard
+    clips = classifier.real_clips(corpus)
+    assert sum(len(own) for own in clips.values()) == len({clip.path for clip in corpus.of("val")})
+    pieces = torch.cat([own[0][:1] for own in clips.values()])
+    names = classifier.name_kinds(ear, pieces)
+    for index, name in enumerate(names):
+        rated = classifier.rate_kinds(ear, pieces[[index]])
+        assert float(rated.sum()) == pytest.approx(1) and classifier.name_clip(ear, pieces[[index] * 3]) == name
+    pools = {"first": {"music": [pieces[:1].repeat(5, 1), pieces[1:2]]}}
+    shares = rate_judge(ear, pools, "music")
+    right = [name == "music" for name in names[:2]]
+    assert list(shares.values()) == [sum(right) / 2, (5 * right[0] + right[1]) / 6]
+    assert rate_judge(ear, pools, "speech") == {}
 
 
 def test_frechet_distance_of_known_gaussians():
