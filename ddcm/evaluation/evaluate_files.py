@@ -21,9 +21,10 @@ Row = dict[str, str | float]
 MAX_LENGTH_DIFFERENCE = 640  # Samples at 16 kHz: one latent frame. Resampling and codecs change lengths a little.
 
 
-def measure(reference: torch.Tensor, estimate: torch.Tensor) -> dict[str, float]:
-    """Every metric of two 16 kHz signals (S,), those of installed packages too; NaN where a metric is undefined."""
-    return {name: metric(reference, estimate) for name, metric in (METRICS | installed()).items()}
+def measure(reference: torch.Tensor, estimate: torch.Tensor, judges: bool = False) -> dict[str, float]:
+    """Every metric of two 16 kHz signals (S,), those of installed packages too; NaN where a metric is undefined.
+    ``judges``: also those that take seconds."""
+    return {name: metric(reference, estimate) for name, metric in (METRICS | installed(judges)).items()}
 
 
 def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str, Path, Path]]:
@@ -78,7 +79,7 @@ def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list
             lengths = f"{len(b)} samples at 16 kHz, but {reference} has {len(a)}"
             failures.append(to_one_line(f"{estimate}: {lengths}: not the same length"))
         else:
-            rows.append({"file": name} | measure(a[:size], b[:size]))
+            rows.append({"file": name} | measure(a[:size], b[:size], judges=True))
     return rows, failures
 
 

@@ -1,4 +1,4 @@
-"""Perceptual metrics of optional packages: pesq, pystoi, visqol."""
+"""Perceptual metrics of optional packages, all with their models inside: nothing is downloaded."""
 
 import functools
 import math
@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import torch
 
+from ddcm.audio.level import normalise_level
 from ddcm.evaluation.signal_metrics import SAMPLE_RATE, Metric
 
 
@@ -55,14 +56,82 @@ def _visqol():
     return api
 
 
+def dnsmos(reference: torch.Tensor, estimate: torch.Tensor) -> float:
+    """DNSMOS P.835, overall quality of speech (arXiv 2110.01763), 1 to 5, higher is better. It judges the estimate
+    alone, at a peak of 0.5. NaN for silence."""
+    from speechmos import dnsmos as model
+
+    if not estimate.any():
+        return math.nan
+    return float(model.run(normalise_level(estimate)[0].numpy(), SAMPLE_RATE)["ovrl_mos"])
+
+
+def speaker_similarity(reference: torch.Tensor, estimate: torch.Tensor) -> float:
+    """Cosine of the speaker embeddings of Resemblyzer (GE2E, arXiv 1710.10467), up to 1, higher is better; for speech.
+    Silence is left out by the reference's loudness, in both alike. NaN where the reference is silent."""
+    windows = [x[: len(x) // 400 * 400].reshape(-1, 400) for x in (reference, estimate)]
+    power = windows[0].square().mean(dim=1)
+    loud = power > 1e-4 * power.max() if len(power) else power > 0
+    if not loud.any():
+        return math.nan
+    a, b = (_speaker_encoder().embed_utterance(_set_power(x[loud].flatten()).numpy()) for x in windows)
+    return float(a @ b)
+
+
+def _set_power(audio: torch.Tensor) -> torch.Tensor:
+    """At -30 dB of full scale, where the encoder was trained."""
+    return audio.float() * 10 ** (-30 / 20) / audio.float().square().mean().sqrt().clamp(min=1e-6)
+
+
+@functools.cache
+def _speaker_encoder():
+    with warnings.catch_warnings(action="ignore"):  # webrtcvad, which it imports, uses pkg_resources
+        from resemblyzer import VoiceEncoder
+
+    return VoiceEncoder("cpu", verbose=False)
+
+
+def word_error(reference: torch.Tensor, estimate: torch.Tensor) -> float:
+    """Word error rate of what pocketsphinx recognises in the estimate, against what it recognises in the reference; 0
+    is best; for English speech. NaN where it recognises no word in the reference."""
+    from torchmetrics.functional.text import word_error_rate
+
+    truth, words = (_recognise(x) for x in (reference, estimate))
+    return float(word_error_rate(words, truth)) if truth else math.nan
+
+
+def _recognise(audio: torch.Tensor) -> str:
+    decoder = _recogniser()
+    decoder.start_utt()
+    samples = (normalise_level(audio)[0] * 32767).round().to(torch.int16)
+    decoder.process_raw(samples.numpy().tobytes(), full_utt=True)
+    decoder.end_utt()
+    hypothesis = decoder.hyp()
+    return hypothesis.hypstr if hypothesis else ""
+
+
+@functools.cache
+def _recogniser():
+    from pocketsphinx import Decoder
+
+    return Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+
+
 PERCEPTUAL: dict[str, tuple[tuple[str, ...], Metric]] = {
     "pesq_wb": (("pesq",), pesq_wb),
     "stoi": (("pystoi",), stoi),
     "visqol": (("visqol", "ai_edge_litert"), visqol),
 }
 """Metric -> (packages that it needs, function)."""
+JUDGES: dict[str, tuple[tuple[str, ...], Metric]] = {
+    "dnsmos": (("speechmos", "onnxruntime"), dnsmos),
+    "speaker_similarity": (("resemblyzer", "pkg_resources"), speaker_similarity),
+    "word_error": (("pocketsphinx", "torchmetrics"), word_error),
+}
+"""As ``PERCEPTUAL``: networks and a recogniser of speech, which take seconds a clip."""
 
 
-def installed() -> dict[str, Metric]:
-    """The metrics whose packages are installed."""
-    return {name: function for name, (packages, function) in PERCEPTUAL.items() if all(map(find_spec, packages))}
+def installed(judges: bool = False) -> dict[str, Metric]:
+    """The metrics of ``PERCEPTUAL``, and with ``judges`` those of ``JUDGES``, whose packages are installed."""
+    known = PERCEPTUAL | (JUDGES if judges else {})
+    return {name: function for name, (packages, function) in known.items() if all(map(find_spec, packages))}

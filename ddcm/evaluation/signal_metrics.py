@@ -114,7 +114,7 @@ def _check_shapes(reference: torch.Tensor, estimate: torch.Tensor) -> None:
 _METRICS = (log_mel_mae_db, log_mel_corr, lsd_db, mrstft, si_sdr_db, hf_ratio_db)
 METRICS: dict[str, Metric] = {metric.__name__: metric for metric in _METRICS}
 BEST = {"log_mel_corr": "high", "si_sdr_db": "high", "pesq_wb": "high", "stoi": "high", "visqol": "high",
-        "hf_ratio_db": "zero"}  # fmt: skip
+        "dnsmos": "high", "speaker_similarity": "high", "hf_ratio_db": "zero"}  # fmt: skip
 """Which values are best: low ones, unless the metric is listed here."""
 
 

@@ -13,7 +13,7 @@ from ddcm.audio.files import write_audio
 from ddcm.cli.main import main
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import evaluate_pairs, measure, pair_files, summarize
-from ddcm.evaluation.perceptual import installed
+from ddcm.evaluation.perceptual import JUDGES, installed
 from ddcm.evaluation.signal_metrics import METRICS, badness, hf_ratio_db, lsd_db, mrstft, si_sdr_db
 
 
@@ -52,9 +52,9 @@ def test_lsd_of_a_tilt_is_its_size():
 
 
 def test_perceptual_metrics_if_installed(speech):
-    for name, metric in installed().items():
+    for name, metric in installed(judges=True).items():
         same, worse = metric(speech, speech), metric(speech, speech + noise(len(speech)))
-        assert same > worse and math.isfinite(worse), name
+        assert badness(name, same) < badness(name, worse) and math.isfinite(worse), name
         assert math.isnan(metric(torch.zeros(100), torch.zeros(100)))
 
 
@@ -173,3 +173,4 @@ def test_the_same_spelling_comes_first(tmp_path):
 
 def test_measure_has_everything(speech):
     assert set(measure(speech, speech)) == set(METRICS) | set(installed())
+    assert set(installed()) | set(JUDGES) >= set(installed(judges=True)) >= set(installed())
