@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ddcm.app.server_options import Limits
-from ddcm.audio.files import read_audio, write_audio
+from ddcm.audio.files import limit_to_full_scale, read_audio, write_audio
 from ddcm.codec.format import describe, read, unpack
 from ddcm.errors import UserError
 from ddcm.evaluation.compare import compare, select_info
@@ -104,17 +104,18 @@ class Service:
         file: Path | None = None,
     ) -> Result:  # fmt: skip
         """Write the audio and the spectrograms; compare with the input ``audio``, if there is one."""
-        signals = [("Result", out.audio)] if audio is None else [("Before", audio), ("After", out.audio)]
+        written = limit_to_full_scale(out.audio, name)
+        signals = [("Result", written)] if audio is None else [("Before", audio), ("After", written)]
         picture = folder / "spectrograms.png"
         panels = [(title, compute_mel(signal, self.rate)) for title, signal in signals]
         draw_sheet(picture, panels, 2, (10 / len(panels), 2.8), 160, self.pipe.backbone.mel_spec)
-        metrics = {} if audio is None else {name: metric(audio, out.audio) for name, metric in METRICS.items()}
+        metrics = {} if audio is None else {name: metric(audio, written) for name, metric in METRICS.items()}
         if out.info.clap_score is not None:
             metrics["clap_score"] = out.info.clap_score
         if file is not None:
             metrics |= _measure_size(file)
         before = None if audio is None else self._write(folder, "before", audio)
-        return Result(self._write(folder, name, out.audio), before, picture, _drop_nan(metrics), used, file)
+        return Result(self._write(folder, name, written), before, picture, _drop_nan(metrics), used, file)
 
     def _read(self, source: Path) -> torch.Tensor:
         return read_audio(source, self.rate, self.limits.max_seconds)

@@ -7,9 +7,10 @@ import logging
 import math
 import operator
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from numbers import Real
 from pathlib import Path
 
@@ -27,6 +28,8 @@ LONGEST = 6 * 3600 * 16000  # samples, 1.4 GB: a few kilobytes of FLAC can hold 
 RATES = (1000, 1_000_000)  # Hz: at a rate of 1, each second would become hours
 FULL_SCALE = {torch.int8: 1 << 7, torch.uint8: 1 << 7, torch.int16: 1 << 15, torch.int32: 1 << 31}
 CHANNELS = 64  # a longer "axis of channels" is that of a spectrogram or of time
+LONGEST_WAV = (1 << 30) - 64  # samples: 4 GiB with the header, 18 h
+WRITTEN = ("wav", "flac")  # kinds of files that are written
 FULL = "could not be written (is the disk full?)"
 
 
@@ -155,22 +158,21 @@ def _average_channels(audio: torch.Tensor) -> torch.Tensor:
 
 
 def write_audio(path: str | Path, audio: torch.Tensor, sample_rate: int) -> None:
-    """Write audio (S,) as 16-bit PCM, whole or not at all. The suffix chooses wav or flac.
-
-    Audio whose peak is above 1 is scaled to 1, and a warning is logged. Raises OSError: it cannot be written.
-    """
+    """Write audio (S,) without loss that metrics see, whole or not at all: ``.wav`` as 32-bit floats, the samples
+    themselves; ``.flac``, which holds no floats, as 24-bit integers. Audio whose peak is above 1 is scaled to 1, and a
+    warning is logged. Raises UserError: another suffix, or more than a wav holds (4 GiB). Raises OSError: it cannot be
+    written."""
+    kind = _choose_kind(Path(path))
     with write_atomically(Path(path)) as temporary:
         scale = _choose_scale(_peak(audio), Path(path).name)
-        _write(temporary, audio.split(BLOCK), scale, sample_rate)
+        _write(temporary, kind, audio.split(BLOCK), len(audio), scale, sample_rate)
 
 
-def encode_wav(audio: torch.Tensor, sample_rate: int) -> bytes:
-    """Audio (S,) as the bytes of a 16-bit wav, scaled as by ``write_audio``."""
-    import soundfile
-
-    buffer, samples = io.BytesIO(), _to_samples(audio, _choose_scale(_peak(audio), "wav"))
-    soundfile.write(buffer, samples, sample_rate, subtype="PCM_16", format="WAV")
-    return buffer.getvalue()
+def encode_audio(audio: torch.Tensor, sample_rate: int, kind: str = "wav") -> bytes:
+    """Audio (S,) as the bytes that ``write_audio`` writes; ``kind`` is ``wav`` or ``flac``."""
+    file = io.BytesIO()
+    _write(file, kind, [audio], len(audio), _choose_scale(_peak(audio), kind), sample_rate)
+    return file.getvalue()
 
 
 @contextmanager
@@ -179,38 +181,66 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch
 
     The pieces are in a temporary file beside ``path`` (230 MB an hour) until the peak of all of them is known.
     """
-    peak = 0.0
+    kind, peak = _choose_kind(Path(path)), 0.0
     with (
         write_atomically(Path(path)) as temporary,
-        tempfile.TemporaryFile(dir=temporary.parent, prefix=".ddcm-") as file,
+        tempfile.TemporaryFile(dir=temporary.parent, prefix=".ddcm-") as pieces,
     ):
 
         def write(audio: torch.Tensor) -> None:
             nonlocal peak
             peak = max(peak, _peak(audio))
-            file.write(audio.detach().float().cpu().numpy().tobytes())
+            pieces.write(audio.detach().float().cpu().numpy().tobytes())
 
         yield write
-        file.seek(0)
-        blocks = iter(lambda: bytearray(file.read(4 * BLOCK)), b"")
-        pieces = (torch.frombuffer(block, dtype=torch.float32) for block in blocks)
-        _write(temporary, pieces, _choose_scale(peak, Path(path).name), sample_rate)
+        samples = pieces.tell() // 4
+        pieces.seek(0)
+        blocks = iter(lambda: bytearray(pieces.read(4 * BLOCK)), b"")
+        tensors = (torch.frombuffer(block, dtype=torch.float32) for block in blocks)
+        _write(temporary, kind, tensors, samples, _choose_scale(peak, Path(path).name), sample_rate)
 
 
-def _write(path: Path, pieces: Iterable[torch.Tensor], scale: float, sample_rate: int) -> None:
+def _choose_kind(path: Path) -> str:
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in WRITTEN:
+        raise UserError(f"{path}: audio is written as .wav or .flac; name one of them")
+    return kind
+
+
+def _write(
+    target: Path | io.BytesIO, kind: str, pieces: Iterable[torch.Tensor], samples: int, scale: float, sample_rate: int
+) -> None:
+    blocks = (_scale(piece, scale).numpy() for piece in pieces)
+    if kind == "wav":  # by hand: libsndfile writes the time of day into a wav of floats
+        if samples > LONGEST_WAV:
+            raise UserError(f"{samples} samples are more than a .wav holds; name a .flac")
+        with open(target, "wb") if isinstance(target, Path) else nullcontext(target) as file:
+            file.write(_wav_header(samples, sample_rate))
+            for block in blocks:
+                file.write(block.astype("<f4", copy=False).tobytes())
+        return
     import soundfile
 
-    kind = path.suffix.lower().removeprefix(".").upper()
+    name = os.fsencode(target) if isinstance(target, Path) else target
     try:
-        with soundfile.SoundFile(os.fsencode(path), "w", sample_rate, 1, "PCM_16", format=kind) as file:
-            for piece in pieces:
-                frames = file.frames
+        with soundfile.SoundFile(name, "w", sample_rate, 1, "PCM_24", format="FLAC") as writer:
+            for block in blocks:
+                frames = writer.frames
                 with suppress(AssertionError):  # soundfile's way to report a short write
-                    file.write(_to_samples(piece, scale))
-                if file.frames - frames < len(piece):
+                    writer.write(block)
+                if writer.frames - frames < len(block):
                     raise OSError(errno.EIO, FULL)
     except soundfile.LibsndfileError as error:  # its message does not name the reason
         raise OSError(errno.EIO, FULL) from error
+
+
+def _wav_header(samples: int, sample_rate: int) -> bytes:
+    """Of 32-bit floats (format 3) in one channel: the chunks RIFF, fmt, fact and data."""
+    size, rate, layout = 4 * samples, operator.index(sample_rate), "<4sI4s 4sIHHIIHHH 4sII 4sI"
+    return struct.pack(
+        layout, b"RIFF", struct.calcsize(layout) - 8 + size, b"WAVE", b"fmt ", 18, 3, 1, rate, 4 * rate, 4, 32, 0,
+        b"fact", 4, samples, b"data", size,
+    )  # fmt: skip
 
 
 def _peak(audio: torch.Tensor) -> float:
@@ -227,5 +257,11 @@ def _choose_scale(peak: float, name: str) -> float:
     return 1 / peak
 
 
-def _to_samples(audio: torch.Tensor, scale: float) -> np.ndarray:
-    return (audio.detach().float().cpu() * scale).clamp(-1, 1).numpy()
+def limit_to_full_scale(audio: torch.Tensor, name: str) -> torch.Tensor:
+    """Audio (S,) as ``write_audio`` writes it to a ``.wav``, and as it is measured: scaled if its peak is above 1.
+    ``name`` is for the warning."""
+    return _scale(audio, _choose_scale(_peak(audio), name))
+
+
+def _scale(audio: torch.Tensor, scale: float) -> torch.Tensor:
+    return (audio.detach().float().cpu() * scale).clamp(-1, 1)

@@ -13,7 +13,7 @@ from ddcm.recipes import DTYPES
 MODES, BOOKS = get_args(Mode), get_args(Book)  # in the order of the flags, as DTYPES are
 MEL = (16000, 1024, 160, 64, 0.0, 8000.0, 1e-5)  # AudioLDM2's: sample_rate, n_fft, hop, n_mels, fmin, fmax, floor
 CHANNELS, BANDS = 8, MEL[3] // 4  # C and F of the latent
-MAX_SAMPLES = 1 << 31  # of a 16-bit wav: 37 h
+MAX_SAMPLES = 1 << 31  # 37 h
 MAX_PROMPT, MAX_LOG2 = 2000, 20  # bytes of a prompt; log2 of the atoms of a noise codebook
 MAX_GAIN = 32 * 256  # 1/256 of octaves; float32 has no room for more
 MIN_WINDOW_BITS = 64  # bits of a full window; fewer would let a small file claim hours of audio

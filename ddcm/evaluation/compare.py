@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ddcm.audio.files import to_mono
+from ddcm.audio.files import limit_to_full_scale, to_mono
 from ddcm.evaluation.evaluate_files import measure
 from ddcm.evaluation.html_report import Entry
 from ddcm.pipeline import DDCMPipeline
@@ -69,8 +69,9 @@ def compare(
         with measure_cost(pipe.backbone.device) as spent:
             out = run(case, audio)
         used = {"recipe": case.recipe} | list_settings(resolve(case.verb, case.recipe, **case.flags))
-        metrics = measure(audio, out.audio)
-        entries.append(Entry(case.name, used, out.audio, metrics, spent.seconds, spent.peak_mib, select_info(out)))
+        written = limit_to_full_scale(out.audio, case.name)
+        metrics = measure(audio, written)
+        entries.append(Entry(case.name, used, written, metrics, spent.seconds, spent.peak_mib, select_info(out)))
     return entries
 
 

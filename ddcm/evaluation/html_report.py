@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jinja2 import Environment, PackageLoader
 
-from ddcm.audio.files import encode_wav, write_audio
+from ddcm.audio.files import encode_audio, write_audio
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import write_csv
 from ddcm.evaluation.plots import compute_mel, draw_sheet, encode_thumbnail
@@ -71,7 +71,7 @@ def render_report(title: str, entries: list[Entry], sample_rate: int, facts: dic
         details = entry.settings | {f"used {key}": value for key, value in entry.info.items()}
         rows.append({
             "name": entry.name,
-            "audio": _data_url("audio/wav", encode_wav(audio, sample_rate)),
+            "audio": _data_url("audio/flac", encode_audio(audio, sample_rate, "flac")),
             "picture": _data_url("image/png", encode_thumbnail(compute_mel(audio, sample_rate))),
             "details": json.dumps(details, indent=1, default=str) if details else "",
             "cells": [(value, value == top) for value, top in zip(row, best, strict=True)],

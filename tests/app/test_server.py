@@ -17,7 +17,7 @@ import torch
 
 from ddcm.app.server_options import Limits
 from ddcm.app.sessions import Sessions
-from ddcm.audio.files import encode_wav, read_audio, write_audio
+from ddcm.audio.files import encode_audio, read_audio, write_audio
 from ddcm.backbone.tiny import tiny_backbone
 from ddcm.cli.main import main
 from ddcm.pipeline import DDCMPipeline
@@ -70,8 +70,8 @@ def test_eight_visitors_each_get_their_own(server, tmp_path):
         results = list(pool.map(visit, range(8)))
     for number, (audio, picture, metrics, settings, before) in enumerate(results):
         expected = server.pipe.transform(read_audio(inputs[number]), 16000, steps=2, seed=number)
-        assert Path(audio).read_bytes() == encode_wav(expected.audio, 16000)
-        assert Path(before).read_bytes() == encode_wav(read_audio(inputs[number]), 16000)
+        assert Path(audio).read_bytes() == encode_audio(expected.audio, 16000)
+        assert Path(before).read_bytes() == encode_audio(read_audio(inputs[number]), 16000)
         assert settings["seed"] == number and metrics["log_mel_mae_db"] > 0
         assert Path(picture).stat().st_size > 10_000
     assert _wait_until(lambda: not server.files() - files_before)  # all visitors have left, and their files are deleted
@@ -87,18 +87,18 @@ def test_the_codec_there_and_back(server, visitor):
     assert metrics["bytes"] == len(data) and facts["what"] == "ddcm file"
     again, _, _, facts_again, = visitor.predict(file=handle_file(file), api_name="/decompress")  # fmt: skip
     assert Path(again).read_bytes() == Path(audio).read_bytes() and facts == facts_again
-    assert Path(again).read_bytes() == encode_wav(server.pipe.decompress(data).audio, 16000)
+    assert Path(again).read_bytes() == encode_audio(server.pipe.decompress(data).audio, 16000)
     undecoded = visitor.predict(audio=handle_file(source), listen=False, steps=2, api_name="/compress")
     assert undecoded[0] and not undecoded[1]
 
 
 def test_the_other_verbs(server, visitor, tmp_path):
     generated = visitor.predict(prompt="", duration_s=1, steps=2, seed=3, api_name="/generate")
-    assert Path(generated[0]).read_bytes() == encode_wav(server.pipe.generate("", 1.0, steps=2, seed=3).audio, 16000)
+    assert Path(generated[0]).read_bytes() == encode_audio(server.pipe.generate("", 1.0, steps=2, seed=3).audio, 16000)
     source = tone(tmp_path / "a name with ümlaut.wav", 0.5)
     done = visitor.predict(audio=handle_file(source), recipe="quantised", api_name="/reconstruct")
     expected = server.pipe.reconstruct(read_audio(source), 16000, "quantised").audio
-    assert Path(done[0]).read_bytes() == encode_wav(expected, 16000) and done[3]["quantizer"] == "hard"
+    assert Path(done[0]).read_bytes() == encode_audio(expected, 16000) and done[3]["quantizer"] == "hard"
 
 
 def test_the_documented_example_runs(server, tmp_path, monkeypatch):

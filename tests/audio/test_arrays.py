@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcm.audio.files import audio_writer, encode_wav, read_audio, to_mono, write_audio
+from ddcm.audio.files import audio_writer, encode_audio, read_audio, to_mono, write_audio
 from ddcm.cli.main import main
 from ddcm.errors import UserError
 from ddcm.evaluation.signal_metrics import METRICS
@@ -134,7 +134,7 @@ def write_pieces(path, audio):
 
 
 def write_bytes(path, audio):
-    path.write_bytes(encode_wav(audio, RATE))
+    path.write_bytes(encode_audio(audio, RATE))
 
 
 @pytest.mark.parametrize("write", [write_whole, write_pieces, write_bytes])
@@ -158,7 +158,7 @@ def test_a_failed_stream_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("audio", [torch.zeros(2, 900), torch.zeros(900, dtype=torch.int16)])
 def test_only_floats_of_one_channel_are_written(tmp_path, audio):
-    for work in (lambda: write_audio(tmp_path / "a.wav", audio, RATE), lambda: encode_wav(audio, RATE)):
+    for work in (lambda: write_audio(tmp_path / "a.wav", audio, RATE), lambda: encode_audio(audio, RATE)):
         with pytest.raises(ValueError, match="floats"):
             work()
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Reading, levelling and writing; every kind of bad input gets its line."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import soundfile
 import torch
 
 from ddcm.audio.decode import _refuse_cut
-from ddcm.audio.files import read_audio, resample, write_audio
+from ddcm.audio.files import audio_writer, encode_audio, read_audio, resample, write_audio
 from ddcm.audio.level import normalise_level
 from ddcm.audio.search import find_audio
 from ddcm.errors import UserError
@@ -116,11 +117,41 @@ def test_find_audio(tmp_path):
         find_audio([tmp_path / "bare"])
 
 
-def test_write_is_pcm16_scaled_and_whole(tmp_path):
-    write_audio(tmp_path / "sub" / "a.wav", torch.tensor([0.0, 2.0, -2.0, 0.5]), 16000)
-    info = soundfile.info(tmp_path / "sub" / "a.wav")
-    assert (info.subtype, info.samplerate, info.frames) == ("PCM_16", 16000, 4)
-    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a.wav"]
+@pytest.mark.parametrize("kind, subtype", [("wav", "FLOAT"), ("flac", "PCM_24")])
+def test_what_is_written(tmp_path, kind, subtype):
+    """Scaled to full scale, whole, the same bytes each time; a wav holds the samples themselves."""
+    path = tmp_path / "sub" / f"a.{kind}"
+    write_audio(path, torch.tensor([0.0, 2.0, -2.0, 0.5]), 16000)
+    info = soundfile.info(path)
+    assert (info.subtype, info.samplerate, info.frames, info.channels) == (subtype, 16000, 4, 1)
+    assert [path.name for path in path.parent.iterdir()] == [path.name]
+    assert read_audio(path).tolist() == pytest.approx([0, 1, -1, 0.25], abs=2**-23)
+    audio = torch.randn(5000, generator=torch.Generator().manual_seed(0)) * 0.01
+    write_audio(path, audio, 16000)
+    assert path.read_bytes() == encode_audio(audio, 16000, kind)
+    error = (read_audio(path) - audio).abs().max()
+    assert error == 0 if kind == "wav" else 0 < error <= 2**-23
+
+
+@pytest.mark.parametrize("samples", [0, 1, 7])
+def test_the_header_of_a_wav_is_libsndfiles(samples):
+    """But for its chunk of peaks, which holds the time of day."""
+    theirs, ours = io.BytesIO(), encode_audio(torch.full((samples,), 0.5), 44100)
+    soundfile.write(theirs, np.full(samples, 0.5, np.float32), 44100, format="WAV", subtype="FLOAT")
+    with soundfile.SoundFile(io.BytesIO(ours)) as file:
+        assert "Warning" not in file.extra_info and "should be" not in file.extra_info
+        assert file.frames == samples and (file.read() == 0.5).all()
+    theirs, (fmt, fact) = theirs.getvalue(), (ours[20:36], ours[38:50])
+    assert fmt == theirs[20:36] and fact in theirs and ours[-4 * samples - 8 :] == theirs[-4 * samples - 8 :]
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a", "a.wav.part"])
+def test_other_kinds_are_not_written(tmp_path, name):
+    with pytest.raises(UserError, match=r"\.wav or \.flac"):
+        write_audio(tmp_path / name, torch.zeros(4), 16000)
+    with pytest.raises(UserError, match=r"\.wav or \.flac"), audio_writer(tmp_path / name, 16000):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
