@@ -3,7 +3,8 @@
 import asyncio
 import contextvars
 import html
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,18 +54,9 @@ class Jobs:
             def run_with_one_line_errors() -> Any:
                 try:
                     return work(folder, on_step, **inputs)
-                except UserError as error:
-                    line = str(error)
-                except Cancelled:
-                    line = "stopped"
-                except torch.OutOfMemoryError:
-                    line = "out of memory; give a shorter recording"
-                except OSError as error:
-                    line = f"the server cannot write its files ({(error.strerror or 'error').lower()})"
-                for path in inputs.values():
-                    if isinstance(path, Path):
-                        line = line.replace(str(path), path.name)
-                raise error_message(line)
+                except (UserError, Cancelled, torch.OutOfMemoryError, OSError) as error:
+                    paths = [value for value in inputs.values() if isinstance(value, Path)]
+                    raise error_message(describe_to_visitor(error, paths)) from None
 
             progress(0, desc="Starting")
             context = contextvars.copy_context()  # Gradio finds the request's progress bar by it
@@ -76,6 +68,23 @@ class Jobs:
                 await asyncio.wait([task])
                 task.exception()  # mark it as retrieved: nobody waits for the result
                 raise
+
+
+def describe_to_visitor(error: Exception, paths: Iterable[Path]) -> str:
+    """One line for somebody who has no command line: file names in place of ``paths``, no advice that names flags or
+    commands, and names of settings in place of flags."""
+    if isinstance(error, Cancelled):
+        return "stopped"
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory; give a shorter recording"
+    if isinstance(error, OSError):
+        return f"the server cannot write its files ({(error.strerror or 'error').lower()})"
+    line = str(error)
+    for path in paths:
+        line = line.replace(str(path), path.name)
+    first, *others = re.split(r"(?<=[:;]) ", re.sub(r" \([^()]*\bddcm [^()]*\)", "", line))
+    kept = [first, *(clause for clause in others if not re.search(r"--\w|\bddcm \w|pip install", clause))]
+    return re.sub(r"--(\w+)", lambda flag: flag[1].replace("_", " "), " ".join(kept).rstrip(":; "))
 
 
 def error_message(line: str) -> gr.Error:

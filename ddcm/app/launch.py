@@ -54,12 +54,15 @@ def launch_options(options: ServerOptions, limits: Limits) -> dict[str, Any]:
         body_background_fill="*neutral_50", body_background_fill_dark="*neutral_950",
         block_shadow="0 1px 2px 0 rgb(15 23 42 / 0.05)", block_border_width="1px",
         button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700",
-        button_primary_text_color="white", slider_color="*primary_600",
+        button_primary_text_color="white", slider_color="*primary_600", color_accent="*primary_600",
+        body_text_color_subdued="*neutral_600", input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_400",
     )  # fmt: skip
     return {
         "server_name": options.host, "server_port": options.port, "auth": auth, "auth_message": "Any name will do.",
         "max_file_size": int(limits.max_megabytes * 1e6), "app_kwargs": {"middleware": [Middleware(ContentSecurity)]},
-        "theme": theme, "css": render("style.css"), "footer_links": ["api"], "run_history": False,
+        "theme": theme, "css": render("style.css"), "head": f"<script>{render('page.js')}</script>",
+        "footer_links": ["api"], "run_history": False,
         "enable_monitoring": False, "share": False, "ssr_mode": False, "pwa": False, "mcp_server": False,
         "quiet": True, "inbrowser": False, "show_error": False, "prevent_thread_lock": True,
     }  # fmt: skip

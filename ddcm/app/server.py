@@ -36,7 +36,9 @@ def run_server(pipe: DDCMPipeline, options: ServerOptions, limits: Limits) -> It
         from ddcm.app.page import build_page
 
         sessions = Sessions(Path(root))
-        page = build_page(Service(pipe, limits), sessions)
+        service = Service(pipe, limits)
+        service.warm_up()
+        page = build_page(service, sessions)
         sessions.protect_existing()
         try:
             _, address, _ = page.launch(**launch_options(options, limits))

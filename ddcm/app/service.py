@@ -44,6 +44,31 @@ class Service:
         self.rate = pipe.backbone.mel_spec.sample_rate
         self._unquantised = {} if pipe.codebook is not None else {"quantizer": "none"}
 
+    def describe_model(self) -> list[str]:
+        """Backbone, codebook and device, for people."""
+        backbone, codebook = self.pipe.backbone, self.pipe.codebook
+        atoms = "no codebook" if codebook is None else f"{codebook.quantizer.codebook_size} atoms"
+        return [
+            Path(backbone.name).name,
+            atoms,
+            f"{backbone.device.type}, {str(backbone.dtype).removeprefix('torch.')}",
+        ]
+
+    def warm_up(self) -> None:
+        """Load every part of the model, before a visitor waits for it."""
+        out = self.pipe.generate("warm-up", 0.5, steps=1, **self._unquantised)
+        self.pipe.reconstruct(out.audio, self.rate, **self._unquantised)
+
+    def check_audio(self, audio: Path) -> None:
+        """Raises UserError: unreadable as audio, or too long."""
+        self._read(audio)
+
+    def check_file(self, file: Path) -> None:
+        """Raises UserError: not a .ddcm file, damaged, or too long."""
+        describe(file)
+        header, _ = unpack(read(file))
+        self._check_length(header.seconds)
+
     def list_recipes(self, verb: Verb) -> list[str]:
         """Names of the recipes that the verb can run. Without a codebook, a reconstruction cannot quantise."""
         names = [name for name, recipe in RECIPES.items() if recipe.verb in RUNS[verb]]
