@@ -94,7 +94,8 @@ def _check_at_once(event: Any, component: Any, check: Callable[[Path], None]) ->
             except (UserError, OSError) as error:
                 raise error_message(describe_to_visitor(error, [Path(path)])) from error
 
-    event(check_upload, component, None, **NO_WORK).failure(lambda: None, None, component, **NO_WORK)
+    quick = NO_WORK | {"queue": True, "concurrency_limit": 4}  # without a queue Gradio does not show errors
+    event(check_upload, component, None, **quick).failure(lambda: None, None, component, **NO_WORK)
 
 
 def _add_seed(service: Service, verb: Any) -> gr.Number:

@@ -17,9 +17,9 @@ from ddcm.evaluation.metric_labels import LABELS
 
 SHOW_RESULTS = """() => {
   const results = [...document.querySelectorAll(".results")].find(e => e.offsetParent);
-  if (innerWidth <= 640) results?.scrollIntoView({behavior: "smooth"});
+  if (innerWidth <= 640) setTimeout(() => results?.scrollIntoView({behavior: "smooth"}), 300);
 }"""
-"""On a phone the results are below the settings."""
+"""On a phone the results are below the settings. The players need a moment to get their height."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _add_results(names: list[str], verb: str) -> dict[str, Any]:
         label="Spectrograms", show_label=False, type="filepath", interactive=False, elem_classes="picture",
         buttons=["download", "fullscreen"],
     )  # fmt: skip
-    labels = {name: asdict(label) for name, label in LABELS.items()}
+    labels = [(name, asdict(label)) for name, label in LABELS.items()]
     outputs["metrics"] = gr.HTML(value={}, html_template=render("tiles.html", labels=labels))
     with gr.Accordion("Settings used", open=False):
         outputs["settings"] = gr.JSON(show_label=False)

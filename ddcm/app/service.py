@@ -1,7 +1,7 @@
 """The verbs of the page, from files to files, within limits. Nothing here depends on Gradio."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,13 @@ class Service:
         """Backbone, codebook and device, for people."""
         backbone, codebook = self.pipe.backbone, self.pipe.codebook
         atoms = "no codebook" if codebook is None else f"{codebook.quantizer.codebook_size} atoms"
-        return [
-            Path(backbone.name).name,
-            atoms,
-            f"{backbone.device.type}, {str(backbone.dtype).removeprefix('torch.')}",
-        ]
+        dtype = str(backbone.dtype).removeprefix("torch.")
+        return [Path(backbone.name).name, atoms, f"{backbone.device.type}, {dtype}"]
 
     def warm_up(self) -> None:
         """Load every part of the model, before a visitor waits for it."""
-        out = self.pipe.generate("warm-up", 0.5, steps=1, **self._unquantised)
-        self.pipe.reconstruct(out.audio, self.rate, **self._unquantised)
+        out = self.pipe.generate("warm-up", 0.5, recipe=replace(self.resolve("generate"), steps=1))
+        self.pipe.reconstruct(out.audio, self.rate, self.resolve("reconstruct"))
 
     def check_audio(self, audio: Path) -> None:
         """Raises UserError: unreadable as audio, or too long."""

@@ -14,6 +14,7 @@ class MetricLabel:
 
 LABELS: dict[str, MetricLabel] = {
     "log_mel_mae_db": MetricLabel("Mel error", "dB", "Mean difference of the log-mel spectrograms. 0 is best."),
+    "kbps": MetricLabel("Rate", "kbps", "Bytes of the file x 8 / seconds, with its header."),
     "clap_score": MetricLabel("CLAP score", "", "How well the audio fits the prompt. Higher is better, 1 is most."),
     "hf_ratio_db": MetricLabel("Above 4 kHz", "dB", "Energy above 4 kHz, over that of the input. 0 is best."),
     "visqol": MetricLabel("ViSQOL", "", "Predicted quality, 1 to 5. Higher is better."),
@@ -23,7 +24,6 @@ LABELS: dict[str, MetricLabel] = {
     "pesq_wb": MetricLabel("PESQ", "", "Predicted speech quality, 1 to 4.6. Higher is better."),
     "stoi": MetricLabel("STOI", "", "Predicted speech intelligibility. 1 is best."),
     "si_sdr_db": MetricLabel("SI-SDR", "dB", "Compares waveforms. A vocoder invents phases, so low values are usual."),
-    "kbps": MetricLabel("Rate", "kbps", "Bytes of the file x 8 / seconds, with its header."),
     "bytes": MetricLabel("File", "bytes", "Size of the .ddcm file."),
     "seconds": MetricLabel("Time", "s", "Time to compute it, with the model already loaded."),
     "peak_mib": MetricLabel("Memory", "MiB", "Peak memory while it was computed."),

@@ -16,7 +16,6 @@ import soundfile
 import torch
 
 from ddcm.app.server_options import Limits
-from ddcm.app.sessions import Sessions
 from ddcm.audio.files import encode_audio, read_audio, write_audio
 from ddcm.backbone.tiny import tiny_backbone
 from ddcm.cli.main import main
@@ -246,26 +245,6 @@ def test_the_server_fetches_nothing_and_shows_no_other_file(server, visitor):
     with pytest.raises(gradio_client.exceptions.AppError, match="addresses are not fetched"):
         visitor.predict(audio=elsewhere, api_name="/reconstruct")
     assert "default-src 'self'" in session.get(server.address).headers["content-security-policy"]
-
-
-def test_a_shared_upload_goes_with_the_last_visitor(tmp_path):
-    sessions, upload, example = Sessions(tmp_path), tmp_path / "both.wav", tmp_path / "example.wav"
-    example.write_bytes(b"1")
-    sessions.protect_existing()
-    upload.write_bytes(b"1")
-    for session in ("a", "b"):
-        sessions.add_upload(session, upload)
-        sessions.add_upload(session, example)
-    sessions.end("a")
-    assert upload.exists()
-    sessions.end("b")
-    assert not upload.exists() and example.exists()
-    upload.write_bytes(b"1")
-    sessions.delete_older(60)
-    assert upload.exists()
-    os.utime(upload, (1, 1))
-    sessions.delete_older(60)
-    assert not upload.exists() and example.exists()
 
 
 def test_the_command_opens_and_closes_the_page(monkeypatch, tmp_path, capsys):

@@ -3,6 +3,7 @@
   const names = [
     [".empty[aria-label]:not([role])", e => e.setAttribute("role", "img")],
     [".picture img[alt='']", e => e.setAttribute("alt", "Log-mel spectrograms, in kHz over seconds")],
+    [".picture .image-frame:not([tabindex])", e => e.setAttribute("tabindex", "0")],  // it scrolls on a phone
     ["input[type=range]:not([aria-label])", e => e.setAttribute("aria-label",
       e.closest(".block")?.querySelector("[data-testid=block-info]")?.textContent.trim() || "value")],
   ];
