@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from ddcm.audio.mel import MelSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """Inputs of the UNet besides the noisy latent. Rows are repeated to the latent's batch."""
 
@@ -21,18 +21,22 @@ class Condition:
     """(1, length, 1024): T5's hidden states."""
     mask: torch.Tensor
     """(1, length) int64: 1 where ``text`` is not padding."""
+    equal_keys: tuple[tuple[bool, bool], ...] = ((False, False),)
+    """for each row, of ``generated`` and of ``text``: whether all that is not padding is known to be equal"""
 
     def pad_text(self, length: int) -> "Condition":
         """The same with the text padded to ``length``, and the padding masked."""
         size = 0, length - self.text.shape[1]
-        return Condition(self.generated, pad(self.text, (0, 0, *size)), pad(self.mask, size))
+        return replace(self, text=pad(self.text, (0, 0, *size)), mask=pad(self.mask, size))
 
     @classmethod
     def stack(cls, *conditions: "Condition") -> "Condition":
         """Conditions as rows of one, for one call: shorter texts are padded and masked."""
         longest = max(condition.text.shape[1] for condition in conditions)
         equal = [condition.pad_text(longest) for condition in conditions]
-        return cls(*(torch.cat([getattr(c, name) for c in equal]) for name in ("generated", "text", "mask")))
+        rows = tuple(row for condition in equal for row in condition.equal_keys)
+        generated, text, mask = (torch.cat([getattr(c, name) for c in equal]) for name in ("generated", "text", "mask"))
+        return cls(generated, text, mask, rows)
 
 
 class Backbone(ABC):

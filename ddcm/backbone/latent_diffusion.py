@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -12,6 +13,7 @@ from ddcm.audio.mel import MelSpec
 from ddcm.backbone.base import Backbone, Condition
 from ddcm.backbone.hifigan import HifiGan2d
 from ddcm.backbone.parts import Parts, digest_of, text_widths
+from ddcm.backbone.unet import Context, UNetForward
 from ddcm.errors import UserError, is_utf8
 from ddcm.recipes import Dtype, Heads, Null
 from ddcm.runtime.files import cache_dir, write_atomically
@@ -54,6 +56,7 @@ class FrozenBackbone(Backbone):
         self.parts, self._compiled = parts, compiled
         self._all_finite: dict[tuple[str, torch.dtype], torch.Tensor] = {}  # by part, on the device, since ``check``
         self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
+        self._contexts: WeakKeyDictionary[Condition, Context] = WeakKeyDictionary()
         vae, vocoder, scheduler = (parts.configs[part] for part in ("vae", "vocoder", "scheduler"))
         self.scaling_factor: float = vae["scaling_factor"]
         self.latent_channels: int = vae["latent_channels"]
@@ -69,11 +72,11 @@ class FrozenBackbone(Backbone):
     def _load(self, part: str, dtype: torch.dtype) -> torch.nn.Module:
         # Module.to, not diffusers' own version, which warns of modules to keep in fp32 and names none.
         module = torch.nn.Module.to(self.parts.make(part), self.device, dtype).eval().requires_grad_(False)
-        # Channels last where it is faster (benchmarks.parts): half precision on a GPU, the VAE on a CPU.
+        # Channels last where it is faster (benchmarks.parts): half precision on a GPU, everything on a CPU.
         on_cpu, half = self.device.type == "cpu", dtype != torch.float32
         if part == "vocoder":
             module = HifiGan2d(module) if on_cpu or half else module
-        elif (half and not on_cpu) or (part == "vae" and on_cpu):
+        elif half or on_cpu:
             module = torch.nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if on_cpu and part != "unet":  # the UNet's weights are used where they are mapped
             module._apply(torch.clone)  # a single weight left in the mapped file keeps all of it in memory
@@ -89,8 +92,11 @@ class FrozenBackbone(Backbone):
         return self._load("vocoder", self.vae_dtype)
 
     @cached_property
-    def unet(self) -> torch.nn.Module:
-        module = self._load("unet", self.dtype)
+    def unet(self) -> Any:  # diffusers' module with a forward pass of our own
+        module: Any = self._load("unet", self.dtype)
+        if self.device.type == "cpu":  # the last layer: in this order its sums round to half the error
+            torch.nn.Module.to(module.conv_out, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        module.forward = UNetForward(module)
         if self._compiled:  # in place: the module stays a diffusers one
             module.compile(dynamic=False, mode="reduce-overhead" if self.device.type == "cuda" else "default")
         return module
@@ -138,16 +144,14 @@ class FrozenBackbone(Backbone):
         batch, rows = len(x), len(condition.generated)
         if isinstance(t, int):  # filled on the device: a copy from the host would synchronise
             t = torch.full((batch,), t, device=self.device, dtype=torch.long)
+        context = self._contexts.get(condition)
+        if context is None:
+            with torch.no_grad():
+                context = self.unet.forward.read_condition(condition, self.dtype)
+            self._contexts[condition] = context
         if self._compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
-        noise = self.unet(
-            x.to(self.device, self.dtype),
-            t.to(self.device).expand(batch),
-            encoder_hidden_states=condition.generated.to(self.dtype).repeat_interleave(batch // rows, 0),
-            encoder_hidden_states_1=condition.text.to(self.dtype).repeat_interleave(batch // rows, 0),
-            encoder_attention_mask_1=condition.mask.repeat_interleave(batch // rows, 0),
-            return_dict=False,
-        )[0]
+        noise, _ = self.unet(x.to(self.device, self.dtype), t.to(self.device).expand(batch), context, rows)
         self._note_finite(noise, "UNet")
         return noise.to(torch.float32, copy=self._compiled)  # a CUDA graph writes its next result over this one
 
@@ -174,7 +178,7 @@ class FrozenBackbone(Backbone):
         if None not in self._conditions:
             text, mask = self._empty_text()
             generated = torch.zeros(1, 8, text_widths(self.parts.configs["unet"])[0])
-            self._conditions[None] = self._to_device(Condition(generated, text, mask))
+            self._conditions[None] = self._to_device(Condition(generated, text, mask), zeros=True)
         return self._conditions[None]
 
     def extractor(self) -> dict[str, Any] | None:
@@ -195,10 +199,12 @@ class FrozenBackbone(Backbone):
         tensors = load_file(path)
         return tensors["text"], tensors["mask"]
 
-    def _to_device(self, condition: Condition) -> Condition:
-        if self._compiled:
-            condition = condition.pad_text(-(-condition.text.shape[1] // TEXT_LENGTHS) * TEXT_LENGTHS)
-        return Condition(*(getattr(condition, name).to(self.device) for name in ("generated", "text", "mask")))
+    def _to_device(self, condition: Condition, zeros: bool = False) -> Condition:
+        """``zeros``: whether ``generated`` is."""
+        length = condition.text.shape[1]
+        generated, text, mask = (x.to(self.device) for x in (condition.generated, condition.text, condition.mask))
+        condition = Condition(generated, text, mask, ((zeros, length == 1),))
+        return condition.pad_text(-(-length // TEXT_LENGTHS) * TEXT_LENGTHS) if self._compiled else condition
 
     def _check_mel(self, mel: torch.Tensor) -> None:
         bands = self.mel_spec.n_mels

@@ -139,7 +139,7 @@ def stock_latents(folder, prompt: Condition, null: Condition, start: torch.Tenso
 
 @pytest.mark.parametrize("which, scale", [("small", 1.0), ("small", 3.5), ("pocket", 3.5)])
 def test_latents_equal_the_stock_pipelines(backbone, hub, which, scale):
-    """Same start, steps and embeddings: the same latents, guided or not."""
+    """Same start, steps and embeddings: the same latents, guided or not, in units of their spread."""
     folder = hub if which == "small" else POCKET
     ours = backbone if which == "small" else load(folder)
     start = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -148,7 +148,7 @@ def test_latents_equal_the_stock_pipelines(backbone, hub, which, scale):
     denoise = ours.denoiser("a bass drum, and a snare", guidance_scale=scale)
     # The stock pipeline stops at abar[0], where our loop would make one more estimate.
     mine = denoise_loop(lambda x, t: denoise(x, t) if t else x, start, [*timesteps, 0], ours.alphas_cumprod)
-    assert theirs.std() > 0.1 and (mine - theirs).abs().max() < 1e-4
+    assert theirs.std() > 0.1 and (mine - theirs).abs().max() / theirs.std() < 1e-4
 
 
 def test_a_filled_text_is_masked(backbone):

@@ -49,13 +49,22 @@ def gpu(one_gpu, monkeypatch):
         yield gpu
 
 
+class OneOperation:
+    """In place of a UNet."""
+
+    forward = SimpleNamespace(read_condition=lambda condition, dtype: condition.generated.mean())
+
+    def __call__(self, x, t, context, *options):
+        return x + context, x
+
+
 @functools.cache  # for the one GPU
 def load(dtype: str, whole: bool = False) -> DDCMPipeline:
     """Loaded before the first loop, as on a GPU after the first call. Without ``whole``, the UNet is one operation: a
     whole one takes seconds on tensors without values, and is the same for all verbs."""
     backbone = tiny_backbone(device="cuda", dtype=dtype, vae_dtype=dtype)
     if not whole:
-        backbone.__dict__["unet"] = lambda x, t, **conditions: (x + conditions["encoder_hidden_states"].mean(),)
+        backbone.__dict__["unet"] = OneOperation()
     for part in ("vae", "unet", "vocoder"):
         getattr(backbone, part)
     backbone.null_condition()
