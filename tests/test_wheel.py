@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from tests.conftest import EXAMPLES, ROOT
+from tests.test_readme import ELSEWHERE, VERBS, shorten
 
 pytest.importorskip("setuptools", minversion="77")
 SOURCES = (
@@ -85,15 +86,35 @@ def test_recipes(installed, folder):
     assert "refined: reconstruct (default)" in run(installed, folder, f"{installed}/bin/ddcm", "recipes")
 
 
-def test_the_embedded_backbone_and_codebook(installed, folder):
-    """``ddcm reconstruct x.flac -o y.wav``, and the same through the codebook; in one process, which saves imports."""
-    code = """if True:
+def test_the_readmes_verbs(installed, folder):
+    """From an empty folder: the examples are those of the package. In one process, and one verb on all of them."""
+    commands = [shorten(line, folder) for line in VERBS if not any(name in line for name in ELSEWHERE)]
+    everything = ["reconstruct", "examples", "-o", "out/all", "--recipe", "matched"]
+    own = [["reconstruct", "x.flac", "-o", name, "--recipe", name[:-4]] for name in ("refined.wav", "quantised.wav")]
+    compressed = [["compress", "examples/bird.flac", "-o", "out/a.ddcm", "--steps", "2"],
+                  ["decompress", "out/a.ddcm", "-o", "out/a.wav"], ["inspect", "out/a.ddcm"]]  # fmt: skip
+    code = f"""if True:
         from ddcm.cli.main import main
-        command = ["reconstruct", "x.flac", "-o"]
-        raise SystemExit(main([*command, "y.wav"]) or main([*command, "quantised.wav", "--recipe", "quantised"]))
+        for words in {[everything, *own, *compressed, *commands]}:
+            assert main(words) == 0, words
+    """
+    printed = run(installed, folder, sys.executable, "-c", code)
+    assert {path.stem for path in (folder / "out" / "all").glob("*.wav")} == {p.stem for p in EXAMPLES.glob("*.flac")}
+    assert all(soundfile.info(folder / name).frames == 8000 for name in ("refined.wav", "quantised.wav"))
+    assert "report.html" in printed and len({words[0] for words in commands}) >= 6
+
+
+def test_python_without_arguments(installed, folder):
+    """Reserved names are the package's, even where a folder is called so, and the hub is not asked."""
+    (folder / "pocket").mkdir()
+    code = """if True:
+        from ddcm import DDCMPipeline
+        pipe = DDCMPipeline.from_pretrained()
+        assert pipe.codebook.quantizer.codebook_size == 1024
+        out = pipe.generate("", 0.5, steps=2)
+        assert len(out.audio) == 8000 and DDCMPipeline.from_pretrained("pocket", "pocket-1024").codebook is not None
     """
     run(installed, folder, sys.executable, "-c", code)
-    assert soundfile.info(folder / "y.wav").frames == soundfile.info(folder / "quantised.wav").frames == 8000
 
 
 def test_a_fit_finds_the_shipped_configuration(installed, folder):

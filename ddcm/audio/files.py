@@ -19,7 +19,7 @@ import torch
 
 from ddcm.audio.decode import decode
 from ddcm.errors import UserError, describe_error, to_one_line
-from ddcm.runtime.files import write_atomically
+from ddcm.runtime.files import resolve_shipped, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def read_audio(path: str | Path, sample_rate: int = 16000, most_s: float | None 
 
 def read_pieces(path: str | Path, sample_rate: int, most_s: float | None = None) -> Iterator[np.ndarray]:
     """As ``read_audio``, in pieces (n,). Errors are raised when their place in the file is reached."""
-    path = Path(path)
+    path = resolve_shipped(path)
     try:
         if not path.is_file():
             raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")

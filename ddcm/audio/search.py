@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ddcm.errors import UserError, to_one_line
-from ddcm.runtime.files import list_files
+from ddcm.runtime.files import list_files, resolve_shipped
 from ddcm.runtime.ranks import read_launched_rank
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def find_audio(
     that cannot be read are left out with a warning. Raises UserError: a folder without audio.
     """
     files: list[tuple[Path, Path]] = []
-    for source in map(Path, inputs):
+    for source in map(resolve_shipped, inputs):
         if not source.is_dir():
             files.append((source, Path(source.name)))
             continue

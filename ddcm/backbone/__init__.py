@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ddcm.backbone.base import Backbone, Condition
 from ddcm.errors import UserError
-from ddcm.runtime.files import download, is_hub_name, resolve_shipped
+from ddcm.runtime.files import download, is_hub_name, resolve_model
 
 __all__ = ["Backbone", "Condition", "load"]
 
@@ -14,9 +14,9 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
     """A backbone by name.
 
     Args:
-        name: a diffusers folder, a hub name such as ``cvssp/audioldm2-music`` (only the components that are needed
-            are downloaded, into the hub's cache), ``module:Class`` of one's own, which is imported and called with
-            all of the following, or ``tiny`` (random weights, for tests).
+        name: ``pocket``, the embedded one; a diffusers folder; a hub name such as ``cvssp/audioldm2-music`` (only the
+            components that are needed are downloaded, into the hub's cache); ``module:Class`` of one's own, which is
+            imported and called with all of the following; or ``tiny`` (random weights, for tests).
         device: as for ``FrozenBackbone``, and so are the following.
         dtype: of the UNet.
         heads: ``hub`` or ``original``.
@@ -32,7 +32,7 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
     name = str(name)
     if name == "tiny":
         return tiny_backbone(device=device, dtype=dtype, **options)
-    path = resolve_shipped(name)
+    path = resolve_model(name)
     if path.is_dir():
         folder = ModelFolder(path)
     elif ":" in name and not path.exists():
@@ -45,5 +45,7 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
         root = download("backbone", name, ["model_index.json"])
         folder = ModelFolder(root, lambda component: download("backbone", name, [f"{component}/*"]))
     else:
-        raise UserError(f"backbone {name} is neither a folder nor a hub name such as cvssp/audioldm2-music")
+        raise UserError(
+            f"backbone {name} is neither a folder nor a hub name; give pocket, or one such as cvssp/audioldm2-music"
+        )
     return FrozenBackbone(FolderParts(folder, heads), name, device, dtype, heads=heads, **options)

@@ -18,7 +18,7 @@ from ddcm.cli.run_log import open_run_log, read_rows, write_table
 from ddcm.errors import UserError, to_one_line
 from ddcm.runtime import distributed
 from ddcm.runtime.exit import MORE_MEMORY, describe_os_error, is_out_of_memory
-from ddcm.runtime.files import remove_leftovers
+from ddcm.runtime.files import remove_leftovers, resolve_shipped
 from ddcm.runtime.progress import OnStep
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suf
     its job is ``done`` in a folder. Raises UserError: no inputs, two inputs with one output, an output that is its
     input, or a single one that exists."""
     sources = find(inputs)
-    single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    single = len(inputs) == 1 and not resolve_shipped(inputs[0]).is_dir()
     if Path(out).suffix.lower() in suffixes:
         if not single:
             raise UserError(f"-o {out} is one file, but there are several inputs; give a folder")

@@ -1,6 +1,5 @@
 """``inspect`` on the command line: facts on a backbone, a codebook or a ``.ddcm`` file, without running it."""
 
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -8,6 +7,7 @@ from jsonargparse import Namespace
 from ddcm.cli.options import Verbs, flag, print_table
 from ddcm.codec.format import describe
 from ddcm.errors import UserError
+from ddcm.runtime.files import resolve_model
 
 TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 PARTS = ("vae", "unet", "vocoder", *TEXT)
@@ -22,7 +22,7 @@ NEEDS: dict[str, list[tuple[str, ...]]] = {  # what it can do -> weights in memo
 def collect_facts(name: str) -> dict[str, Any]:
     """Facts on a backbone (folder, hub name), a codebook (folder, ``.ckpt``) or a ``.ddcm`` file. Raises UserError:
     ``name`` is none of them."""
-    path = Path(name)
+    path = resolve_model(name)
     if path.is_file() and (path.suffix == ".ddcm" or path.open("rb").read(4) == b"ddcm"):
         return describe(path)
     if name.endswith(".ckpt") or (path / "model.safetensors").is_file():

@@ -17,7 +17,6 @@ from ddcm.runtime.ranks import read_local_rank
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-POCKET, POCKET_CODEBOOK = "checkpoints/pocket", "checkpoints/codebooks/pocket-1024"
 Settings = TypeVar("Settings")
 Flags = Callable[[ArgumentParser], Any]  # Adds flags to the parser of a verb.
 Verbs = dict[Callable[[Namespace], int], tuple[Flags, ...]]
@@ -28,8 +27,8 @@ Verbs = dict[Callable[[Namespace], int], tuple[Flags, ...]]
 class ModelSettings:
     """The model, and how it is computed."""
 
-    backbone: str = POCKET
-    """hub name or folder of an AudioLDM2"""
+    backbone: str = "pocket"
+    """hub name or folder of an AudioLDM2; pocket is the embedded one"""
     codebook: str | None = None
     """hub name, exported folder or .ckpt; the pocket has one"""
     device: str | None = None
@@ -159,8 +158,7 @@ def load_pipeline(arguments: Namespace, quantises: bool) -> Any:
 
     model = read_settings(arguments, ModelSettings)
     set_threads(model.threads)
-    own = POCKET_CODEBOOK if quantises and model.backbone == POCKET else None
-    codebook = own if model.codebook is None else model.codebook
+    codebook = ("own" if quantises else None) if model.codebook is None else model.codebook
     return DDCMPipeline.from_pretrained(
         model.backbone, codebook, model.batch_size, device=choose_device(model.device), dtype=model.dtype,
         vae_dtype=model.vae_dtype, compiled=model.compile, heads=model.heads, null=model.null,

@@ -14,7 +14,7 @@ from ddcm.audio.search import find_audio
 from ddcm.errors import UserError, to_one_line
 from ddcm.evaluation.perceptual import installed
 from ddcm.evaluation.signal_metrics import METRICS, SAMPLE_RATE, badness
-from ddcm.runtime.files import write_atomically
+from ddcm.runtime.files import resolve_shipped, write_atomically
 
 FORMS = ("", "NFC")  # names are compared as they are, then as composed Unicode: macOS and some archives decompose it
 Row = dict[str, str | float]
@@ -31,7 +31,7 @@ def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str,
     """(name, reference, estimate) by relative name without suffix; two files are a pair whatever their names. An
     estimate may keep the suffix of its reference before its own, as ``a.mp3.wav`` of ``a.mp3``. Raises UserError: a
     missing folder, a file against a folder, or an estimate with no reference or with several."""
-    references, estimates = Path(references), Path(estimates)
+    references, estimates = resolve_shipped(references), resolve_shipped(estimates)
     for path in (references, estimates):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")

@@ -60,7 +60,7 @@ class CodebookModule(L.LightningModule):
     """
 
     def __init__(
-        self, quantizer: Quantizer | None = None, backbone: str = "checkpoints/pocket", learning_rate: float = 1e-2,
+        self, quantizer: Quantizer | None = None, backbone: str = "pocket", learning_rate: float = 1e-2,
         diffusion_weight: float = 0.0, diffusion_windows: int = 4, init_batches: int = 4, init_from: str | None = None,
         listen_every: int = 1, seed: int = 0,
     ):  # fmt: skip

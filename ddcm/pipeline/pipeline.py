@@ -21,6 +21,7 @@ from ddcm.pipeline.render import rank, render
 from ddcm.pipeline.stages import Conditioning, Latents, Setup
 from ddcm.quantize.pretrained import Codebook, load_codebook
 from ddcm.recipes import Recipe, Verb, resolve
+from ddcm.runtime.files import resolve_model
 from ddcm.runtime.progress import OnStep, Progress
 
 LONGEST_S = 3600  # of generated audio
@@ -50,13 +51,15 @@ class DDCMPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, backbone: str | Path = "checkpoints/pocket", codebook: str | Path | None = None,
-        batch_size: int = 4, **options,
-    ) -> Self:  # fmt: skip
-        """By names: a backbone (hub name or folder), a codebook (hub name, exported folder or ``.ckpt``).
+        cls, backbone: str | Path = "pocket", codebook: str | Path | None = "own", batch_size: int = 4, **options
+    ) -> Self:
+        """By names: a backbone (``pocket``, hub name or folder), a codebook (hub name, exported folder or ``.ckpt``;
+        ``own``: the one that comes with the backbone, if there is one; None: none).
 
         ``options`` are those of ``ddcm.backbone.load``: device, dtype, heads, null, vae_dtype.
         """
+        if codebook == "own":
+            codebook = "pocket-1024" if resolve_model(backbone).resolve() == resolve_model("pocket").resolve() else None
         return cls(load(backbone, **options), None if codebook is None else load_codebook(codebook), batch_size)
 
     def reconstruct(

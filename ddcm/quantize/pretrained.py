@@ -17,7 +17,7 @@ import torch
 from ddcm.errors import UserError, describe_error
 from ddcm.quantize.base import Quantizer
 from ddcm.quantize.spec import from_spec, to_spec
-from ddcm.runtime.files import download, is_hub_name, resolve_shipped, write_atomically
+from ddcm.runtime.files import download, is_hub_name, resolve_model, write_atomically
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -103,7 +103,7 @@ def save_codebook(
 def load_codebook(name: str | Path) -> Codebook:
     """A codebook by exported folder, hub name or Lightning ``.ckpt``; frozen, in eval mode, on the CPU. Raises
     UserError: not found, damaged, of an unknown class, or a pickle."""
-    path = resolve_shipped(str(name))
+    path = resolve_model(str(name))
     if not path.is_dir() and path.suffix in PICKLES:
         raise UserError(f"{name}: pickles are not read, they can run code; give an exported folder or a .ckpt")
     if path.is_file():

@@ -23,19 +23,33 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ddcm"
 
 
+RESERVED = {"pocket": "checkpoints/pocket", "pocket-1024": "checkpoints/codebooks/pocket-1024"}
+"""Name of a model that comes with the project -> its folder. The hub is never asked for one."""
+
+
 def resolve_shipped(name: str | Path) -> Path:
-    """Path of a file or folder that comes with the project, such as ``checkpoints/pocket``. A path that exists in the
-    working folder is returned as it is, and so is one that the project does not have. An installed package has the
-    files in ``ddcm/data`` (see ``setup.py``); a checkout has them beside the package."""
-    package = Path(__file__).parents[1]
-    data = package / "data"
-    path = (data if data.is_dir() else package.parent) / name
+    """Path of a file or folder that comes with the project, such as ``examples``. A path that exists in the working
+    folder is returned as it is, and so is one that the project does not have. An installed package has the files in
+    ``ddcm/data`` (see ``setup.py``); a checkout has them beside the package."""
+    path = _shipped_folder() / name
     return path if path.exists() and not Path(name).exists() else Path(name)
 
 
+def resolve_model(name: str | Path) -> Path:
+    """As ``resolve_shipped``, for a backbone or codebook: a reserved name is the model, even where a folder has it."""
+    folder = RESERVED.get(str(name))
+    return resolve_shipped(name) if folder is None else _shipped_folder() / folder
+
+
+def _shipped_folder() -> Path:
+    package = Path(__file__).parents[1]
+    return package / "data" if (package / "data").is_dir() else package.parent
+
+
 def is_hub_name(name: str) -> bool:
-    """Whether ``name`` can be a hub repository, such as ``cvssp/audioldm2-music``, rather than a path."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    """Whether ``name`` can be a hub repository, such as ``cvssp/audioldm2-music``, rather than a path or one of
+    ``RESERVED``."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~", "checkpoints/"))
 
 
 def download(what: str, name: str, patterns: Sequence[str]) -> Path:

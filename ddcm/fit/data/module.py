@@ -77,7 +77,7 @@ class LatentData(L.LightningDataModule):
     ROOTS = "a folder of audio, or a .csv with a column path"
 
     def __init__(
-        self, root: str = "", backbone: str = "checkpoints/pocket", cache_dir: str | None = None, batch_size: int = 16,
+        self, root: str = "", backbone: str = "pocket", cache_dir: str | None = None, batch_size: int = 16,
         window_frames: int = 64, workers: int = 0, seed: int = 0,
     ):  # fmt: skip
         super().__init__()

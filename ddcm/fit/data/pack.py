@@ -23,7 +23,7 @@ MIN_TARS = 16  # of the training split, if it has as many windows: each reader n
 
 
 def pack(
-    root: str, out: str, backbone: str = "checkpoints/pocket", cache_dir: str | None = None, window_frames: int = 64,
+    root: str, out: str, backbone: str = "pocket", cache_dir: str | None = None, window_frames: int = 64,
     windows_per_tar: int = 512, device: str = "cpu", seed: int = 0,
 ) -> None:  # fmt: skip
     """Encode a collection (through the cache, like a fit) and pack its windows into tar files with an index.

@@ -56,7 +56,7 @@ class StreamedLatents(LatentData):
     ROOTS = "the folder or URL of latents packed by python -m ddcm.fit.data.pack"
 
     def __init__(
-        self, root: str = "", backbone: str = "checkpoints/pocket", batch_size: int = 16, workers: int = 2,
+        self, root: str = "", backbone: str = "pocket", batch_size: int = 16, workers: int = 2,
         seed: int = 0,
     ):  # fmt: skip
         super().__init__(root, backbone, batch_size=batch_size, workers=workers, seed=seed)
