@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
     """A folder where commands run as in the project; files and recipes that they add are removed afterwards."""
     runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["link_project"](tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddcm.evaluation.evaluate_files.installed", lambda judges=False: {})  # perceptual metrics take seconds
+    monkeypatch.setattr("ddcm.evaluation.evaluate_files.installed", lambda judges=False: {})  # they take seconds
     before = dict(RECIPES)
     yield tmp_path
     RECIPES.clear()

@@ -34,7 +34,7 @@ def test_four_ways_to_a_number(pipe, example, tmp_path, monkeypatch):
     out = pipe.reconstruct(reference, 16000, "refined")
     numbers = {"Python": log_mel_mae_db(reference, out.audio)}
 
-    monkeypatch.setattr(evaluate_files, "installed", lambda judges=False: {})  # the metrics of other packages take seconds
+    monkeypatch.setattr(evaluate_files, "installed", lambda judges=False: {})  # they take seconds
 
     monkeypatch.setattr(compare, "list_cases", lambda quantised: [compare.Case("refined", "reconstruct", "refined")])
     monkeypatch.setattr(options, "load_pipeline", lambda *arguments, **more: pipe)
