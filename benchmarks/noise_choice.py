@@ -70,9 +70,9 @@ def measure(trial: Trial, rates: list[float]) -> list[str]:
     first = None
     for row in tqdm(ROWS, desc="rows"):
         trial.targets = replace(nearer if row.is_nearer else own, mel_weight=row.mel_weight)
-        begin = time.perf_counter()
+        begin = time.process_time()
         losses = [trial.loss(interpolate(rate, row.steps, shapes), rate) for rate in rates]
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         first = first or seconds
         cells = [row.title, *(f"{loss:.2f}" for loss in losses), f"{seconds / first:.1f} times"]
         lines.append(f"| {' | '.join(cells)} |")
