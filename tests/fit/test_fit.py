@@ -8,8 +8,10 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.backbone.tiny import tiny_backbone
+from ddcm.fit.callbacks import _restore
 from ddcm.fit.cli import find_config, main
 from ddcm.fit.module import CodebookModule
+from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import load_codebook
 from tests.conftest import Killed
 from tests.helpers.fit_kinds import FIT_KINDS
@@ -65,6 +67,36 @@ def test_fit_improves_on_kmeans_and_leaves_what_it_promises(fit, capsys):
     assert all(tag.encode() in events for tag in tags)
 
 
+WORSE = ("--model.learning_rate=3", "--trainer.max_steps=4", "--trainer.val_check_interval=2", "--model.listen_every=0",
+         "--trainer.logger=false")  # fmt: skip
+
+
+def test_a_fit_that_is_worse_than_its_start_says_so_and_exports_the_start(fit, capsys, tmp_path):
+    folder = fit("run", *WORSE)
+    said = capsys.readouterr().out
+    assert "the fit did not improve on its start: quantisation_error" in said and "the start is exported" in said
+    last = folder / "checkpoints/last.ckpt"
+    start = torch.load(last, weights_only=True)["callbacks"]["ExportCodebook"]["start"]
+    exported = load_codebook(folder / "codebook")
+    metrics = exported.config["fit"]
+    assert metrics["step"] == 0 and metrics["quantisation_error"] == metrics["quantisation_error_start"]
+    assert torch.equal(exported.quantizer.codebook, start["codebook"])
+    (best,) = (folder / "checkpoints").glob("best*.ckpt")
+    assert not torch.equal(load_codebook(best).quantizer.codebook, start["codebook"])
+
+    resumed = fit("moved", *WORSE, "--trainer.max_steps=6", f"--ckpt_path={last}")
+    assert "the start is exported" in capsys.readouterr().out
+    assert torch.equal(load_codebook(resumed / "codebook").quantizer.codebook, start["codebook"])
+
+
+@pytest.mark.parametrize("state", [{}, None, "text", {"codebook": torch.zeros(3)}, "NaN"], ids=str)
+def test_a_start_that_does_not_fit_is_not_exported(state):
+    quantizer = HardQuantizer(4)
+    own = quantizer.state_dict()
+    assert torch.equal(_restore(quantizer, own).codebook, quantizer.codebook)
+    assert _restore(quantizer, {**own, "codebook": torch.full((4, 8), torch.nan)} if state == "NaN" else state) is None
+
+
 # 7 batches make an epoch: in its middle and at its end.
 @pytest.mark.parametrize("kind, validate_every", [("hard-gradient", 5), *((kind, 7) for kind in FIT_KINDS)])
 def test_killed_and_resumed_is_never_killed(fit, monkeypatch, kind, validate_every):
@@ -97,7 +129,7 @@ def test_a_second_fit_in_a_folder_exports_its_own_best(fit):
     fit("run", *options)
     folder = fit("run", *options, "--model.quantizer.codebook_size=32")  # its best is named best-...-v1
     codebook = load_codebook(folder / "codebook")
-    assert codebook.quantizer.codebook_size == 32 and codebook.config["fit"]["step"] in (2, 4)
+    assert codebook.quantizer.codebook_size == 32 and codebook.config["fit"]["step"] in (0, 2, 4)  # 0: its start
 
 
 def test_a_fit_goes_on_from_a_codebook(fit, capsys):
@@ -129,7 +161,7 @@ def test_every_config_runs_two_steps(fit, config, tmp_path):
     options = ("--trainer.max_steps=2", "--trainer.val_check_interval=1", "--data.batch_size=2", *here, *listening)
     forked(lambda: fit("run", *options, configs=configs))
     folder = tmp_path / "run"
-    assert load_codebook(folder / "codebook").config["fit"]["step"] in (1, 2)
+    assert load_codebook(folder / "codebook").config["fit"]["step"] in (0, 1, 2)  # 0: the start
     if config.name == "ema.yaml":  # the overlay changes one thing and keeps the rest
         assert load_codebook(folder / "codebook").quantizer.config["learn"] == "ema"
         assert load_codebook(folder / "codebook").quantizer.codebook_size == 1024
