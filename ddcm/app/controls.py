@@ -21,7 +21,7 @@ PROMPTS = (
     "game sound effect, explosion",
 )  # fmt: skip
 DRAW_SEED = "() => Math.floor(Math.random() * 2 ** 31)"
-Whole = partial(gr.Number, 0, precision=0, minimum=0)
+Whole = partial(gr.Number, precision=0, minimum=0)
 Text = partial(gr.Textbox, "", max_length=1000)
 CONTROLS: dict[str, partial] = {
     "strength": partial(gr.Slider, 0, 1, step=0.05, label="Strength", info="0 keeps the recording, 1 only its length."),
@@ -30,11 +30,14 @@ CONTROLS: dict[str, partial] = {
     "steps": partial(gr.Slider, 1, 200, step=1, label="Steps", info="More steps take longer."),
     "guidance_scale": partial(gr.Slider, 1, 15, step=0.5, label="Guidance", info="How strongly the prompt acts."),
     "n": partial(gr.Slider, 1, 8, step=1, label="Candidates", info="The best by CLAP score is kept."),
-    "seed": partial(Whole, label="Seed", info="The same seed gives the same audio."),
+    "seed": partial(Whole, 0, label="Seed", info="The same seed gives the same audio."),
     "duration_s": partial(gr.Slider, 0.5, step=0.5, label="Seconds", info="The model was trained on 10 s."),
     "kbps": partial(gr.Slider, 0.25, 4, 1, step=0.05, label="Rate (kbps)", info="Higher rates sound better."),
     "listen": partial(gr.Checkbox, True, label="Decode it too, to listen", info="Takes as long again."),
-    "compress steps": partial(Whole, label="Steps", info="For each 10 s. 0: the best number for the rate."),
+    "compress steps": partial(Whole, 0, label="Steps", info="For each 10 s. 0: the best number for the rate."),
+    "compare steps": partial(
+        Whole, 10, label="Steps", info="Of recipes that diffuse. 0: each recipe's own, far slower."
+    ),
     "compress prompt": partial(Text, label="Prompt", placeholder="describes it; kept in the file"),
 }
 """Control by the name of its parameter; a verb may have a control of its own for a name."""

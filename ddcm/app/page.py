@@ -53,7 +53,7 @@ TABS = {
     "decompress": Tab("Bring a .ddcm file that was made with this backbone, and listen to it.", "file"),
     "compare": Tab(
         "Every recipe on one recording, side by side, with metrics. Slow: take a short recording.",
-        "audio prompt negative_prompt seed", results="file metrics",
+        "audio prompt negative_prompt", "steps seed", results="file metrics",
     ),
 }  # fmt: skip
 

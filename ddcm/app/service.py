@@ -106,11 +106,16 @@ class Service:
     def decompress(self, folder: Path, on_step: OnStep, file: Path) -> Result:
         return self._decode(folder, on_step, file)
 
-    def compare(self, folder: Path, on_step: OnStep, audio: Path, **conditioning: Any) -> Result:
-        """The report is one page that needs no other file."""
+    def compare(self, folder: Path, on_step: OnStep, audio: Path, steps: int, **conditioning: Any) -> Result:
+        """The report is one page that needs no other file. 0 ``steps`` are each recipe's own."""
         sound, report = self._read(audio), folder / "report.html"
-        entries = compare(self.pipe, sound, conditioning, lambda name, number, total: on_step(number, total))
+
+        def on_case(name: str, number: float, total: int) -> None:
+            on_step(round(100 * number / total), 100)
+
+        entries = compare(self.pipe, sound, conditioning, on_case, steps or None)
         facts = {"backbone": self.pipe.backbone.name, "prompt": conditioning["prompt"] or "none"}
+        facts["steps"] = f"{steps} where a recipe diffuses" if steps else "each recipe's own"
         text = render_report(f"{audio.name}: every recipe", entries, self.rate, facts)
         report.write_text(text, encoding="utf-8")
         return Result(metrics={entry.name: _drop_nan(entry.metrics) for entry in entries}, file=report)

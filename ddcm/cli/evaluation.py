@@ -13,10 +13,11 @@ log = logging.getLogger(__name__)
 
 
 def compare(arguments: Namespace) -> int:
-    """every recipe on one recording: wavs, metrics.csv, spectrograms.png, report.html"""
+    """every recipe on one recording: wavs, metrics.csv, spectrograms.png, report.html; --blind: a listening test"""
     from tqdm import tqdm
 
     from ddcm.audio.files import read_audio
+    from ddcm.evaluation.blind_page import write_blind_page
     from ddcm.evaluation.compare import compare as compare_recipes
     from ddcm.evaluation.html_report import check_target, write_report
     from ddcm.runtime.memory import describe_machine
@@ -27,14 +28,14 @@ def compare(arguments: Namespace) -> int:
     backbone, codebook, rate = pipeline.backbone, pipeline.codebook, pipeline.backbone.mel_spec.sample_rate
     audio = read_audio(arguments.input, rate)
     conditioning = {name: arguments[name] for name in ("prompt", "negative_prompt", "seed")}
-    with tqdm(unit="recipe", disable=None) as bar:
+    with tqdm(unit="recipe", disable=None, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}") as bar:
 
-        def on_case(name: str, number: int, total: int) -> None:
+        def on_case(name: str, number: float, total: int) -> None:
             bar.total = total
-            bar.update(number - bar.n)
-            bar.set_description(name)
+            bar.set_description(name, refresh=False)
+            bar.update(round(number, 2) - bar.n)
 
-        entries = compare_recipes(pipeline, audio, conditioning, on_case)
+        entries = compare_recipes(pipeline, audio, conditioning, on_case, arguments.steps)
         bar.update((bar.total or 0) - bar.n)
     name = to_one_line(Path(arguments.input).name)
     facts = {
@@ -42,21 +43,27 @@ def compare(arguments: Namespace) -> int:
         "backbone": f"{backbone.name} (latents {backbone.latent_digest})",
         "codebook": "none" if codebook is None else f"{codebook.quantizer.codebook_size} atoms",
         "prompt": arguments.prompt or "none",
+        "steps": "each recipe's own" if arguments.steps is None else f"{arguments.steps} where a recipe diffuses",
         "machine": describe_machine(str(backbone.device)),
     }
     write_report(folder, f"{name}: every recipe", entries, rate, facts)
     print(folder / "report.html")
+    if arguments.blind:
+        test_id = f"{name}, seed {arguments.seed}"
+        systems = write_blind_page(folder / "blind.html", test_id, entries, rate)
+        print(f"{folder / 'blind.html'}  {len(systems)} sounds, the hidden reference and an anchor")
     return 0
 
 
 def evaluate(arguments: Namespace) -> int:
-    """metrics of estimates against references: a folder and a folder, or two files"""
+    """metrics of estimates against references: a folder and a folder, or two files; or --answers of a listening test"""
+    if arguments.answers:
+        return _evaluate_answers(arguments)
+    if arguments.references is None or arguments.estimates is None:
+        raise UserError("give references and estimates, or --answers with the files of a listening test")
     from ddcm.evaluation.evaluate_files import evaluate_pairs, pair_files, summarize, write_csv
 
-    if arguments.out is not None:
-        options.refuse_existing([Path(arguments.out)], arguments.overwrite)
-        if not arguments.out.lower().endswith(".csv"):
-            raise UserError(f"-o {arguments.out}: give a name that ends in .csv")
+    _check_table(arguments)
     rows, failures = evaluate_pairs(pair_files(arguments.references, arguments.estimates))
     if rows:
         if arguments.out is not None:
@@ -69,6 +76,36 @@ def evaluate(arguments: Namespace) -> int:
     if failures:
         log.error("%d of %d files failed", len(failures), len(rows) + len(failures))
     return 2 if failures else 0
+
+
+def _evaluate_answers(arguments: Namespace) -> int:
+    from ddcm.evaluation.answers import find_excluded, read_answers, sum_up
+    from ddcm.evaluation.evaluate_files import write_csv
+
+    if arguments.references is not None:
+        raise UserError("--answers takes no references and estimates: the answers are the scores")
+    _check_table(arguments)
+    answers = read_answers([Path(path) for path in arguments.answers])
+    excluded = find_excluded(answers)
+    listeners = {answer.listener for answer in answers}
+    for listener, reason in sorted(excluded.items()):
+        print(f"excluded: {to_one_line(listener)} {reason}")
+    print(f"{len(listeners) - len(excluded)} of {len(listeners)} listeners; 95 % confidence intervals by Student's t")
+    ratings = sum_up([answer for answer in answers if answer.listener not in excluded])
+    for each in ratings:
+        print(f"{each.stimulus:<30} {each.mean:>6.1f} ± {each.half_width:<6.1f} {each.listeners} listeners")
+    if not ratings:
+        raise UserError("no listener is left: every one missed the hidden reference")
+    if arguments.out is not None:
+        write_csv(Path(arguments.out), [rating.to_row() for rating in ratings])
+    return 0
+
+
+def _check_table(arguments: Namespace) -> None:
+    if arguments.out is not None:
+        options.refuse_existing([Path(arguments.out)], arguments.overwrite)
+        if not arguments.out.lower().endswith(".csv"):
+            raise UserError(f"-o {arguments.out}: give a name that ends in .csv")
 
 
 def recipes(arguments: Namespace) -> int:
@@ -88,12 +125,17 @@ VERBS: options.Verbs = {
         options.flag("input", help="an audio file"),
         options.flag("-o", "--out", required=True, help="folder of the report"),
         options.flag("--overwrite", action="store_true", help="replace a report that is there"),
+        options.flag("--blind", action="store_true", help="also blind.html: a listening test (MUSHRA) of these sounds"),
+        options.flag("--steps", type=int, help="of every recipe that diffuses; default: each recipe's own"),
         options.take(options.PromptSettings),
         options.take(options.ModelSettings),
     ),
     evaluate: (
-        options.flag("references", help="folder of the recordings, or one of them"),
-        options.flag("estimates", help="folder of what was made of them, by the same names, or one of them"),
+        options.flag("references", nargs="?", help="folder of the recordings, or one of them"),
+        options.flag("estimates", nargs="?", help="folder of what was made of them, by the same names, or one of them"),
+        options.flag(
+            "--answers", nargs="+", help="files of answers to a listening test (compare --blind): sum them up"
+        ),
         options.flag("-o", "--out", type=str, help="a .csv with a row for each file"),
         options.flag("--overwrite", action="store_true", help="replace a table that is there"),
     ),

@@ -14,11 +14,13 @@ from jinja2 import Environment, PackageLoader
 from ddcm.audio.files import encode_audio, write_audio
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import write_csv
+from ddcm.evaluation.metric_labels import format_value, label, sort_metrics
 from ddcm.evaluation.plots import compute_mel, draw_sheet, encode_thumbnail
 from ddcm.evaluation.signal_metrics import badness
 from ddcm.runtime.files import slug, write_atomically
 
 PAGE_SECONDS = 30  # Audio of each entry on the page; the .wav files are complete.
+ALWAYS_SHOWN = 4  # Metrics.
 TEMPLATES = Environment(loader=PackageLoader("ddcm.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -59,10 +61,15 @@ def write_report(folder: Path, title: str, entries: list[Entry], sample_rate: in
 
 
 def render_report(title: str, entries: list[Entry], sample_rate: int, facts: dict[str, str]) -> str:
-    """The report as one HTML page. Audio, pictures, style and script are embedded; the page fetches nothing."""
-    names = [name for name in entries[0].metrics if any(not math.isnan(e.metrics[name]) for e in entries[1:])]
-    values = [[e.metrics.get(name, math.nan) for name in names] + [e.seconds, e.peak_mib] for e in entries]
-    columns = [*names, "seconds", "peak_mib"]
+    """The report as one HTML page. Audio, pictures, style and script are embedded; the page fetches nothing. Of the
+    metrics that have values, the first ``ALWAYS_SHOWN`` by importance are shown, and the rest at a click."""
+    known = {name for entry in entries[1:] for name, value in entry.metrics.items() if not math.isnan(value)}
+    names = sort_metrics(name for name in entries[0].metrics if name in known)
+    columns = [*names[:ALWAYS_SHOWN], "seconds", *names[ALWAYS_SHOWN:], "peak_mib"]
+    values = [
+        [(e.metrics | {"seconds": e.seconds, "peak_mib": e.peak_mib}).get(name, math.nan) for name in columns]
+        for e in entries
+    ]
     best, rows = [], []
     for column, (_, *ranked) in zip(columns, zip(*values, strict=True), strict=True):  # the input is not ranked
         best.append(min((x for x in ranked if not math.isnan(x)), key=partial(badness, column), default=math.nan))
@@ -71,16 +78,18 @@ def render_report(title: str, entries: list[Entry], sample_rate: int, facts: dic
         details = entry.settings | {f"used {key}": value for key, value in entry.info.items()}
         rows.append({
             "name": entry.name,
-            "audio": _data_url("audio/flac", encode_audio(audio, sample_rate, "flac")),
-            "picture": _data_url("image/png", encode_thumbnail(compute_mel(audio, sample_rate))),
+            "audio": data_url("audio/flac", encode_audio(audio, sample_rate, "flac")),
+            "picture": data_url("image/png", encode_thumbnail(compute_mel(audio, sample_rate))),
             "details": json.dumps(details, indent=1, default=str) if details else "",
-            "cells": [(value, value == top) for value, top in zip(row, best, strict=True)],
+            "cells": [(value, format_value(value), value == top) for value, top in zip(row, best, strict=True)],
         })  # fmt: skip
     truncated = max(len(entry.audio) for entry in entries) > PAGE_SECONDS * sample_rate
+    heads = [(name, label(name), index > ALWAYS_SHOWN) for index, name in enumerate(columns)]
     return TEMPLATES.get_template("report.html").render(
-        title=title, facts=facts, columns=["recipe", *columns], rows=rows, truncated_s=truncated and PAGE_SECONDS
+        title=title, facts=facts, heads=heads, rows=rows, truncated_s=truncated and PAGE_SECONDS
     )  # fmt: skip
 
 
-def _data_url(kind: str, content: bytes) -> str:
+def data_url(kind: str, content: bytes) -> str:
+    """Content as an address that a page can embed."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

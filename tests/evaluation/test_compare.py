@@ -11,12 +11,14 @@ import torch
 from ddcm.cli.main import main
 from ddcm.evaluation.compare import compare, list_cases
 from ddcm.evaluation.html_report import Entry, render_report, write_report
+from ddcm.evaluation.signal_metrics import METRICS
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
 from ddcm.recipes import RECIPES
 from ddcm.runtime.files import slug
 from ddcm.runtime.memory import measure_cost
+from tests.helpers.accessible import find_barriers
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -25,7 +27,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 def entries(tiny, speech):
     quantizer = HardQuantizer(codebook_size=32).eval().requires_grad_(False)
     pipe = DDCMPipeline(tiny, Codebook(quantizer, tiny.name, tiny.latent_digest, {}))
-    return compare(pipe, speech[:16000])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "ddcm.evaluation.compare.measure", lambda a, b: {n: metric(a, b) for n, metric in METRICS.items()}
+        )
+        return compare(pipe, speech[:16000], {"prompt": "a voice"}, steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +48,18 @@ def test_every_recipe_is_compared_with_and_without_conversion(entries):
         if recipe.verb == "reconstruct":
             assert name in names and (f"{name}, raw features" in names) == (recipe.features != "matched")
     assert {"transform 0.3", "transform 0.6", "transform 0.9"} <= set(names)
+    for name, recipe in RECIPES.items():
+        if recipe.verb == "generate":
+            (entry,) = (entry for entry in entries if entry.name == f"generate {name}")
+            assert math.isnan(entry.metrics["log_mel_mae_db"]) and -1 <= entry.metrics["clap_score"] <= 1
+            assert entry.settings["steps"] == 2
     assert all(entry.seconds > 0 and entry.settings for entry in entries[1:])
     assert entries[0].metrics["log_mel_mae_db"] == 0
 
 
 def test_without_a_codebook_nothing_quantises():
     assert "quantised" not in [case.name for case in list_cases(quantised=False)]
-    assert all(c.flags["quantizer"] == "none" for c in list_cases(quantised=False) if c.verb == "transform")
+    assert all(c.flags["quantizer"] == "none" for c in list_cases(quantised=False) if c.verb != "reconstruct")
 
 
 def test_the_files(folder, entries):
@@ -110,7 +121,22 @@ def test_a_browser_opens_the_report(folder, entries):
         widths = tab.evaluate("[...document.querySelectorAll('img')].map(i => i.naturalWidth)")
         names = "[...document.querySelectorAll('tbody tr b')].map(b => b.textContent)"
         first = tab.evaluate(names)
-        heads = tab.evaluate("[...document.querySelectorAll('thead button')].map(b => b.textContent)")
+        heads = tab.evaluate("[...document.querySelectorAll('thead th')].map(th => th.dataset.name)")
+        shown = (
+            "[...document.querySelectorAll('thead [data-name]')].filter(e => e.offsetParent).map(e => e.dataset.name)"
+        )
+        four = tab.evaluate(shown)
+        barriers = []
+        for width in (1280, 390):
+            for scheme in ("light", "dark"):
+                tab.set_viewport_size({"width": width, "height": 900})
+                tab.emulate_media(color_scheme=scheme)
+                barriers += [f"{width}, {scheme}: {line}" for line in find_barriers(tab)]
+        tab.get_by_label("Sort by").select_option(label="Time")
+        on_a_phone = tab.evaluate(names)
+        tab.set_viewport_size({"width": 1280, "height": 900})
+        tab.get_by_label("All metrics").check()
+        everything = tab.evaluate(shown)
         orders = []
         for _ in range(2):
             tab.click(f"thead th:nth-child({heads.index('log_mel_mae_db') + 1}) button")
@@ -120,10 +146,13 @@ def test_a_browser_opens_the_report(folder, entries):
         tab.click("thead th:first-child button")
         back = tab.evaluate(names)
         browser.close()
+    assert not barriers, "\n".join(barriers)
+    assert four == ["log_mel_mae_db", "clap_score", "hf_ratio_db", "mrstft", "seconds"]
+    assert set(everything) == {*entries[0].metrics, "seconds", "peak_mib"} and on_a_phone == by_time
     assert first == back == [entry.name for entry in entries]
     assert durations == pytest.approx([1.0] * len(entries), abs=0.01) and min(widths) >= 90
     errors_of = {entry.name: entry.metrics["log_mel_mae_db"] for entry in entries}
-    up, down = ([errors_of[name] for name in order] for order in orders)
+    up, down = ([x for name in order if not math.isnan(x := errors_of[name])] for order in orders)
     assert up == sorted(up) and down == sorted(down, reverse=True) and up != down
     assert by_time[-1] == "input"  # it has no time, so it stays at the end
     assert [url for url in requests if not url.startswith("data:")] == [(folder / "report.html").as_uri()]
