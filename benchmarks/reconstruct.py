@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from benchmarks.marks import fill
 from ddcm.audio.files import read_audio
 from ddcm.pipeline import DDCMPipeline
 from ddcm.recipes import RECIPES
-from ddcm.runtime.files import write_atomically
 from ddcm.runtime.memory import describe_machine, measure_cost
 
 SCRIPTS = {  # recipe -> time that the authors of its script state
@@ -29,6 +29,7 @@ SCRIPTS = {  # recipe -> time that the authors of its script state
 }
 DEFAULT = [name for name, recipe in RECIPES.items() if recipe.verb == "reconstruct" or name in SCRIPTS]
 PROMPT = "game music"
+MARK = "benchmarks.reconstruct"  # other tables of the page stay
 LONG_S = 10  # longer runs are not repeated
 
 
@@ -63,9 +64,7 @@ def render_page(rows: dict[str, tuple[float, float]], seconds: float, backbone: 
     reconstruct = [rows[name][0] for name in rows if RECIPES[name].verb == "reconstruct"]
     machine = describe_machine(device)
     lines = [
-        "# Speed",
-        "",
-        f"`python -m benchmarks.reconstruct` writes this page: {seconds:g} s of audio, backbone {backbone},",
+        f"`python -m benchmarks.reconstruct` writes this table: {seconds:g} s of audio, backbone {backbone},",
         f"{machine}. Times are wall time after loading. The last column is the time that the authors of the",
         "scripts state, for the published AudioLDM2 on a GPU; they do not say whether it includes loading. The",
         "two columns are of different backbones on different machines, so they do not compare speeds.",
@@ -99,8 +98,9 @@ def main(argv: list[str] | None = None) -> None:
     text = render_page(rows, args.seconds, args.backbone, args.device)
     print(text)
     if args.out:
-        with write_atomically(args.out) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        if not args.out.exists():
+            args.out.write_text(f"<!-- {MARK} -->\n<!-- end of {MARK} -->\n", encoding="utf-8")
+        fill(args.out, MARK, text)
 
 
 if __name__ == "__main__":

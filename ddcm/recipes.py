@@ -66,6 +66,8 @@ class Recipe:
     """denoising steps of the whole schedule; strength takes its share of them"""
     guidance_scale: float = field(default=3.5, metadata=_flag(WITH_DIFFUSION, between=(-100, 100)))
     """of classifier-free guidance under a prompt; 1 is no guidance"""
+    cache_interval: int = field(default=1, metadata=_flag(WITH_DIFFUSION, between=(1, 255)))
+    """compute the UNet's deep layers in the first ten steps and then in every N-th: faster, and not the same"""
     n: int = field(default=1, metadata=_flag(WITH_DIFFUSION, between=(1, 100)))
     """candidates, which start from seed, seed + 1, ...; with a prompt, the best by CLAP score comes first"""
 

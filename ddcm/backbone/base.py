@@ -1,7 +1,7 @@
 """The contract of backbones: all that the rest of the package uses of one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,9 @@ import torch
 from torch.nn.functional import pad
 
 from ddcm.audio.mel import MelSpec
+
+FULL_CALLS = 10
+"""calls of a loop before a cache is used; files depend on it (``python -m benchmarks.caching`` compares)"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,22 @@ class Condition:
         rows = tuple(row for condition in equal for row in condition.equal_keys)
         generated, text, mask = (torch.cat([getattr(c, name) for c in equal]) for name in ("generated", "text", "mask"))
         return cls(generated, text, mask, rows)
+
+
+class FeatureCache:
+    """Deep features of the UNet, kept from step to step of a denoising loop (DeepCache, arXiv 2312.00858). The first
+    ``FULL_CALLS`` of a loop are full, then every ``interval``-th. Timesteps fall within a loop."""
+
+    def __init__(self, interval: int):
+        self.interval = interval
+        self.features: torch.Tensor | None = None
+        self._t, self._calls = -1, 0
+
+    def start(self, t: int) -> torch.Tensor | None:
+        """Begin a call at timestep t: the features to use in it, None where it is to be a full one."""
+        self._calls = self._calls + 1 if t < self._t else 0
+        self._t = t
+        return self.features if self._calls >= FULL_CALLS and self._calls % self.interval else None
 
 
 class Backbone(ABC):
@@ -112,10 +131,12 @@ class Backbone(ABC):
         """
 
     @abstractmethod
-    def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
+    def eps(
+        self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition, cache: FeatureCache | None = None
+    ) -> torch.Tensor:  # fmt: skip
         """The UNet's estimate of the noise in x (B, C, L, F), float32, at timestep t, one for all or (B,).
 
-        It does not wait for the device. ``check`` reports NaN or infinity.
+        It does not wait for the device. ``check`` reports NaN or infinity. With a cache, t is an int.
         """
 
     def check(self) -> None:  # noqa: B027  nothing to check where float32 is exact enough
@@ -130,20 +151,24 @@ class Backbone(ABC):
         abar = float(self.alphas_cumprod[t])
         return (x - (1 - abar) ** 0.5 * eps) / abar**0.5
 
-    def denoiser(self, prompt: str = "", negative_prompt: str = "", guidance_scale: float = 1.0):
+    def denoiser(
+        self, prompt: str = "", negative_prompt: str = "", guidance_scale: float = 1.0, cache_interval: int = 1
+    ) -> Callable[[torch.Tensor, int], torch.Tensor]:  # fmt: skip
         """``denoise(x, t) -> x0`` with classifier-free guidance inside (arXiv 2207.12598).
 
         eps = eps_null + guidance_scale (eps_prompt - eps_null), both from one UNet call of twice the batch. Without a
-        prompt, or with a scale of 1, a call has the batch itself.
+        prompt, or with a scale of 1, a call has the batch itself. With a ``cache_interval`` above 1 not every call of a
+        loop computes the deep layers (``FeatureCache``); one loop then ends before the next begins.
         """
+        cache = FeatureCache(cache_interval) if cache_interval > 1 else None
         positive = self.condition(prompt) if prompt else self.null_condition()
         if not prompt or guidance_scale == 1.0:
-            return lambda x, t: self.x0(x, t, positive)
+            return lambda x, t: self.x0_from_eps(x, t, self.eps(x, t, positive, cache))
         negative = self.condition(negative_prompt) if negative_prompt else self.null_condition()
         both = Condition.stack(negative, positive)
 
         def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
-            eps_negative, eps_positive = self.eps(torch.cat([x, x]), t, both).chunk(2)
+            eps_negative, eps_positive = self.eps(torch.cat([x, x]), t, both, cache).chunk(2)
             return self.x0_from_eps(x, t, eps_negative + guidance_scale * (eps_positive - eps_negative))
 
         return denoise

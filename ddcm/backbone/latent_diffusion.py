@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from ddcm.audio.mel import MelSpec
-from ddcm.backbone.base import Backbone, Condition
+from ddcm.backbone.base import Backbone, Condition, FeatureCache
 from ddcm.backbone.hifigan import HifiGan2d
 from ddcm.backbone.parts import Parts, digest_of, text_widths
 from ddcm.backbone.unet import Context, UNetForward
@@ -19,6 +19,7 @@ from ddcm.recipes import Dtype, Heads, Null
 from ddcm.runtime.files import cache_dir, write_atomically
 
 SCHEDULE = ("beta_start", "beta_end", "num_train_timesteps")  # settings of the noise schedule
+CUT = 1  # skip connections above what a cache keeps; files with a cache depend on it, as on FULL_CALLS
 TEXT_LENGTHS = 64  # a compiled UNet pads texts to a multiple: nearly all prompts then share one shape
 
 
@@ -140,8 +141,14 @@ class FrozenBackbone(Backbone):
         # Transposed convolutions leave a tail beyond hop * T; there is no shift in front.
         return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
 
-    def eps(self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition) -> torch.Tensor:
+    def eps(
+        self, x: torch.Tensor, t: int | torch.Tensor, condition: Condition, cache: FeatureCache | None = None
+    ) -> torch.Tensor:  # fmt: skip
         batch, rows = len(x), len(condition.generated)
+        cut, deep = 0, None
+        if cache is not None:
+            assert isinstance(t, int), "a loop has one timestep for all"
+            cut, deep = CUT, cache.start(t)
         if isinstance(t, int):  # filled on the device: a copy from the host would synchronise
             t = torch.full((batch,), t, device=self.device, dtype=torch.long)
         context = self._contexts.get(condition)
@@ -151,7 +158,10 @@ class FrozenBackbone(Backbone):
             self._contexts[condition] = context
         if self._compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
-        noise, _ = self.unet(x.to(self.device, self.dtype), t.to(self.device).expand(batch), context, rows)
+        t = t.to(self.device).expand(batch)
+        noise, deep = self.unet(x.to(self.device, self.dtype), t, context, rows, cut, deep)
+        if cache is not None:
+            cache.features = deep.clone() if self._compiled else deep
         self._note_finite(noise, "UNet")
         return noise.to(torch.float32, copy=self._compiled)  # a CUDA graph writes its next result over this one
 

@@ -43,6 +43,8 @@ class CodecSettings:
     """what the recording is: side information, kept in the file; the decoder then needs the text encoders too"""
     guidance_scale: float = 1.0
     """of classifier-free guidance under the prompt, in [0, 100]; 1 is one UNet call a step, anything else two"""
+    cache_interval: int = 1
+    """compute the UNet's deep layers in the first ten steps and then in every N-th; the decoder does the same"""
     mel_weight: float = 1.0
     """how much the noise is chosen for the decoded mel, beside the latent (1: alike); 0 saves a pass through the VAE's
     decoder and back in each step of the encoder"""
@@ -71,6 +73,7 @@ class CodecSettings:
             (2 <= self.coefficient_bits <= 8,
              f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"),
             (0 <= self.seed < 1 << 32, f"seed {self.seed} is outside [0, {(1 << 32) - 1}]"),
+            (1 <= self.cache_interval <= 255, f"cache_interval {self.cache_interval} is outside [1, 255]"),
             (0 <= self.mel_weight <= 100, f"mel_weight {self.mel_weight} is outside [0, 100]"),
             (0 <= self.guidance_scale <= 100, f"guidance_scale {self.guidance_scale} is outside [0, 100]"),
         )  # fmt: skip

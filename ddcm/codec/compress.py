@@ -70,6 +70,7 @@ def build_header(
         fields |= dict(backbone=model.latent_digest, codebook=vq.digest(quantizer), atoms=quantizer.codebook_size)
         return Header("vq", levels=levels, **fields)
     fields |= dict(seed=settings.seed, prompt=settings.prompt, guidance=round(256 * settings.guidance_scale))
+    fields["cache_interval"] = settings.cache_interval
     bits = settings.coefficient_bits if settings.mode == "classic" else 0
     header = Header(settings.mode, book=settings.book, coefficient_bits=bits, **fields)
     atoms = header.latent_size if settings.book == "hadamard" else settings.noise_atoms

@@ -2,6 +2,7 @@
 
     magic "ddcm" | version | flags, arithmetic | digest of the backbone (8) | samples | level (2 + 2)
     | mel spec, if it is not AudioLDM2's | seed, if not 0 | prompt and guidance, if there is a prompt
+    | interval of the UNet's cache, if not 1
     | vq: digest of the codebook (8), atoms, levels
     | else: log2 of the atoms, coefficient bits, then the schedule: parametric (8 bytes or so) or explicit
     | payload | CRC-32 of everything before it
@@ -52,6 +53,7 @@ def pack(header: Header, payload: bytes) -> bytes:
     flags = MODES.index(header.mode) | BOOKS.index(header.book) << 2
     flags |= isinstance(header.schedule, ExplicitSchedule) << 3
     flags |= (header.mel != MEL) << 4 | (header.seed != 0) << 5 | (header.prompt != "") << 6
+    flags |= (header.cache_interval != 1) << 7
     out = bytearray(MAGIC) + bytes([VERSION, flags, DTYPES.index(header.dtype) | header.stock_null << 2])
     out += bytes.fromhex(header.backbone) + varint(header.samples) + _LEVEL.pack(header.mean, header.gain)
     if header.mel != MEL:
@@ -61,6 +63,8 @@ def pack(header: Header, payload: bytes) -> bytes:
     if header.prompt:
         text = header.prompt.encode()
         out += varint(len(text)) + text + varint(header.guidance)
+    if header.cache_interval != 1:
+        out.append(header.cache_interval)
     if header.schedule is None:  # vq
         out += bytes.fromhex(header.codebook) + varint(header.atoms) + varint(header.levels)
     else:
@@ -112,7 +116,7 @@ class _Reader(io.BytesIO):
 
 def _read_header(reader: _Reader, version: int) -> Header:
     flags, arithmetic = reader.take(2)
-    if flags & 3 >= len(MODES) or flags >> 7 or arithmetic & 3 >= len(DTYPES) or arithmetic >> 3:
+    if flags & 3 >= len(MODES) or arithmetic & 3 >= len(DTYPES) or arithmetic >> 3:
         raise ValueError("unknown flags")
     mode = MODES[flags & 3]
     fields: dict[str, Any] = dict(backbone=reader.take(8).hex(), samples=reader.varint())
@@ -127,6 +131,8 @@ def _read_header(reader: _Reader, version: int) -> Header:
         if size > MAX_PROMPT:
             raise ValueError(f"a prompt of {size} bytes")
         fields |= dict(prompt=reader.take(size).decode(), guidance=reader.varint())
+    if flags >> 7:
+        fields["cache_interval"] = reader.take(1)[0]
     if mode == "vq":
         fields |= dict(codebook=reader.take(8).hex(), atoms=reader.varint(), levels=reader.varint())
     else:

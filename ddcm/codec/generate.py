@@ -53,15 +53,14 @@ def generate(
     samples = max(1, round(duration_s * spec.sample_rate))
     header = solve_schedule(build_header(replace(settings, prompt=""), model, samples), settings)
     codebook, writer, choices = noise_codebook(header), BitWriter(), []
-    null, condition = model.null_condition(), model.condition(prompt)
+    without, with_prompt = (model.denoiser(text, "", 1.0, header.cache_interval) for text in ("", prompt))
     direction = torch.empty(0)  # of the present step
 
     def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
         nonlocal direction
-        eps = model.eps(x, t, null)
-        # x0 with the prompt minus x0 without is this, up to a positive factor.
-        direction = (eps - model.eps(x, t, condition))[0].flatten()
-        return model.x0_from_eps(x, t, eps)
+        x0 = without(x, t)
+        direction = (with_prompt(x, t) - x0)[0].flatten()
+        return x0
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
         lots = torch.from_numpy(random_words(codebook.atoms, ([0], step, START), seed)[0].astype("int64"))

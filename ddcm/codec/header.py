@@ -34,6 +34,7 @@ class Header:
     seed: int = 0  # of the noise codebooks, in [0, 2^32)
     prompt: str = ""
     guidance: int = 256  # scale of classifier-free guidance under the prompt, in 1/256
+    cache_interval: int = 1  # which UNet calls compute the deep layers: see ``ddcm.backbone.base.FeatureCache``
     book: Book = "hadamard"  # the noise codebook
     log2_atoms: int = 0  # log2 of the atoms of the noise codebook
     coefficient_bits: int = 0  # classic: bits of the coefficient of each atom after the first of a step
@@ -91,6 +92,7 @@ def check_bounds(header: Header) -> None:
         ("seed", 0 <= header.seed < 1 << 32),
         ("prompt", is_utf8(header.prompt) and len(header.prompt.encode()) <= MAX_PROMPT),
         ("guidance", 0 <= header.guidance <= 100 * 256),
+        ("cache_interval", header.cache_interval == 1 or (header.mode != "vq" and 1 <= header.cache_interval <= 255)),
     ]  # fmt: skip
     if header.mode == "vq":
         checks += [

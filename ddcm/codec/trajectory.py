@@ -67,7 +67,7 @@ def encode_windows(
         pairs = zip(windows, chosen, strict=True)
         return [codebook.synthesize(window, step, *selection.to_choice(symbol, header)) for window, symbol in pairs]
 
-    denoise = model.denoiser(header.prompt, "", header.guidance / 256)
+    denoise = model.denoiser(header.prompt, "", header.guidance / 256, header.cache_interval)
     result = denoise_windows(header, model, denoise, windows, pick, on_call)
     for row, writer in enumerate(writers):
         for chosen in symbols:
@@ -92,7 +92,7 @@ def decode_windows(
             noises.append(codebook.synthesize(window, step, atoms, weights))
         return noises
 
-    denoise = model.denoiser(header.prompt, "", header.guidance / 256)
+    denoise = model.denoiser(header.prompt, "", header.guidance / 256, header.cache_interval)
     return denoise_windows(header, model, denoise, windows, pick, on_call)
 
 

@@ -60,7 +60,8 @@ def sample(
     estimates: list[tuple[int, torch.Tensor]] = []
     if timesteps:
         x = noise if z is None else add_noise(z, noise, float(backbone.alphas_cumprod[timesteps[0]]))
-        predict = backbone.denoiser(conditioning.prompt, conditioning.negative_prompt, recipe.guidance_scale)
+        prompts = conditioning.prompt, conditioning.negative_prompt
+        predict = backbone.denoiser(*prompts, recipe.guidance_scale, recipe.cache_interval)
         project = make_projection(recipe, quantizer, len(timesteps))
         kept = {round(i * (len(timesteps) - 1) / (TRACED - 1)) for i in range(TRACED)} if trace else set()
         results: list[torch.Tensor] = []

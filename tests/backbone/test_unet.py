@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ddcm.backbone.base import Condition
+from ddcm.backbone.base import FULL_CALLS, Condition
 from ddcm.backbone.tiny import CONFIGS, RandomParts, tiny_backbone
 from ddcm.backbone.unet import UNetForward, normalise
 from ddcm.errors import UserError
@@ -87,3 +87,27 @@ def test_an_unknown_setting_is_refused():
     config = CONFIGS["unet"] | {"resnet_time_scale_shift": "scale_shift"}
     with pytest.raises(UserError, match="unet resnet_time_scale_shift is scale_shift, expected default"):
         UNetForward(RandomParts({"unet": config}, 0).make("unet"))
+
+
+def test_a_cache_leaves_out_deep_layers_and_starts_anew_with_a_loop():
+    backbone, deep_calls = tiny_backbone(), []
+    backbone.unet.mid_block.resnets[0].norm1.register_forward_hook(lambda *_: deep_calls.append(1))
+    x, timesteps = torch.randn(1, 8, 12, 16), range(900, 0, -60)
+    plain, cached = backbone.denoiser(), backbone.denoiser(cache_interval=3)
+    exact = [plain(x, t) for t in timesteps]
+    deep_calls.clear()
+    once = [cached(x, t) for t in timesteps]
+    assert len(timesteps) == 15 and len(deep_calls) == FULL_CALLS + 1  # and the one of step 12
+    same = [torch.equal(a, b) for a, b in zip(exact, once, strict=True)]
+    assert same == [i < FULL_CALLS or i % 3 == 0 for i in range(15)]
+    assert all(torch.equal(a, b) for a, b in zip(once, [cached(x, t) for t in timesteps], strict=True))
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_features_of_the_same_call_change_nothing(tiny, cut):
+    """Wherever the cut is: what lies above it gets what it would get."""
+    forward, condition = tiny.unet.forward, Condition.stack(tiny.null_condition(), tiny.condition("rain"))
+    x, t, context = torch.randn(2, 8, 13, 16), torch.full((2,), 300), forward.read_condition(condition, torch.float32)
+    full, deep = forward(x, t, context, 2, cut)
+    assert torch.equal(forward(x, t, context, 2, cut, deep)[0], full)
+    assert not torch.equal(forward(x, t, context, 2, cut, deep + 1)[0], full)

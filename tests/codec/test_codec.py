@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import pytest
 import soundfile
@@ -197,6 +198,20 @@ def test_generation_leaves_a_file_that_needs_no_prompt(pipe):
     assert data not in others
     with pytest.raises(UserError, match="outside"):
         pipe.generate_compressed("a drum", 11.0)
+
+
+def test_a_file_keeps_the_interval_of_the_cache(pipe):
+    audio, options = torch.randn(16000, generator=torch.Generator().manual_seed(0)) * 0.1, dict(kbps=2.0, steps=14)
+    plain, cached = (pipe.compress(audio, 16000, cache_interval=n, verify=True, **options) for n in (1, 3))
+    assert unpack(plain)[0].cache_interval == 1 and unpack(cached)[0].cache_interval == 3
+    # Encoder and decoder leave out the same layers: with another interval the file is another sound.
+    other = replace(unpack(cached)[0], cache_interval=2)
+    wrong = pipe.decompress(pack(other, unpack(cached)[1]))
+    assert not torch.equal(wrong.latent, pipe.decompress(cached).latent)
+    data, out = pipe.generate_compressed("a drum", 1.0, seed=1, cache_interval=3, **options)
+    assert unpack(data)[0].cache_interval == 3 and torch.equal(pipe.decompress(data).latent, out.latent)
+    with pytest.raises(UserError, match=r"cache_interval 0 is outside \[1, 255\]"):
+        pipe.compress(audio, 16000, cache_interval=0)
 
 
 def test_inspect_says_what_a_file_is_without_torch(tmp_path, files):

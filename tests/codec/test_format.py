@@ -33,7 +33,8 @@ common = dict(
 )  # fmt: skip
 headers = st.builds(
     Header, st.just("turbo"), **common, schedule=parametric | explicit, seed=st.integers(0, 2**32 - 1),
-    log2_atoms=st.integers(1, 20), prompt=st.text(max_size=100), book=st.sampled_from(["hadamard", "gaussian"]),
+    log2_atoms=st.integers(1, 20), cache_interval=st.integers(1, 255),
+    prompt=st.text(max_size=100), book=st.sampled_from(["hadamard", "gaussian"]),
 ) | st.builds(
     Header, st.just("vq"), **common, codebook=digests, atoms=st.integers(2, 2**20), levels=st.integers(1, 64),
 )  # fmt: skip
