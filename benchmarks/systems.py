@@ -30,6 +30,8 @@ class Case:
     dtype: str
     vae_dtype: str = "float32"
     compiled: bool = False
+    channels_last: bool = False
+    """of the stock pipeline; ours chooses by itself"""
     stream: str = ""
     """path of the file that ``compress`` writes and ``decompress`` reads"""
 
@@ -67,7 +69,12 @@ def stock(case: Case) -> Loaded:
     now = clock(case.device)
     begin = now()
     if case.task == "generate":
-        loaded = Loaded(stock_generate(case, stock_pipeline(case.folder, dtype).to(case.device)))
+        pipe = stock_pipeline(case.folder, dtype).to(case.device)
+        for module in (pipe.unet, pipe.vae) if case.channels_last else ():
+            module.to(memory_format=torch.channels_last)
+        if case.compiled:
+            pipe.unet.compile(dynamic=False)
+        loaded = Loaded(stock_generate(case, pipe))
     else:
         loaded = Loaded(stock_loop(case, *_load_stock_parts(case, dtype)))
     loaded.load_s = now() - begin
