@@ -7,10 +7,10 @@
 "Ours" uses the measures that change no result. "Fastest" uses all: bfloat16 everywhere, and --compile if that flag is
 set. "Best stock" is the stock pipeline with its own best options: bfloat16, channels last, and torch.compile with
 --compile. All are compared with the stock pipeline in the first row. Each system runs in a process of its own, so that
-peaks do not mix, after ``--warm`` runs. On the CPU times are processor time on ``--threads`` threads, because other work on
-the machine would otherwise count too. "First" is a new prompt without the loading of weights, which has a column of its
-own. "Second" is another prompt in the same process, loading included. The table is written into docs/audioldm2.md, row
-by row.
+peaks do not mix, after ``--warm`` runs. On the CPU times are processor time on ``--threads`` threads, because other
+work on the machine would otherwise count too. "First" is a new prompt without the loading of weights, which has a
+column of its own. "Second" is another prompt in the same process, loading included. The table is written into
+docs/audioldm2.md, row by row.
 """
 
 import argparse
