@@ -1,6 +1,8 @@
 """Fit a codebook: ``python train.py fit -c configs/fit.yaml --data.root AUDIO_DIR`` (see configs/fit.yaml)."""
 
-from ddcm.fit.cli import main
+import sys
+
+from ddcm.cli.fit import run
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run(sys.argv[1:]))

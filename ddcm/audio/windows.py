@@ -57,6 +57,11 @@ def cross_fade_stream(
         ends = faded[:, :, final:], weights[final:]
 
 
+def count_pieces(frames: int) -> int:
+    """How many pieces ``split_with_context`` makes of so many frames."""
+    return max(0, frames - CONTEXT) // PIECE + 1
+
+
 def split_with_context(mels: Iterable[torch.Tensor], hop: int) -> Iterator[tuple[torch.Tensor, slice]]:
     """Consecutive mels (1, 1, n, M) of any lengths -> mels with context on both sides, and their samples to keep."""
     buffer, context = None, 0  # context: frames of the buffer that are already done

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from tqdm import tqdm
 
-from ddcm.audio.decode import duration_s
 from ddcm.audio.search import find_audio
 from ddcm.cli import launcher
+from ddcm.cli.outputs import AUDIO, SUFFIXES, describe_file, describe_folder
 from ddcm.cli.run_log import open_run_log, read_rows, write_table
 from ddcm.errors import UserError, to_one_line
-from ddcm.runtime import distributed
 from ddcm.runtime.exit import MORE_MEMORY, describe_os_error, is_out_of_memory
 from ddcm.runtime.files import remove_leftovers, resolve_shipped
-from ddcm.runtime.progress import OnStep
+from ddcm.runtime.progress import OnStep, progress_bar
+from ddcm.runtime.ranks import read_launched_rank
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A finished job, for the run log."""
+    """A finished job, for the run log and the summary."""
 
     seconds: float | None = None  # of audio
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=(".wav", ".flac")) -> list[Job]:
+Do = Callable[[Job, OnStep], Done]  # Writes the target.
+
+
+def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=AUDIO) -> list[Job]:
     """Pair inputs with outputs: OUT itself for one file if it has one of ``suffixes``, else a file under the folder OUT
     with the input's relative name and the first of ``suffixes``. An output that exists was finished by an earlier run:
     its job is ``done`` in a folder. Raises UserError: no inputs, two inputs with one output, an output that is its
@@ -75,26 +78,27 @@ def _name_target(out: Path, name: Path, sources: list[tuple[Path, Path]], suffix
     return out / (name.with_suffix(suffix) if twins == 1 else name.with_name(name.name + suffix))
 
 
-def process_files(
-    verb: str, arguments: Namespace, do: Callable[[Job, OnStep], Done], find=find_audio, suffixes=(".wav", ".flac")
-) -> int:  # fmt: skip
-    """``do(job, on_step)``, which writes the target, for this rank's share of the inputs; the exit code. Each failure
-    is logged. Raises UserError: as ``plan_jobs``."""
-    jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find, suffixes)
+def process_files(verb: str, arguments: Namespace, load: Callable[[], Do], find=find_audio) -> int:
+    """The work of ``load()`` for this rank's share of the inputs; the exit code. It is loaded only if there is an input
+    to work on. Each failure is logged, and what was written is printed. Raises UserError: as ``plan_jobs``, and what
+    ``load`` raises."""
+    jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find, SUFFIXES[verb])
     run_log, total = open_run_log(verb, arguments), sum(not job.done for job in jobs)
-    failures, is_fatal = list[str](), False
-    quiet = True if distributed.rank() else None  # rank 0 shows the progress of all
-    with tqdm(_choose_share(jobs), total=total, unit="file", disable=quiet) as bar:
-        for job in bar:
-            bar.set_description(to_one_line(job.source.name))
-
-            def on_step(done: int, steps: int, bar=bar) -> None:
-                bar.set_postfix_str(f"step {done}/{steps}")
-
+    failures, is_fatal, rank = list[str](), False, read_launched_rank()[0]
+    written: list[tuple[float, int]] = []
+    share = _choose_share(jobs)
+    some = any(os.path.exists(job.source) for job in share)
+    with progress_bar(total, shown=some and rank == 0) as bar:  # rank 0 shows the progress of all
+        do = load() if some else None
+        for job in share:
+            bar.begin(to_one_line(job.source.name))
             done, begin = Done(), time.perf_counter()
             try:
+                _check_exists(job.source)
+                do = do or load()
                 remove_leftovers(job.target)
-                done, status = do(job, on_step), "written"
+                done, status = do(job, bar.on_step), "written"
+                written.append((done.seconds or 0.0, done.info.get("bytes", 0)))
             except (UserError, OSError, RuntimeError, MemoryError) as error:
                 status, is_fatal = _describe_failure(error, job), getattr(error, "errno", None) in FATAL
                 failures.append(status)
@@ -103,15 +107,27 @@ def process_files(
                 break
             if run_log is not None:
                 run_log.add(job.source, job.target, status, done.seconds, time.perf_counter() - begin, done.info, total)
-                if distributed.world_size() > 1 and not bar.disable:
-                    bar.n = len(read_rows(run_log.folder, run_log.since)) - 1  # the loop itself adds one
+            several = run_log is not None and len(share) < total and bar.is_shown
+            bar.finish(len(read_rows(run_log.folder, run_log.since)) if several and run_log else None)
     if run_log is not None and not is_fatal:
         write_table(run_log.folder)
     for line in failures:
         log.error("ddcm %s: %s", verb, line)
-    if failures and not is_fatal and not launcher.is_child():  # its parent adds them up
-        log.error("%d of %d files failed, %d written", len(failures), total, total - len(failures))
+    if not launcher.is_child():  # its parent adds them up
+        if failures and not is_fatal:
+            log.error("%d of %d files failed, %d written", len(failures), total, total - len(failures))
+        if len(jobs) == len(written) == 1:
+            print(describe_file(share[0].target, done.seconds, done.info))
+        elif len(jobs) > 1:
+            print(describe_folder(Path(arguments.out), written, len(jobs) - total))
     return 2 if failures else 0
+
+
+def _check_exists(source: Path) -> None:
+    try:
+        source.stat()
+    except FileNotFoundError:
+        raise UserError(f"{source}: no such file") from None
 
 
 def _describe_failure(error: Exception, job: Job) -> str:
@@ -130,9 +146,12 @@ def _choose_share(jobs: list[Job]) -> list[Job]:
     """This rank's jobs that are not done, shared out by duration so that all ranks end together. Ranks that were
     started apart may see different finished files, so the inputs alone decide. Ranks that one command started have the
     same list of finished files, so they share out the rest."""
-    world = distributed.world_size()
+    rank, world = read_launched_rank()
     if world == 1:
         return [job for job in jobs if not job.done]
+    from ddcm.audio.decode import duration_s
+    from ddcm.runtime.distributed import split_by_cost
+
     costs = [0.0 if job.done and launcher.is_child() else duration_s(job.source) for job in jobs]
-    share = (jobs[index] for index in distributed.split_by_cost(costs, distributed.rank(), world))
+    share = (jobs[index] for index in split_by_cost(costs, rank, world))
     return [job for job in share if not job.done]

@@ -6,47 +6,51 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from ddcm.cli import options
-from ddcm.errors import UserError, to_one_line
+from ddcm.errors import to_one_line
 from ddcm.recipes import DEFAULTS, RECIPES, advise, list_settings
+from ddcm.runtime.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
 
 def compare(arguments: Namespace) -> int:
-    """every recipe on one recording: wavs, metrics.csv, spectrograms.png, report.html; --blind: a listening test"""
-    from tqdm import tqdm
+    """every recipe on one recording: wavs, metrics.csv, spectrograms.png, report.html; --blind: a listening test
 
-    from ddcm.audio.files import read_audio
-    from ddcm.evaluation.blind_page import write_blind_page
-    from ddcm.evaluation.compare import compare as compare_recipes
-    from ddcm.evaluation.html_report import check_target, write_report
-    from ddcm.runtime.memory import describe_machine
+    ddcm compare examples/bird.flac -o out/bird
+    ddcm compare examples/speech.flac -o out/speech --prompt "a voice" --steps 10 --blind
+    """
+    options.refuse_missing(arguments.input)
+    with progress_bar() as bar:
+        from ddcm.audio.files import read_audio
+        from ddcm.evaluation.blind_page import write_blind_page
+        from ddcm.evaluation.compare import compare as compare_recipes
+        from ddcm.evaluation.html_report import check_target, write_report
+        from ddcm.runtime.memory import describe_machine
 
-    folder = Path(arguments.out)
-    check_target(folder, arguments.overwrite)
-    pipeline = options.load_pipeline(arguments, quantises=True)  # some recipes do
-    backbone, codebook, rate = pipeline.backbone, pipeline.codebook, pipeline.backbone.mel_spec.sample_rate
-    audio = read_audio(arguments.input, rate)
-    conditioning = {name: arguments[name] for name in ("prompt", "negative_prompt", "seed")}
-    with tqdm(unit="recipe", disable=None, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}") as bar:
+        folder = Path(arguments.out)
+        check_target(folder, arguments.overwrite)
+        pipeline = options.load_pipeline(arguments, quantises=True)  # some recipes do
+        backbone, codebook, rate = pipeline.backbone, pipeline.codebook, pipeline.backbone.mel_spec.sample_rate
+        audio = read_audio(arguments.input, rate)
+        conditioning = {name: arguments[name] for name in ("prompt", "negative_prompt", "seed")}
 
         def on_case(name: str, number: float, total: int) -> None:
-            bar.total = total
-            bar.set_description(name, refresh=False)
-            bar.update(round(number, 2) - bar.n)
+            bar.begin(name)
+            bar.on_step(round(number, 2), total)
 
         entries = compare_recipes(pipeline, audio, conditioning, on_case, arguments.steps)
-        bar.update((bar.total or 0) - bar.n)
-    name = to_one_line(Path(arguments.input).name)
-    facts = {
-        "input": f"{name}, {len(audio) / rate:.2f} s",
-        "backbone": f"{backbone.name} (latents {backbone.latent_digest})",
-        "codebook": "none" if codebook is None else f"{codebook.quantizer.codebook_size} atoms",
-        "prompt": arguments.prompt or "none",
-        "steps": "each recipe's own" if arguments.steps is None else f"{arguments.steps} where a recipe diffuses",
-        "machine": describe_machine(str(backbone.device)),
-    }
-    write_report(folder, f"{name}: every recipe", entries, rate, facts)
+        bar.begin("report")
+        name = to_one_line(Path(arguments.input).name)
+        facts = {
+            "input": f"{name}, {len(audio) / rate:.2f} s",
+            "backbone": f"{backbone.name} (latents {backbone.latent_digest})",
+            "codebook": "none" if codebook is None else f"{codebook.quantizer.codebook_size} atoms",
+            "prompt": arguments.prompt or "none",
+            "steps": "each recipe's own" if arguments.steps is None else f"{arguments.steps} where a recipe diffuses",
+            "machine": describe_machine(str(backbone.device)),
+        }
+        write_report(folder, f"{name}: every recipe", entries, rate, facts)
+        bar.finish()
     print(folder / "report.html")
     if arguments.blind:
         test_id = f"{name}, seed {arguments.seed}"
@@ -56,21 +60,29 @@ def compare(arguments: Namespace) -> int:
 
 
 def evaluate(arguments: Namespace) -> int:
-    """metrics of estimates against references: a folder and a folder, or two files; or --answers of a listening test"""
+    """metrics of estimates against references: a folder and a folder, or two files; or --answers of a listening test
+
+    ddcm evaluate examples out/music -o out/metrics.csv
+    ddcm evaluate --answers answers-1.csv answers-2.csv
+    """
     if arguments.answers:
         return _evaluate_answers(arguments)
     if arguments.references is None or arguments.estimates is None:
         raise UserError("give references and estimates, or --answers with the files of a listening test")
-    from ddcm.evaluation.evaluate_files import evaluate_pairs, pair_files, summarize, write_csv
-
+    options.refuse_missing(arguments.references, arguments.estimates)
     _check_table(arguments)
-    rows, failures = evaluate_pairs(pair_files(arguments.references, arguments.estimates))
+    with progress_bar(leave=False) as bar:
+        from ddcm.evaluation.evaluate_files import evaluate_pairs, pair_files, summarize, write_csv
+
+        bar.begin("evaluate")
+        rows, failures = evaluate_pairs(pair_files(arguments.references, arguments.estimates), bar.on_step)
     if rows:
-        if arguments.out is not None:
-            write_csv(Path(arguments.out), rows)
         print(f"{'metric':<15} {'mean':>9} {'median':>9}  worst file")
         for name, mean, median, worst in summarize(rows):
             print(f"{name:<15} {mean:>9.3f} {median:>9.3f}  {worst}")
+        if arguments.out is not None:
+            write_csv(Path(arguments.out), rows)
+            print(f"{arguments.out}: {len(rows)} rows")
     for line in failures:
         log.error("ddcm evaluate: %s", line)
     if failures:
@@ -109,7 +121,11 @@ def _check_table(arguments: Namespace) -> None:
 
 
 def recipes(arguments: Namespace) -> int:
-    """the table of recipes"""
+    """the table of recipes
+
+    ddcm recipes
+    ddcm recipes --for speech
+    """
     if arguments["for"]:
         options.print_table(advise(arguments["for"]))
         return 0
@@ -123,7 +139,7 @@ def recipes(arguments: Namespace) -> int:
 VERBS: options.Verbs = {
     compare: (
         options.flag("input", help="an audio file"),
-        options.flag("-o", "--out", required=True, help="folder of the report"),
+        options.out("folder of the report"),
         options.flag("--overwrite", action="store_true", help="replace a report that is there"),
         options.flag("--blind", action="store_true", help="also blind.html: a listening test (MUSHRA) of these sounds"),
         options.flag("--steps", type=int, help="of every recipe that diffuses; default: each recipe's own"),
@@ -131,12 +147,18 @@ VERBS: options.Verbs = {
         options.take(options.ModelSettings),
     ),
     evaluate: (
+<<<<<<< HEAD
         options.flag("references", nargs="?", help="folder of the recordings, or one of them"),
         options.flag("estimates", nargs="?", help="folder of what was made of them, by the same names, or one of them"),
         options.flag(
             "--answers", nargs="+", help="files of answers to a listening test (compare --blind): sum them up"
         ),
         options.flag("-o", "--out", type=str, help="a .csv with a row for each file"),
+=======
+        options.flag("references", help="folder of the recordings, or one of them"),
+        options.flag("estimates", help="folder of what was made of them, by the same names, or one of them"),
+        options.out("a .csv with a row for each file"),
+>>>>>>> c86fe02 (Command line: the first line comes at once, one bar to the end, early checks, real defaults and examples in help, what was written is printed)
         options.flag("--overwrite", action="store_true", help="replace a table that is there"),
     ),
     recipes: (options.flag("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take"),),

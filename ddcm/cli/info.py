@@ -8,6 +8,7 @@ from ddcm.cli.options import Verbs, flag, print_table
 from ddcm.codec.format import describe
 from ddcm.errors import UserError
 from ddcm.runtime.files import resolve_model
+from ddcm.runtime.progress import progress_bar
 
 TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 PARTS = ("vae", "unet", "vocoder", *TEXT)
@@ -85,12 +86,17 @@ def _backbone(name: str) -> dict[str, Any]:
 
 
 def inspect(arguments: Namespace) -> int:
-    """what a backbone, codebook or .ddcm file is, without running it"""
-    facts = collect_facts(arguments.name)
-    if arguments.check_heads:
-        from ddcm.backbone.head_layout import check_heads
+    """what a backbone, codebook or .ddcm file is, without running it
 
-        facts |= check_heads(arguments.name, arguments.check_heads)
+    ddcm inspect out/speech.ddcm
+    ddcm inspect cvssp/audioldm2 --check_heads examples/melodic.flac
+    """
+    with progress_bar(leave=False):
+        facts = collect_facts(arguments.name)
+        if arguments.check_heads:
+            from ddcm.backbone.head_layout import check_heads
+
+            facts |= check_heads(arguments.name, arguments.check_heads)
     print_table([*facts.items()])
     return 0
 

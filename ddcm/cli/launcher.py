@@ -21,10 +21,12 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
+from ddcm.cli.outputs import describe_folder
 from ddcm.cli.run_log import read_rows
 from ddcm.errors import UserError
 from ddcm.runtime.exit import INTERRUPTED, TERMINATED, Terminated
 from ddcm.runtime.files import list_files
+from ddcm.runtime.progress import progress_bar
 from ddcm.runtime.ranks import read_launched_rank, read_local_rank
 
 log = logging.getLogger(__name__)
@@ -41,9 +43,10 @@ def run_as_processes(main: Main, arguments: Namespace, argv: Sequence[str]) -> i
     ranks = processes_to_start(arguments.devices, arguments.num_nodes) if "devices" in arguments else []
     if not ranks:
         return None
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    with progress_bar(leave=False):
+        from torch.distributed.elastic.multiprocessing import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=len(ranks), max_restarts=RESTARTS, run_id=secrets.token_hex(4),
@@ -67,6 +70,8 @@ def run_as_processes(main: Main, arguments: Namespace, argv: Sequence[str]) -> i
     rows = read_rows(Path(arguments.out), since)
     if failed := sum(row["status"] != "written" for row in rows):
         log.error("%d of %d files failed, %d written", failed, len(rows), len(rows) - failed)
+    files = [(row["seconds"], row["notes"].get("bytes", 0)) for row in rows if row["status"] == "written"]
+    print(describe_folder(Path(arguments.out), files))
     return code
 
 

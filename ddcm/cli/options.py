@@ -3,16 +3,18 @@
 jsonargparse evaluates the imports of a dataclass's module, those for type checkers too: none here loads torch.
 """
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
+from ddcm.cli.outputs import INFERRED, SUFFIXES, choose_out, name_choices
 from ddcm.errors import UserError
-from ddcm.recipes import Dtype, Heads, Null
+from ddcm.recipes import Dtype, Heads, Null, Recipe
 from ddcm.runtime.ranks import read_local_rank
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -20,7 +22,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 Settings = TypeVar("Settings")
 Flags = Callable[[ArgumentParser], Any]  # Adds flags to the parser of a verb.
 Verbs = dict[Callable[[Namespace], int], tuple[Flags, ...]]
-"""Verb, which returns an exit code and whose docstring is its help -> its flags."""
+"""Verb -> its flags. It returns an exit code. Its docstring is its help: a line, and examples."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class ModelSettings:
     batch_size: int = 4
     """windows of 10.24 s at a time"""
 
+    def __post_init__(self):
+        for name, value in {"threads": self.threads, "batch_size": self.batch_size}.items():
+            if value is not None and value < 1:
+                raise UserError(f"--{name} {value} is less than 1")
+
 
 @dataclass(frozen=True)
 class ProcessSettings:
@@ -71,8 +78,31 @@ class PromptSettings:
     """of the noise; the same for every file"""
 
 
+class HelpFormatter(DefaultHelpFormatter):
+    """Defaults without types; a short usage; examples line by line."""
+
+    def _get_help_string(self, action: Any) -> str:
+        shown = action.default not in (None, "", False, SUPPRESS) and "(default:" not in (action.help or "")
+        return f"{action.help or ''}{' (default: %(default)s)' if shown and action.option_strings else ''}"
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
+        short = [action for action in actions if not action.option_strings or action.dest == "out"]
+        return (
+            super()
+            ._format_usage(usage, short, groups, prefix)
+            .replace("ddcm [options]", "ddcm")
+            .replace("[-o OUT]", "[options]")
+        )
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in text.splitlines())
+
+
 class Parser(ArgumentParser):
     """A parser whose errors are one line."""
+
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=HelpFormatter, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         name = re.search(r'key "(?:\w+\.)*(\w+)":', message)
@@ -82,33 +112,39 @@ class Parser(ArgumentParser):
             kind, choices = expected.groups()
             advice = f"use one of: {choices}".replace("'", "") if choices else f"it must be of type {kind}"
             raise UserError(f"{name[1]} {value[1]!r} is not {'known' if choices else 'valid'}; {advice}")
+        message = re.sub(r"(?<=required: )\w+\.", "", message)  # the verb
         raise UserError(" ".join(line.strip() for line in message.splitlines()))
 
 
 def add_settings(
-    parser: ArgumentParser, settings: type, names: Collection[str] | None = None, defaults: bool = True
-) -> None:
+    parser: ArgumentParser, settings: type, names: Collection[str] | None = None,
+    recipe: tuple[str, Recipe] | None = None,
+) -> None:  # fmt: skip
     """A flag for each field of a dataclass, or for those in ``names``: type, choices and help are the field's.
 
-    A field that is False by default is a switch. Without ``defaults`` each flag is None where it is left out, and a
-    boolean takes true or false.
+    A field that is False by default is a switch. With a ``recipe``, by name, each flag that is left out is None, help
+    shows the recipe's value, and a boolean takes true or false.
     """
     from docstring_parser import parse_from_object
 
     every = {entry.name: entry.default for entry in fields(settings)}
     own = every.keys() if names is None else set(names)
-    switches = {name for name in own if every[name] is False and defaults}
+    switches = {name for name in own if every[name] is False and recipe is None}
     parser.add_class_arguments(settings, skip=(every.keys() - own) | switches, as_group=False)
     for param in parse_from_object(settings).params:
         if param.arg_name in switches:
             parser.add_argument(f"--{param.arg_name}", action="store_true", help=param.description)
-    if not defaults:
+    if recipe is not None:
         parser.set_defaults(dict.fromkeys(own))
+        for action in parser._actions:
+            if action.dest in own:
+                value = str(getattr(recipe[1], action.dest)).replace("True", "true").replace("False", "false")
+                action.help = f"{action.help} (default: {value}, from the recipe {recipe[0]})"
 
 
-def take(settings: type, names: Collection[str] | None = None, defaults: bool = True) -> Flags:
+def take(settings: type, names: Collection[str] | None = None, recipe: tuple[str, Recipe] | None = None) -> Flags:
     """``add_settings`` with these arguments."""
-    return lambda parser: add_settings(parser, settings, names, defaults)
+    return lambda parser: add_settings(parser, settings, names, recipe)
 
 
 def flag(*names: str, **options: Any) -> Flags:
@@ -119,8 +155,34 @@ def flag(*names: str, **options: Any) -> Flags:
 OVERWRITE = flag("--overwrite", action="store_true", help="replace outputs that exist")
 
 
-def files(inputs: str, out: str) -> tuple[Flags, ...]:
-    return flag("inputs", nargs="+", help=inputs), flag("-o", "--out", required=True, help=out), OVERWRITE
+def out(about: str) -> Flags:
+    return flag("-o", "--out", type=str, help=about)
+
+
+def files(verb: str, inputs: str) -> tuple[Flags, ...]:
+    about = name_choices(verb) + f" (default: NAME{SUFFIXES[verb][0]} beside one input)" * (verb in INFERRED)
+    return flag("inputs", nargs="+", help=inputs), out(about), OVERWRITE
+
+
+def complete(verb: str, flags: Namespace) -> Namespace:
+    """The flags with the prompt and ``-o`` in place. Raises UserError: they cannot be, or a setting is out of range;
+    nothing is loaded yet."""
+    more = {}
+    if text := flags.get("text"):
+        if flags.prompt:
+            raise UserError(f"--prompt {flags.prompt!r} and {text!r} are two prompts; give one")
+        more["prompt"] = text
+    if "backbone" in flags:
+        read_settings(flags, ModelSettings)
+    flags = Namespace(vars(flags) | more)
+    return Namespace(vars(flags) | {"out": choose_out(verb, flags)}) if "out" in flags else flags
+
+
+def refuse_missing(*paths: str) -> None:
+    """Raises UserError: there is no such file or folder."""
+    for path in paths:
+        if not os.path.exists(path):
+            raise UserError(f"{path}: no such file or folder")
 
 
 def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
@@ -183,6 +245,4 @@ def set_threads(threads: int | None) -> None:
     import torch
 
     if threads is not None:
-        if threads < 1:
-            raise UserError(f"--threads {threads} is below 1")
         torch.set_num_threads(threads)

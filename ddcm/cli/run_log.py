@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 from jsonargparse import Namespace
 
+from ddcm.cli.outputs import SUFFIXES
 from ddcm.runtime.files import write_atomically
 from ddcm.runtime.ranks import read_launched_rank
 
@@ -51,7 +52,7 @@ class RunLog:
 def open_run_log(verb: str, arguments: Namespace) -> RunLog | None:
     """The log of this process in the folder OUT, with the flags that are set; None if OUT is a file."""
     out = Path(arguments.out)
-    if out.suffix.lower() in (".wav", ".flac", ".ddcm"):
+    if out.suffix.lower() in SUFFIXES[verb]:
         return None
     settings = {key: value for key, value in vars(arguments).items() if value is not None}
     return RunLog(out, read_launched_rank()[0], verb, {key: settings[key] for key in settings if key not in NOT_LOGGED})

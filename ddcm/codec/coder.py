@@ -12,7 +12,7 @@ from ddcm.codec.targets import Targets
 from ddcm.codec.trajectory import decode_windows, encode_windows, fixed_arithmetic
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
-from ddcm.runtime.progress import OnStep, Progress
+from ddcm.runtime.progress import Progress
 
 ReadTargets = Callable[[Sequence[int]], Targets]  # ``read_targets(windows)``: the targets of windows by their numbers.
 OnLatent = Callable[[torch.Tensor], None]  # Called with each window's z (1, C, L, F) as the decoder will get it.
@@ -20,10 +20,9 @@ OnLatent = Callable[[torch.Tensor], None]  # Called with each window's z (1, C, 
 
 def encode_payload(
     header: Header, model: LatentDiffusion, codebook: Codebook | None, read_targets: ReadTargets, on_latent: OnLatent,
-    batch_size: int = 1, on_step: OnStep | None = None,
+    batch_size: int, progress: Progress,
 ) -> bytes:  # fmt: skip
     """Code window after window, ``batch_size`` at a time. Only those windows are in memory."""
-    progress = _count_steps(header, batch_size, on_step)
     if header.mode == "vq":
         assert codebook is not None, "build_header() asks for it"
         quantizer, encoder = codebook.quantizer, vq.Encoder(codebook.quantizer, header.levels, BANDS)
@@ -44,11 +43,11 @@ def encode_payload(
 
 def decode_payload(
     header: Header, payload: bytes, model: LatentDiffusion, codebook: Codebook | None, batch_size: int = 1,
-    on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[torch.Tensor]:  # fmt: skip
     """z (1, C, L, F) of each window, in order. Any ``batch_size`` will do: results differ in the last bits alone.
     Raises UserError: the payload holds what no encoder writes."""
-    progress = _count_steps(header, batch_size, on_step)
+    progress = progress or Progress(None, 0)
     if header.mode == "vq":
         assert codebook is not None, "open_stream() asks for it"
         quantizer, shape = codebook.quantizer, (header.levels, *header.latent_shape[1:])
@@ -71,8 +70,8 @@ def split_windows(header: Header, batch_size: int) -> list[range]:
     return [range(first, min(first + batch_size, windows)) for first in range(0, windows, batch_size)]
 
 
-def _count_steps(header: Header, batch_size: int, on_step: OnStep | None) -> Progress:
-    """A step is a UNet call, or a window of a vq file."""
+def count_steps(header: Header, batch_size: int) -> int:
+    """Steps of coding or decoding: UNet calls, or windows of a vq file."""
     if header.mode == "vq":
-        return Progress(on_step, len(header.layout.starts))
-    return Progress(on_step, len(split_windows(header, batch_size)) * len(header.steps.timesteps))
+        return len(header.layout.starts)
+    return len(split_windows(header, batch_size)) * len(header.steps.timesteps)

@@ -12,7 +12,7 @@ from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.windows import window_mel
 from ddcm.codec import vq
 from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.coder import OnLatent, decode_payload, encode_payload
+from ddcm.codec.coder import OnLatent, count_steps, decode_payload, encode_payload
 from ddcm.codec.format import pack
 from ddcm.codec.header import Header, ceil_log2
 from ddcm.codec.model import LatentDiffusion, header_fields
@@ -20,7 +20,7 @@ from ddcm.codec.rate_control import solve_schedule
 from ddcm.codec.targets import Targets, compute_targets
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
-from ddcm.runtime.progress import OnStep
+from ddcm.runtime.progress import OnStep, Progress
 
 
 def compress(
@@ -46,8 +46,9 @@ def compress(
         if on_latent is not None:
             on_latent(z)
 
-    payload = encode_payload(header, model, codebook, read_targets, keep, batch_size, on_step)
-    decoded = decode_payload(header, payload, model, codebook, batch_size)
+    progress = Progress(on_step, count_steps(header, batch_size) * (1 + settings.verify))
+    payload = encode_payload(header, model, codebook, read_targets, keep, batch_size, progress)
+    decoded = decode_payload(header, payload, model, codebook, batch_size, progress)
     if settings.verify and digests != [_digest(z) for z in decoded]:
         raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
     return pack(header, payload)

@@ -8,16 +8,16 @@ import torch
 from ddcm.audio.files import LONGEST
 from ddcm.audio.level import Level
 from ddcm.audio.refine import refine
-from ddcm.audio.windows import cross_fade_stream, split_with_context
+from ddcm.audio.windows import count_pieces, cross_fade_stream, split_with_context
 from ddcm.codec import vq
-from ddcm.codec.coder import decode_payload
+from ddcm.codec.coder import count_steps, decode_payload
 from ddcm.codec.format import unpack
 from ddcm.codec.header import Header, validate
 from ddcm.codec.model import LatentDiffusion, header_fields
 from ddcm.codec.trajectory import fixed_arithmetic
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
-from ddcm.runtime.progress import OnStep
+from ddcm.runtime.progress import OnStep, Progress
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ def decompress(
     header, payload = open_stream(data, model, codebook)
     if header.samples > LONGEST:
         raise UserError(f"{header.samples} samples are too many for memory; ddcm decompress writes them as they come")
-    latents = list(decode_payload(header, payload, model, codebook, batch_size, on_step))
-    mels = list(_decode_mels(header, model, latents))
-    audio = torch.cat(list(_vocode(header, model, mels, vocoder)))
+    progress = _start_progress(header, batch_size, on_step)
+    latents = list(decode_payload(header, payload, model, codebook, batch_size, progress))
+    mels = list(_decode_mels(header, model, latents, progress))
+    audio = torch.cat(list(_vocode(header, model, mels, vocoder, progress)))
     return Decoded(header, audio, torch.cat(mels, dim=2), torch.cat(latents).cpu())
 
 
@@ -52,8 +53,15 @@ def decompress_pieces(
     """Decode a file of any length in constant memory: pieces of audio (S,), in order. The file is checked at once, and
     decoded as the pieces are read. Errors are those of ``open_stream``."""
     header, payload = open_stream(data, model, codebook)
-    windows = decode_payload(header, payload, model, codebook, batch_size, on_step)
-    return _vocode(header, model, _decode_mels(header, model, windows), vocoder)
+    progress = _start_progress(header, batch_size, on_step)
+    windows = decode_payload(header, payload, model, codebook, batch_size, progress)
+    return _vocode(header, model, _decode_mels(header, model, windows, progress), vocoder, progress)
+
+
+def _start_progress(header: Header, batch_size: int, on_step: OnStep | None) -> Progress:
+    """Steps of decoding, windows of the VAE, and pieces of audio."""
+    layout = header.layout
+    return Progress(on_step, count_steps(header, batch_size) + len(layout.starts) + count_pieces(layout.total))
 
 
 def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) -> tuple[Header, bytes]:
@@ -87,15 +95,23 @@ def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) 
     return header, payload
 
 
-def _decode_mels(header: Header, model: LatentDiffusion, windows: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _decode_mels(
+    header: Header, model: LatentDiffusion, windows: Iterable[torch.Tensor], progress: Progress
+) -> Iterator[torch.Tensor]:
     """Windows of z (1, C, L, F) -> consecutive pieces of mel (1, 1, T, M), cross-faded over all that windows share. The
     VAE decodes one window at a time."""
-    decode = fixed_arithmetic()(lambda z: model.decode(z).cpu())
+
+    @fixed_arithmetic()
+    def decode(z: torch.Tensor) -> torch.Tensor:
+        mel = model.decode(z).cpu()
+        progress.step()
+        return mel
+
     return cross_fade_stream(map(decode, windows), header.layout.starts, overlap=None)
 
 
 def _vocode(
-    header: Header, model: LatentDiffusion, mels: Iterable[torch.Tensor], vocoder: str
+    header: Header, model: LatentDiffusion, mels: Iterable[torch.Tensor], vocoder: str, progress: Progress
 ) -> Iterator[torch.Tensor]:
     """Consecutive pieces of mel -> pieces of audio (S,), ``header.samples`` in all, at the level of the recording. The
     vocoder gets pieces with context, which is exact for a convolutional one."""
@@ -105,6 +121,7 @@ def _vocode(
             audio = model.vocode(mel)[0].cpu()
             if vocoder == "refined":
                 audio = refine(audio, mel, model.mel_spec)
+        progress.step()
         audio = audio[inner][:remaining]
         remaining -= len(audio)
         if len(audio):

@@ -6,6 +6,7 @@ chosen so that the file has the requested size.
 """
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,8 @@ from ddcm.codec.header import Header
 from ddcm.codec.step_schedule import MAX_ATOMS, MAX_STEPS, ParametricSchedule, expand
 from ddcm.errors import UserError
 
+log = logging.getLogger(__name__)
+
 SHIPPED = Path(__file__).with_name("schedules.json")
 SHAPE = ("power", "growth", "first", "last")  # fields that rows and schedules share
 TOLERANCE, TOLERANCE_FROM_S = 0.03, 5.0  # of the size, for recordings of this length and more
@@ -25,7 +28,8 @@ TOLERANCE, TOLERANCE_FROM_S = 0.03, 5.0  # of the size, for recordings of this l
 def solve_schedule(header: Header, settings: CodecSettings) -> Header:
     """The header with the schedule of the settings, or the one whose file comes nearest to their rate. A recording so
     short that its header alone is more than its share gets at least an atom for each step. Raises UserError: the rate
-    cannot be met within 3 % for a recording of 5 s and more; it names the nearest that can."""
+    cannot be met within 3 % for a recording of 5 s and more; it names the nearest that can. For a shorter one, a
+    warning names it."""
     if settings.schedule is not None:
         return replace(header, schedule=settings.schedule)
     kbps, steps = settings.rate_kbps, settings.steps
@@ -48,9 +52,11 @@ def solve_schedule(header: Header, settings: CodecSettings) -> Header:
     most = max(shape.steps - 1, limit)
     total = find_nearest(lambda n: file_size(with_total(n)), budget, shape.steps - 1, most)
     reached = file_size(with_total(total)) / 125 / header.seconds
-    if abs(reached / kbps - 1) > TOLERANCE and header.seconds >= TOLERANCE_FROM_S:
-        nearest = f"the nearest valid rate is {reached:.3g}"
-        raise UserError(f"{kbps:g} kbps cannot be met for {header.seconds:.1f} s; {nearest}")
+    if abs(reached / kbps - 1) > TOLERANCE:
+        message = f"{kbps:g} kbps cannot be met for {header.seconds:.1f} s; "
+        if header.seconds >= TOLERANCE_FROM_S:
+            raise UserError(f"{message}the nearest valid rate is {reached:.3g}")
+        log.warning("%sthe file has %.3g kbps, the nearest to it", message, reached)
     return with_total(total)
 
 

@@ -7,7 +7,6 @@ import unicodedata
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ddcm.audio.files import read_audio
 from ddcm.audio.search import find_audio
@@ -15,16 +14,24 @@ from ddcm.errors import UserError, to_one_line
 from ddcm.evaluation.perceptual import installed
 from ddcm.evaluation.signal_metrics import METRICS, SAMPLE_RATE, badness
 from ddcm.runtime.files import resolve_shipped, write_atomically
+from ddcm.runtime.progress import OnStep, Progress
 
 FORMS = ("", "NFC")  # names are compared as they are, then as composed Unicode: macOS and some archives decompose it
 Row = dict[str, str | float]
 MAX_LENGTH_DIFFERENCE = 640  # Samples at 16 kHz: one latent frame. Resampling and codecs change lengths a little.
 
 
-def measure(reference: torch.Tensor, estimate: torch.Tensor, judges: bool = False) -> dict[str, float]:
+def measure(
+    reference: torch.Tensor, estimate: torch.Tensor, judges: bool = False, on_step: OnStep | None = None
+) -> dict[str, float]:  # fmt: skip
     """Every metric of two 16 kHz signals (S,), those of installed packages too; NaN where a metric is undefined.
-    ``judges``: also those that take seconds."""
-    return {name: metric(reference, estimate) for name, metric in (METRICS | installed(judges)).items()}
+    ``judges``: also those that take seconds. ``on_step`` counts the metrics."""
+    metrics, values = METRICS | installed(judges), dict[str, float]()
+    progress = Progress(on_step, len(metrics))
+    for name, metric in metrics.items():
+        values[name] = metric(reference, estimate)
+        progress.step()
+    return values
 
 
 def pair_files(references: str | Path, estimates: str | Path) -> list[tuple[str, Path, Path]]:
@@ -63,12 +70,19 @@ def _spell(name: Path, form: str) -> str:
     return unicodedata.normalize("NFC", str(name)) if form == "NFC" else str(name)
 
 
-def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list[str]]:
+def evaluate_pairs(
+    pairs: list[tuple[str, Path, Path]], on_step: OnStep | None = None
+) -> tuple[list[Row], list[str]]:  # fmt: skip
     """A row for each pair, read at 16 kHz, and an error message for each pair that cannot be measured. The longer file
-    of a pair is cut to the length of the other, but by one latent frame at most."""
+    of a pair is cut to the length of the other, but by one latent frame at most. ``on_step`` counts all metrics."""
     rows: list[Row] = []
     failures = []
-    for name, reference, estimate in tqdm(pairs, unit="file", disable=None):
+    for number, (name, reference, estimate) in enumerate(pairs):
+
+        def on_metric(done: int, total: int, number: int = number) -> None:
+            if on_step is not None:
+                on_step(number * total + done, len(pairs) * total)
+
         try:
             a, b = read_audio(reference, SAMPLE_RATE), read_audio(estimate, SAMPLE_RATE)
         except UserError as error:
@@ -79,7 +93,7 @@ def evaluate_pairs(pairs: list[tuple[str, Path, Path]]) -> tuple[list[Row], list
             lengths = f"{len(b)} samples at 16 kHz, but {reference} has {len(a)}"
             failures.append(to_one_line(f"{estimate}: {lengths}: not the same length"))
         else:
-            rows.append({"file": name} | measure(a[:size], b[:size], judges=True))
+            rows.append({"file": name} | measure(a[:size], b[:size], judges=True, on_step=on_metric))
     return rows, failures
 
 

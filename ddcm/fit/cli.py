@@ -1,36 +1,44 @@
 """``ddcm fit | validate | test``, which is also ``python train.py``: Lightning's command line for the codebook."""
 
 import functools
+import logging
 import re
 import sys
+import textwrap
 import traceback
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse import ActionConfigFile, get_loader, set_loader
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from ddcm.errors import UserError, describe_error
+from ddcm.fit.arguments import find_config
 from ddcm.fit.callbacks import MONITOR, ExportCodebook
 from ddcm.fit.checkpoint import check_entries
 from ddcm.fit.data.module import LatentData
 from ddcm.fit.module import CodebookModule
+from ddcm.quantize import QUANTIZERS, HardQuantizer
 from ddcm.quantize.pretrained import read_checkpoint
 from ddcm.quantize.spec import RENAMED, rename_options
 from ddcm.runtime.exit import run_to_exit_code
-from ddcm.runtime.files import resolve_shipped
 
 SUBCOMMANDS = ("fit", "validate", "test")
 CHOSEN_BY_LIGHTNING = ("best", "last", "hpc")  # of --ckpt_path: no files
+EXAMPLES = (
+    "  ddcm fit -c fit.yaml --data.root AUDIO_DIR",
+    "  ddcm fit -c fit.yaml --data.root AUDIO_DIR --model.quantizer.codebook_size 256 --trainer.max_steps 500",
+)
 
 
 def main(args: list[str] | None = None) -> None:
     """Run a subcommand. A UserError is one line on stderr and exit code 2."""
     _accept_older_yaml()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # hints, and what it found of GPUs
     args = _rename_older_options(sys.argv[1:] if args is None else args)
 
     def work() -> int:
@@ -59,14 +67,6 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(code)
 
 
-def find_config(name: str) -> str:
-    """The configuration file ``name``: as written if it exists, else of that name among those that ddcm comes with."""
-    if not name.endswith(".yaml") or Path(name).exists():  # also YAML itself, which jsonargparse accepts
-        return name
-    path = resolve_shipped(Path("configs") / name)
-    return str(path) if path.is_file() else name
-
-
 class ConfigFile(ActionConfigFile):
     """``--config`` with ``find_config``."""
 
@@ -84,6 +84,29 @@ class SaveConfig(SaveConfigCallback):
             self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
 
 
+class HelpFormatter(DefaultHelpFormatter):
+    """The text at the end stays as it is, line by line."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+@functools.cache
+def describe_quantizers() -> str:
+    """Examples, and the settings of each quantizer with their defaults, from the docstrings of their classes."""
+    lines = ["examples:", *EXAMPLES]
+    for quantizer in QUANTIZERS.values():
+        parser = ArgumentParser()
+        parser.add_class_arguments(quantizer, "model.quantizer")
+        lines += ["", f"--model.quantizer {quantizer.__name__}" + " (default)" * (quantizer is HardQuantizer)]
+        for action in parser._actions:
+            if action.dest.startswith("model.quantizer.") and not action.dest.endswith(".help"):
+                default = f" (default: {action.default})" if action.default is not None else ""
+                text = textwrap.fill(f"{action.help}{default}", 92)
+                lines += [f"  --{action.dest}", textwrap.indent(text, " " * 8)]
+    return "\n".join(lines)
+
+
 class FitCLI(LightningCLI):
     def __init__(self, *args: Any, subcommand: str | None = None, **kwargs: Any):
         self._named = (subcommand,) if subcommand else SUBCOMMANDS  # options of the others take half the start-up time
@@ -91,7 +114,7 @@ class FitCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
-        parser = LightningArgumentParser(**kwargs)
+        parser = LightningArgumentParser(formatter_class=HelpFormatter, epilog=describe_quantizers(), **kwargs)
         parser.add_argument("-c", "--config", action=ConfigFile, help="a configuration file; several add up")
         return parser
 

@@ -12,25 +12,21 @@ from ddcm.pipeline.quantise import add_usage, count_codes, quantise
 from ddcm.pipeline.stages import Conditioning, Estimates, Latents, Setup
 from ddcm.quantize import Quantizer
 from ddcm.recipes import Recipe
-from ddcm.runtime.progress import OnStep, Progress
+from ddcm.runtime.progress import Progress
 
 TRACED = 8  # estimates in a trace
 
 
 def denoise(
     setup: Setup, start: Latents, conditioning: Conditioning, seeds: Sequence[int], together: bool,
-    on_step: OnStep | None = None, trace: bool = False,
+    progress: Progress, trace: bool = False,
 ) -> Iterator[Latents]:  # fmt: skip
     """A result for each seed, from the latents ``start`` noised to the recipe's strength, or from noise alone.
     ``together``: the windows of all seeds share batches, which uses a GPU better. One seed after the other, a result
     has the same bits as its seed has alone. With ``trace``, results carry estimates."""
     recipe, reference = setup.recipe, start.reference
     timesteps = list_timesteps(recipe, from_noise=start.z is None)
-    groups = [list(seeds)] if together else [[seed] for seed in seeds]
-    windows_each = len(fixed_layout(reference.frames).starts)
-    batches = sum(-(-len(group) * windows_each // setup.batch_size) for group in groups)
-    progress = Progress(on_step, batches * len(timesteps))
-    for group in groups:
+    for group in _group_seeds(seeds, together):
         noise = torch.cat([setup.draw_noise(seed, reference.frames) for seed in group])
         # Not repeated for one seed: a copy has another memory layout, with which the UNet rounds otherwise.
         z = start.z if start.z is None or len(group) == 1 else start.z.repeat(len(group), 1, 1, 1)
@@ -43,6 +39,17 @@ def denoise(
             if setup.quantizer is not None and recipe.quantizer == "hard" and recipe.acts_on != "input":
                 info = add_usage(info, count_codes(result, setup.quantizer))
             yield Latents(result, reference, info, estimates)
+
+
+def count_denoise_steps(setup: Setup, frames: int, seeds: Sequence[int], together: bool, from_noise: bool) -> int:
+    """UNet calls of ``denoise``; two under guidance count as one."""
+    windows = len(fixed_layout(frames).starts)
+    batches = sum(-(-len(group) * windows // setup.batch_size) for group in _group_seeds(seeds, together))
+    return batches * len(list_timesteps(setup.recipe, from_noise))
+
+
+def _group_seeds(seeds: Sequence[int], together: bool) -> list[list[int]]:
+    return [list(seeds)] if together else [[seed] for seed in seeds]
 
 
 def list_timesteps(recipe: Recipe, from_noise: bool = False) -> tuple[int, ...]:

@@ -44,6 +44,11 @@ def prepare_empty(setup: Setup, duration_s: float) -> Latents:
     return Latents(None, Reference(samples, frames, Level(0.0, 1.0)), replace(start_info(setup), features="none"))
 
 
+def count_encode_steps(setup: Setup, frames: int) -> int:
+    """Batches of windows."""
+    return -(-len(fixed_layout(frames).starts) // setup.batch_size)
+
+
 def encode(setup: Setup, prepared: Prepared, seed: int, progress: Progress) -> Latents:
     """The latent of each window, quantised where the recipe says so; a step of progress for each batch."""
     recipe, scale, frames = setup.recipe, setup.backbone.scaling_factor, prepared.reference.frames

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from ddcm.audio.files import to_mono
-from ddcm.audio.layout import fixed_layout
 from ddcm.audio.recording import SpooledAudio
 from ddcm.backbone import Backbone, load
 from ddcm.codec.codec_settings import CodecSettings
@@ -13,12 +12,12 @@ from ddcm.codec.compress import compress
 from ddcm.codec.decompress import decompress
 from ddcm.codec.generate import generate
 from ddcm.errors import UserError
-from ddcm.pipeline.denoise import denoise
-from ddcm.pipeline.encode import encode, prepare, prepare_empty
+from ddcm.pipeline.denoise import count_denoise_steps, denoise
+from ddcm.pipeline.encode import count_encode_steps, encode, prepare, prepare_empty
 from ddcm.pipeline.output import Info, Output
 from ddcm.pipeline.quantise import choose_quantizer
-from ddcm.pipeline.render import rank, render
-from ddcm.pipeline.stages import Conditioning, Latents, Setup
+from ddcm.pipeline.render import count_render_steps, rank, render
+from ddcm.pipeline.stages import Conditioning, Latents, Prepared, Setup
 from ddcm.quantize.pretrained import Codebook, load_codebook
 from ddcm.recipes import Recipe, Verb, resolve
 from ddcm.runtime.files import resolve_model
@@ -68,14 +67,14 @@ class DDCMPipeline:
     ) -> Output:  # fmt: skip
         """Audio -> the same through mel, VAE (and codebook) and vocoder.
 
-        ``seed`` is of the posterior's sample, where the recipe draws one. ``on_step`` counts batches of windows: each
-        is encoded once and decoded once. Raises UserError: unknown recipe or setting out of range, audio that is empty
-        or not finite, no codebook.
+        ``seed`` is of the posterior's sample, where the recipe draws one. ``on_step`` counts batches of windows, each
+        of which is encoded and decoded, and pieces of audio. Raises UserError: unknown recipe or setting out of range,
+        audio that is empty or not finite, no codebook.
         """
         setup = self.set_up("reconstruct", recipe, **settings)
         prepared = prepare(setup, audio, sample_rate)
-        batches = -(-len(fixed_layout(prepared.reference.frames).starts) // self.batch_size)
-        progress = Progress(on_step, 2 * batches)
+        frames = prepared.reference.frames
+        progress = Progress(on_step, count_encode_steps(setup, frames) + count_render_steps(setup, frames))
         return render(setup, encode(setup, prepared, seed, progress), progress)
 
     def transform(
@@ -88,8 +87,8 @@ class DDCMPipeline:
         samples. Recipes of ``generate`` start from the noised input here. Errors are those of ``reconstruct``.
         """
         setup = self.set_up("transform", recipe, **settings)
-        latents = encode(setup, prepare(setup, audio, sample_rate), seed, Progress(None, 0))
-        return self._diffuse(setup, latents, Conditioning(prompt, negative_prompt), seed, on_step, trace)
+        prepared = prepare(setup, audio, sample_rate)
+        return self._diffuse(setup, prepared, Conditioning(prompt, negative_prompt), seed, on_step, trace)
 
     def generate(
         self, prompt: str = "", duration_s: float = 10.24, negative_prompt: str = "",
@@ -152,10 +151,15 @@ class DDCMPipeline:
         return Setup(self.backbone, choose_quantizer(chosen, self.codebook), chosen, self.batch_size)
 
     def _diffuse(
-        self, setup: Setup, latents: Latents, conditioning: Conditioning, seed: int, on_step: OnStep | None,
+        self, setup: Setup, start: Prepared | Latents, conditioning: Conditioning, seed: int, on_step: OnStep | None,
         trace: bool,
     ) -> Output:  # fmt: skip
         seeds = range(seed, seed + setup.recipe.n)
         together = not (self.one_by_one or trace)
-        results = denoise(setup, latents, conditioning, seeds, together, on_step, trace)
-        return rank([render(setup, result) for result in results], self.backbone, conditioning.prompt)
+        frames, encodes = start.reference.frames, isinstance(start, Prepared)
+        total = count_denoise_steps(setup, frames, seeds, together, from_noise=not encodes)
+        total += len(seeds) * count_render_steps(setup, frames) + encodes * count_encode_steps(setup, frames)
+        progress = Progress(on_step, total)
+        latents = encode(setup, start, seed, progress) if isinstance(start, Prepared) else start
+        results = denoise(setup, latents, conditioning, seeds, together, progress, trace)
+        return rank([render(setup, result, progress) for result in results], self.backbone, conditioning.prompt)

@@ -6,7 +6,7 @@ import torch
 
 from ddcm.audio.layout import fixed_layout
 from ddcm.audio.postprocess import HIGH_HZ, energy_above, lift_high, postprocess
-from ddcm.audio.windows import cross_fade
+from ddcm.audio.windows import count_pieces, cross_fade
 from ddcm.backbone import Backbone
 from ddcm.backbone.vocoding import vocode
 from ddcm.pipeline.output import Output
@@ -14,17 +14,21 @@ from ddcm.pipeline.stages import Latents, Setup
 from ddcm.runtime.progress import Progress
 
 
-def render(setup: Setup, latents: Latents, progress: Progress | None = None) -> Output:
+def count_render_steps(setup: Setup, frames: int) -> int:
+    """Batches of windows to decode, and pieces of audio to vocode."""
+    return -(-len(fixed_layout(frames).starts) // setup.batch_size) + count_pieces(frames)
+
+
+def render(setup: Setup, latents: Latents, progress: Progress) -> Output:
     """Decode the windows, join them, vocode and finish; as long as the reference and at its level."""
     backbone, recipe, reference = setup.backbone, setup.recipe, latents.reference
     assert latents.z is not None
     decoded = []
     for batch in latents.z.split(setup.batch_size):
         decoded.append(backbone.decode(batch).cpu())
-        if progress is not None:
-            progress.step()
+        progress.step()
     mel = cross_fade(torch.cat(decoded), fixed_layout(reference.frames).starts)
-    audio, vocoder, failed = vocode(mel, recipe.vocoder, backbone)
+    audio, vocoder, failed = vocode(mel, recipe.vocoder, backbone, progress)
     info = replace(latents.info, vocoder=vocoder, vocoder_failed=tuple(failed))
     rate = backbone.mel_spec.sample_rate
     if recipe.high_lift and reference.audio is not None:

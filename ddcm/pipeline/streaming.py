@@ -14,8 +14,10 @@ from ddcm.audio.windows import cross_fade_stream, window_mel
 from ddcm.backbone.vocoding import vocode_stream
 from ddcm.diffusion.noise import NoiseTimeline
 from ddcm.pipeline.denoise import list_timesteps, sample
+from ddcm.pipeline.encode import count_encode_steps
 from ddcm.pipeline.output import Info
 from ddcm.pipeline.quantise import add_usage, count_codes, quantise
+from ddcm.pipeline.render import count_render_steps
 from ddcm.pipeline.stages import Conditioning, Setup
 from ddcm.recipes import Recipe
 from ddcm.runtime.progress import OnStep, Progress
@@ -35,7 +37,10 @@ def stream(
     the recording is transformed, without one it is reconstructed."""
     backbone, recipe = setup.backbone, setup.recipe
     layout = fixed_layout(-(-len(recording) // (4 * backbone.mel_spec.hop)) * 4)
-    latents = _make_latents(setup, recording, layout, conditioning, seed, on_step)
+    steps = None if conditioning is None else len(list_timesteps(recipe))
+    total = count_encode_steps(setup, layout.total) * (1 + (steps or 0)) + count_render_steps(setup, layout.total)
+    progress = Progress(on_step, total)
+    latents = _make_latents(setup, recording, layout, conditioning, seed, progress)
     counts: torch.Tensor | None = None
     left = len(recording)
 
@@ -44,34 +49,32 @@ def stream(
         for z, codes in latents:
             if codes is not None:
                 counts = codes if counts is None else counts + codes
-            yield from backbone.decode(z).cpu().split(1)
+            decoded = backbone.decode(z).cpu()
+            progress.step()
+            yield from decoded.split(1)
 
-    for audio in vocode_stream(cross_fade_stream(decode(), layout.starts), recipe.vocoder, backbone):
+    for audio in vocode_stream(cross_fade_stream(decode(), layout.starts), recipe.vocoder, backbone, progress):
         write(recording.level.undo(audio[:left]))
         left -= len(audio[:left])
-    steps = None if conditioning is None else len(list_timesteps(recipe))
     info = Info(backbone.name, vocoder=recipe.vocoder, windows=len(layout.starts), unet_steps=steps)
     return info if counts is None else add_usage(info, counts)
 
 
 def _make_latents(
     setup: Setup, recording: SpooledAudio, layout: Layout, conditioning: Conditioning | None, seed: int,
-    on_step: OnStep | None,
+    progress: Progress,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:  # fmt: skip
     """Clean latents (W, C, L, F) of ``batch_size`` windows at a time, and how often each atom is in them (K,)."""
     backbone, recipe, quantizer, level = setup.backbone, setup.recipe, setup.quantizer, recording.level
     timeline = NoiseTimeline(seed, backbone.latent_channels, backbone.mel_spec.n_mels // 4)
     timesteps = list_timesteps(recipe)
-    groups = torch.arange(len(layout.starts)).split(setup.batch_size)
-    progress = Progress(on_step, len(groups) * (1 if conditioning is None else len(timesteps)))
-    for group in groups:
+    for group in torch.arange(len(layout.starts)).split(setup.batch_size):
         mels = [window_mel(recording, level, layout, int(i), backbone.mel_spec) for i in group]
         quantised = z = backbone.encode(torch.cat(mels))
+        progress.step()
         if quantizer is not None and recipe.acts_on == "input":
             quantised = z = quantise(z, recipe, quantizer)
-        if conditioning is None:
-            progress.step()
-        else:
+        if conditioning is not None:
             starts = [layout.starts[i] // 4 for i in group]
             noise = torch.stack([timeline.read(start, start + layout.latent_frames) for start in starts])
             z, _ = sample(setup, conditioning, timesteps, noise.to(z.device), z, progress)

@@ -9,12 +9,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from ddcm.errors import UserError, describe_error, to_one_line
+from ddcm.runtime.progress import write_line
 
 log = logging.getLogger(__name__)
 
 MENDABLE, INTERRUPTED, PIPE_CLOSED, TERMINATED = 2, 130, 141, 143
 MORE_MEMORY = "out of memory; use a smaller --batch_size or --dtype float16"
-_STDERR = logging.lastResort or logging.StreamHandler()  # plain lines, to what is stderr at that moment
+
+
+class _Lines(logging.Handler):
+    """Plain lines, to what is stderr at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write_line(self.format(record))
+
+
+_STDERR = _Lines(logging.WARNING)
 
 
 class Terminated(BaseException):

@@ -9,7 +9,7 @@ from ddcm.cli import fit, main
 from ddcm.cli.options import ModelSettings, Parser, accept_hyphens, add_settings, read_settings
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.errors import UserError
-from ddcm.recipes import SETTINGS, Recipe, list_flags
+from ddcm.recipes import RECIPES, SETTINGS, Recipe, list_flags
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ def test_a_field_is_a_flag():
     assert read_settings(parser().parse_args([]), Example) == Example()
 
 
-def test_without_defaults_a_flag_that_is_left_out_is_none():
-    given = parser(defaults=False).parse_args(["--folds", "false"])
+def test_with_a_recipe_a_flag_that_is_left_out_is_none_and_help_has_the_recipes_value():
+    made = parser(recipe=("strong", Example(legs=25)))
+    given = made.parse_args(["--folds", "false"])
     assert (given.shape, given.legs, given.folds) == (None, None, False)
+    assert "how many (default: 25, from the recipe strong)" in " ".join(made.format_help().split())
     assert "legs" not in parser(names=("shape",)).parse_args([])
 
 
@@ -82,7 +84,7 @@ def test_every_flag_of_a_dataclass_has_help(settings):
 
 def test_every_setting_of_a_recipe_has_help_and_a_verb():
     made = Parser()
-    add_settings(made, Recipe, SETTINGS, defaults=False)
+    add_settings(made, Recipe, SETTINGS, recipe=("refined", RECIPES["refined"]))
     assert all(action.help for action in made._actions)
     assert set(SETTINGS) == {name for verb in ("reconstruct", "transform", "generate") for name in list_flags(verb)}
 
@@ -98,5 +100,5 @@ def test_fit_is_the_command_line_of_the_fit(monkeypatch, stop, code):
 
     monkeypatch.setattr("ddcm.fit.cli.main", run)
     for verb in fit.VERBS:
-        words = [verb, "-c", "a-file.yaml", "--data.batch-size", "2"]
-        assert main.main(words) == code and seen.pop() == words
+        words = [verb, "-c", "a-file.yaml", "--data.root", "tests", "--data.batch-size", "2"]
+        assert main.main(words) == code and seen.pop() == [*words[:-2], "--data.batch_size", "2"]

@@ -8,8 +8,9 @@ import torch
 pytest.importorskip("lightning")
 
 from ddcm.backbone.tiny import tiny_backbone
+from ddcm.fit.arguments import find_config
 from ddcm.fit.callbacks import _restore
-from ddcm.fit.cli import find_config, main
+from ddcm.fit.cli import main
 from ddcm.fit.module import CodebookModule
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import load_codebook

@@ -143,7 +143,7 @@ def test_no_prompt_reads_no_text_and_scores_nothing(tiny, monkeypatch):
 def test_progress_counts_all_candidates(pipe):
     seen = []
     pipe.generate("", 0.3, recipe="full-diffusion", n=2, steps=5, on_step=lambda *a: seen.append(a))
-    assert seen == [(i + 1, 10) for i in range(10)]
+    assert seen == [(i + 1, 14) for i in range(14)]  # 5 steps, a batch to decode and a piece of audio, twice
 
 
 def test_the_trace_is_of_the_way(pipe, second):
