@@ -9,9 +9,13 @@ Axes, named once for the whole package:
 Tensors:  audio (B, S)    mel (B, 1, T, M)    z_raw, z (B, C, L, F)    cells (N, D)    codes (B, L, F)
 """
 
+from ddcm.runtime.threads import wait_passively
+
 __version__ = "0.1.0"
 
 __all__ = ["DDCMPipeline"]
+
+wait_passively()
 
 
 def __getattr__(name: str):  # lazy: ``import ddcm`` must not import torch

@@ -73,7 +73,7 @@ def test_the_tutorial_runs_and_is_short(folder):
 def test_every_step_of_the_tutorial_shows_what_it_printed():
     steps = runpy.run_path(str(ROOT / "scripts" / "tutorial.py"))["find_steps"](TUTORIAL.read_text(encoding="utf-8"))
     shown = [step["output"] for step in steps if step["output"] is not None]
-    assert len(shown) == 4 and all(len(output.splitlines()) > 3 for output in shown)
+    assert len(shown) == 6 and all(shown) and sum(len(output.splitlines()) > 3 for output in shown) == 4
 
 
 def test_own_quantizer_recipe_and_backbone_run(folder):

@@ -16,6 +16,7 @@ from ddcm.cli.outputs import INFERRED, SUFFIXES, choose_out, name_choices
 from ddcm.errors import UserError
 from ddcm.recipes import Dtype, Heads, Null, Recipe
 from ddcm.runtime.ranks import read_local_rank
+from ddcm.runtime.threads import choose_threads
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -42,7 +43,8 @@ class ModelSettings:
     compile: bool = False
     """the UNet by torch.compile: slow once, then faster"""
     threads: int | None = None
-    """of the CPU, for each process; default: torch's own choice"""
+    """of the CPU, for each process; default: the cores that it may use, by affinity and quota. Another number gives
+    other last bits"""
     heads: Heads = "hub"
     """head layout of the UNet"""
     null: Null = "trained"
@@ -241,8 +243,8 @@ def choose_device(device: str | None) -> str:
 
 
 def set_threads(threads: int | None) -> None:
-    """Limit the CPU threads of this process; None leaves torch's own choice."""
+    """The CPU threads of this process, by ``choose_threads``."""
     import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if (chosen := choose_threads(threads)) is not None:
+        torch.set_num_threads(chosen)

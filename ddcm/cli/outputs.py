@@ -48,7 +48,7 @@ def choose_out(verb: str, flags: Namespace) -> str | None:
 def describe_file(path: Path, seconds: float | None, info: dict[str, Any]) -> str:
     """A line with what was measured on the way: ``out/a.ddcm: 3.29 s, bytes 411, kbps 0.999``."""
     numbers = {key: value for key, value in info.items() if isinstance(value, int | float)}
-    parts = [f"{seconds:.2f} s"] * (seconds is not None)
+    parts = [] if seconds is None else [f"{seconds:.2f} s"]
     parts += [f"{key} {value:.4f}" if abs(value) < 1 else f"{key} {value:.6g}" for key, value in numbers.items()]
     return f"{to_one_line(str(path))}: {', '.join(parts)}"
 
