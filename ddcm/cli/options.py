@@ -3,7 +3,6 @@
 jsonargparse evaluates the imports of a dataclass's module, those for type checkers too: none here loads torch.
 """
 
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +14,7 @@ from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter, Namespa
 from ddcm.cli.outputs import INFERRED, SUFFIXES, choose_out, name_choices
 from ddcm.errors import UserError
 from ddcm.recipes import Dtype, Heads, Null, Recipe
+from ddcm.runtime.files import resolve_shipped
 from ddcm.runtime.ranks import read_local_rank
 from ddcm.runtime.threads import choose_threads
 
@@ -183,7 +183,7 @@ def complete(verb: str, flags: Namespace) -> Namespace:
 def refuse_missing(*paths: str) -> None:
     """Raises UserError: there is no such file or folder."""
     for path in paths:
-        if not os.path.exists(path):
+        if not resolve_shipped(path).exists():
             raise UserError(f"{path}: no such file or folder")
 
 

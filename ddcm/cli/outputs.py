@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from ddcm.audio.search import SUFFIXES as AUDIO_SUFFIXES
 from ddcm.errors import UserError, to_one_line
-from ddcm.runtime.files import slug
+from ddcm.runtime.files import resolve_shipped, slug
 
 AUDIO = (".wav", ".flac")
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -40,7 +40,7 @@ def choose_out(verb: str, flags: Namespace) -> str | None:
         return None
     if verb == "generate":
         return f"{slug(flags.prompt or 'unconditional')}.wav"
-    if verb in INFERRED and len(flags.inputs) == 1 and not Path(flags.inputs[0]).is_dir():
+    if verb in INFERRED and len(flags.inputs) == 1 and not resolve_shipped(flags.inputs[0]).is_dir():
         return str(Path(flags.inputs[0]).with_suffix(suffixes[0]))
     raise UserError(f"-o is missing: name {name_choices(verb)}")
 
@@ -49,7 +49,8 @@ def describe_file(path: Path, seconds: float | None, info: dict[str, Any]) -> st
     """A line with what was measured on the way: ``out/a.ddcm: 3.29 s, bytes 411, kbps 0.999``."""
     numbers = {key: value for key, value in info.items() if isinstance(value, int | float)}
     parts = [] if seconds is None else [f"{seconds:.2f} s"]
-    parts += [f"{key} {value:.4f}" if abs(value) < 1 else f"{key} {value:.6g}" for key, value in numbers.items()]
+    digits = {name: ".4f" if isinstance(value, float) and abs(value) < 1 else ".6g" for name, value in numbers.items()}
+    parts += [f"{name} {value:{digits[name]}}" for name, value in numbers.items()]
     return f"{to_one_line(str(path))}: {', '.join(parts)}"
 
 

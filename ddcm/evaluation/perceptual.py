@@ -9,6 +9,7 @@ import torch
 
 from ddcm.audio.level import normalise_level
 from ddcm.evaluation.signal_metrics import SAMPLE_RATE, Metric
+from ddcm.runtime.quiet import silence_native_code
 
 
 def pesq_wb(reference: torch.Tensor, estimate: torch.Tensor) -> float:
@@ -52,7 +53,8 @@ def _visqol():
     from visqol import VisqolApi
 
     api = VisqolApi()
-    api.create(mode="speech", use_lattice_model=True)
+    with silence_native_code():
+        api.create(mode="speech", use_lattice_model=True)
     return api
 
 

@@ -32,7 +32,7 @@ def resolve_shipped(name: str | Path) -> Path:
     folder is returned as it is, and so is one that the project does not have. An installed package has the files in
     ``ddcm/data`` (see ``setup.py``); a checkout has them beside the package."""
     path = _shipped_folder() / name
-    return path if path.exists() and not Path(name).exists() else Path(name)
+    return path if os.path.exists(path) and not os.path.exists(name) else Path(name)
 
 
 def resolve_model(name: str | Path) -> Path:

@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 VARIABLES = {
     "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
@@ -21,3 +23,16 @@ def silence_libraries() -> None:
         os.environ.setdefault(name, value)
     for name in RANK_ZERO:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def silence_native_code() -> Iterator[None]:
+    """Nothing is written to stderr, by libraries in C++ either. For the loading of one that greets."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
