@@ -147,18 +147,12 @@ VERBS: options.Verbs = {
         options.take(options.ModelSettings),
     ),
     evaluate: (
-<<<<<<< HEAD
         options.flag("references", nargs="?", help="folder of the recordings, or one of them"),
         options.flag("estimates", nargs="?", help="folder of what was made of them, by the same names, or one of them"),
         options.flag(
             "--answers", nargs="+", help="files of answers to a listening test (compare --blind): sum them up"
         ),
-        options.flag("-o", "--out", type=str, help="a .csv with a row for each file"),
-=======
-        options.flag("references", help="folder of the recordings, or one of them"),
-        options.flag("estimates", help="folder of what was made of them, by the same names, or one of them"),
         options.out("a .csv with a row for each file"),
->>>>>>> c86fe02 (Command line: the first line comes at once, one bar to the end, early checks, real defaults and examples in help, what was written is printed)
         options.flag("--overwrite", action="store_true", help="replace a table that is there"),
     ),
     recipes: (options.flag("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take"),),
