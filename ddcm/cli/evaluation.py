@@ -6,7 +6,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from ddcm.cli import options
-from ddcm.errors import to_one_line
+from ddcm.errors import UserError, to_one_line
 from ddcm.recipes import DEFAULTS, RECIPES, advise, list_settings
 from ddcm.runtime.progress import progress_bar
 
