@@ -110,8 +110,8 @@ CLAP scores of the text recipes with their prompts (cosine, by the backbone's ow
 ## Which one
 
 By these measurements: {claims.recommend(results)} `input-based`
-to change a recording. The tables below are the choices of the scripts' authors, made by listening with the published
-AudioLDM2 (`ddcm recipes --for NEED`):
+to change a recording. `ddcm recipes --for KIND` names the best of these measurements, and beside it the choice of the
+scripts' authors, made by listening with the published AudioLDM2:
 
 | need | recipe | why |
 |---|---|---|

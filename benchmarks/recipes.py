@@ -9,6 +9,7 @@ use two cores better apart than together.
 """
 
 import argparse
+import math
 import multiprocessing
 import os
 import re
@@ -110,6 +111,14 @@ def stamp(results: Results, file: Path) -> None:
             values = [f"{m} {median(results[name][m]):.2f}" for m in ("log_mel_corr", "clap_score")]
         text, count = re.subn(rf'("{re.escape(name)}": Recipe\()  #.*', rf"\1  # {', '.join(values)}", text)
         assert count == 1, f"{file}: no row for {name}"
+    rows = ""
+    for name in recipes.MEASURED_DB:
+        errors = results[name]["log_mel_mae_db"]
+        values = [median(errors, None if kind == "all" else kind) for kind in recipes.MEASURED_KINDS]
+        cells = ["math.nan" if math.isnan(value) else f"{value:.2f}" for value in values]
+        rows += f'    "{name}": ({", ".join(cells)}),\n'
+    text, count = re.subn(r"(\nMEASURED_DB: [^\n]*\n).*?(\}  # fmt: skip)", rf"\1{rows}\2", text, flags=re.DOTALL)
+    assert count == 1, f"{file}: no table of medians"
     with write_atomically(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

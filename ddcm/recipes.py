@@ -207,20 +207,40 @@ KINDS: dict[str, tuple[str, str]] = {
     "effects": ("ultimate-fix", "critical-fix"),
 }
 """kind of audio -> (first choice, second choice)"""
-LEAST_ERROR = "refined"  # on every kind: docs/recipes.md has the table
+MEASURED_KINDS = ("speech", "music", "percussion", "effects", "all")
+MEASURED_DB: dict[str, tuple[float, ...]] = {
+    "matched": (2.47, 3.02, 1.68, 1.58, 2.39),
+    "refined": (1.31, 1.13, 0.95, 0.88, 1.05),
+    "quantised": (2.74, 3.06, 1.94, 1.89, 2.64),
+    "ultimate-fix": (3.76, 3.91, 2.54, 2.19, 3.38),
+    "v3-balanced": (3.68, 3.80, 2.49, 2.14, 3.27),
+    "v4-high-freq": (3.24, 3.36, 2.12, 2.01, 2.90),
+    "v5-high-freq": (3.20, 3.42, 2.33, 2.02, 2.92),
+    "final-optimized": (3.73, 3.93, 2.30, 2.17, 3.11),
+    "critical-fix": (3.53, 3.41, 2.92, 2.03, 3.14),
+}  # fmt: skip
+"""Recipe -> median log_mel_mae_db over the validation clips of each of ``MEASURED_KINDS``; stamped as above."""
 
 
 def advise(what: str) -> list[tuple[str, str]]:
-    """(recipe, why) for a need or a kind of audio, the first choice first; last the one with the least error. The
-    choices come from the scripts that the recipes are from. They were made by ear. Raises UserError: neither a need nor
-    a kind."""
-    if what in NEEDS:
-        choices = [NEEDS[what]]
-    elif what in KINDS:
-        first, second = KINDS[what]
-        choices = [(first, f"first choice for {what}"), (second, f"second choice for {what}")]
-    else:
-        known = [*KINDS, *NEEDS]
+    """(recipe, why) for a need or a kind of audio: first what docs/recipes.md measures as best, then the seed
+    document's own choices, which were made by ear, with what was measured of them. A kind without clips of its own, and a need,
+    are measured by all clips; a need whose recipe does not reconstruct has no such measure. Raises UserError: neither a
+    need nor a kind."""
+    known = list(dict.fromkeys([*KINDS, *MEASURED_KINDS[:-1], *NEEDS]))
+    if what not in known:
         close = get_close_matches(what, known, n=1, cutoff=0.0)[0]
         raise UserError(f"--for {what!r} is not known; the nearest is {close!r} (all: {', '.join(known)})")
-    return [*choices, (LEAST_ERROR, "least mel error on the validation clips, whatever the kind (docs/recipes.md)")]
+    if what in NEEDS:
+        choices = [(NEEDS[what][0], f"the seed document's choice for {what}: {NEEDS[what][1]}")]
+    else:
+        choices = [(name, f"the seed document's {rank} choice for {what}")
+                   for rank, name in zip(("first", "second"), KINDS.get(what, ()), strict=False)]  # fmt: skip
+    if what in NEEDS and choices[0][0] not in MEASURED_DB:
+        return choices
+    kind = what if what in MEASURED_KINDS else "all"
+    column = {name: values[MEASURED_KINDS.index(kind)] for name, values in MEASURED_DB.items()}
+    best = min(column, key=lambda name: column[name])
+    of = "all clips" if kind == "all" else f"clips of {kind}"
+    ranked = [(best, f"measured as best: log_mel_mae_db {column[best]:.2f} over {of} (docs/recipes.md)")]
+    return ranked + [(name, f"{why}; {column[name]:.2f}" if name in column else why) for name, why in choices]

@@ -16,7 +16,7 @@ from benchmarks.recipes import list_rows, measure_clip, stamp
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
-from ddcm.recipes import RECIPES
+from ddcm.recipes import MEASURED_DB, RECIPES
 from tests.conftest import ROOT
 
 METRICS = ("log_mel_mae_db", "log_mel_corr", "lsd_db", "mrstft", "hf_ratio_db", "clap_score", "clap_mean")
@@ -97,7 +97,9 @@ def test_results_are_stamped_beside_their_rows(results, tmp_path):
     stamp(results, file)
     text = file.read_text()
     assert '"matched": Recipe(  # log_mel_mae_db 0.50, hf_ratio_db 0.50\n' in text
-    assert runpy.run_path(str(file))["RECIPES"].keys() == RECIPES.keys()
+    stamped = runpy.run_path(str(file))
+    assert stamped["RECIPES"].keys() == RECIPES.keys() and stamped["MEASURED_DB"].keys() == MEASURED_DB.keys()
+    assert stamped["MEASURED_DB"]["matched"][-1] == 0.5
 
 
 def test_every_row_of_the_table_has_its_measurement():

@@ -219,5 +219,7 @@ def test_settings_are_refused_by_name(tmp_path, arguments, says, capsys):
 
 def test_advice_is_printed(capsys):
     assert main(["recipes", "--for", "speech"]) == 0
-    assert capsys.readouterr().out.startswith("ultimate-fix")
+    best, *seed = capsys.readouterr().out.splitlines()
+    assert best.startswith("refined") and "measured as best" in best
+    assert [line.split()[0] for line in seed] == ["ultimate-fix", "final-optimized"]
     assert main(["recipes", "--for", "opera"]) == 2

@@ -12,8 +12,20 @@ from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.encode import prepare
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
-from ddcm.recipes import CHOICES, KINDS, NEEDS, RANGES, RECIPES, Recipe, advise, list_settings, resolve
-from tests.conftest import EXAMPLES
+from ddcm.recipes import (
+    CHOICES,
+    KINDS,
+    MEASURED_DB,
+    MEASURED_KINDS,
+    NEEDS,
+    RANGES,
+    RECIPES,
+    Recipe,
+    advise,
+    list_settings,
+    resolve,
+)  # fmt: skip
+from tests.conftest import EXAMPLES, ROOT
 
 RECONSTRUCT = [name for name, recipe in RECIPES.items() if recipe.verb == "reconstruct"]
 FASTER = {"steps": 3}
@@ -161,10 +173,23 @@ def test_unknown_choices_are_named(name):
             Recipe("transform", "", **{name: f"{CHOICES[name][0]},nonsense"})
 
 
+@pytest.mark.parametrize("kind", MEASURED_KINDS)
+def test_advice_follows_the_page_of_measurements(kind):
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    head, _, *lines = page[page.index("| recipe | speech |") :].split("\n\n")[0].splitlines()
+    names = [cell.strip() for cell in head.split("|")]
+    rows = {cells[1].strip(): float(cells[names.index(kind)]) for cells in (line.split("|") for line in lines)}
+    assert {name: values[MEASURED_KINDS.index(kind)] for name, values in MEASURED_DB.items()} == rows
+    if kind != "all":
+        (best, why), *others = advise(kind)
+        assert rows[best] == min(rows.values()) and f"{rows[best]:.2f} over clips of {kind}" in why
+        assert all(f"; {rows[name]:.2f}" in why and "seed document" in why for name, why in others)
+
+
 def test_advice_names_recipes():
     for what in [*NEEDS, *KINDS]:
         assert all(name in RECIPES and why for name, why in advise(what))
-    assert [name for name, _ in advise("speech")] == ["ultimate-fix", "final-optimized", "refined"]
+    assert [name for name, _ in advise("speech")] == ["refined", "ultimate-fix", "final-optimized"]
     with pytest.raises(UserError, match="nearest is 'music'"):
         advise("musik")
     assert set(KINDS) == {"music", "speech", "electronic", "ambient", "effects"}
