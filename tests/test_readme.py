@@ -80,6 +80,15 @@ def test_the_codecs_lines_run_one_after_the_other(tmp_path, monkeypatch):
         assert cli.main(words) == 0, line
 
 
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)  # the example's recording is the package's
+    names: dict = {}
+    exec(re.sub(r"steps=\d+", "steps=2", code), names)
+    assert (tmp_path / "out/menu.wav").is_file() and [path.name for path in names["clips"]] == ["1.wav", "2.wav"]
+    assert len(names["out"].audios) == 1 and names["data"].startswith(b"ddcm")
+
+
 def test_paths_that_the_readme_names_exist():
     names = re.findall(r"`((?:checkpoints|configs|examples|pocket)/[^`*]*)`", README)
     for path in re.findall(r"\]\(([^)#:]+)\)", README) + names:

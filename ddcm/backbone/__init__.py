@@ -2,6 +2,7 @@
 
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 from ddcm.backbone.base import Backbone, Condition
 from ddcm.errors import UserError
@@ -10,7 +11,7 @@ from ddcm.runtime.files import download, is_hub_name, resolve_model
 __all__ = ["Backbone", "Condition", "load"]
 
 
-def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: str = "hub", **options) -> Backbone:
+def load(name: str | Path, device: Any = "cpu", dtype: Any = "float32", heads: str = "hub", **options) -> Backbone:
     """A backbone by name.
 
     Args:
@@ -18,7 +19,7 @@ def load(name: str | Path, device: str = "cpu", dtype: str = "float32", heads: s
             components that are needed are downloaded, into the hub's cache); ``module:Class`` of one's own, which is
             imported and called with all of the following; or ``tiny`` (random weights, for tests).
         device: as for ``FrozenBackbone``, and so are the following.
-        dtype: of the UNet.
+        dtype: of the UNet: ``torch.float16``, or its name.
         heads: ``hub`` or ``original``.
         options: ``vae_dtype``, ``null`` and ``compiled``.
 

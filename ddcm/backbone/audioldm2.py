@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ddcm.errors import UserError
 
 CLASSES = {"vae": "AutoencoderKL", "unet": "AudioLDM2UNet2DConditionModel", "vocoder": "SpeechT5HifiGan"}
 CONFIGS = {"vae": "config.json", "unet": "config.json", "vocoder": "config.json", "scheduler": "scheduler_config.json"}
+COMPONENTS = (*CONFIGS, "text_encoder", "text_encoder_2", "projection_model", "language_model", "tokenizer",
+              "tokenizer_2", "feature_extractor")  # fmt: skip
 TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 
 
@@ -51,6 +54,14 @@ class FolderParts:
         if part == "unet" and self._heads == "original":
             options["attention_head_dim"] = count_heads(self.configs["unet"], "original")
         return getattr(diffusers, CLASSES[part]).from_pretrained(folder, **options)
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy the files of every component; those of the hub are downloaded first."""
+        for name in COMPONENTS:
+            source = self._folder.path(name)
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.bin"))
+        shutil.copy(self._folder.root / "model_index.json", folder)
 
     def digest(self, part: str) -> str:
         with open(_find_weights(self._folder.path(part)), "rb") as file:

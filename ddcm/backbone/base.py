@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import pad
 
 from ddcm.audio.mel import MelSpec
+from ddcm.errors import UserError
 
 FULL_CALLS = 10
 """calls of a loop before a cache is used; files depend on it (``python -m benchmarks.caching`` compares)"""
@@ -94,6 +96,15 @@ class Backbone(ABC):
     def digest_with(self, heads: str) -> str:
         """``digest`` with another head layout of the UNet, where there is a choice."""
         return self.digest
+
+    def to(self, device: Any = None, dtype: Any = None, offload: bool | None = None) -> "Backbone":
+        """The same on a device, with the UNet in a dtype, or with ``offload``: only the network that computes is on the
+        device. None leaves each as it is. Raises UserError: the backbone cannot be moved."""
+        raise UserError(f"backbone {self.name} stays where it was made; name device and dtype when you load it")
+
+    def save_files(self, folder: Path) -> None:
+        """Write the files that ``ddcm.backbone.load`` reads. Raises UserError: there are none."""
+        raise UserError(f"backbone {self.name} has no files to save; save its codebook: pipe.codebook.save_pretrained")
 
     @abstractmethod
     def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

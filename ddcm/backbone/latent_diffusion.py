@@ -4,6 +4,7 @@ import gc
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,8 @@ from ddcm.runtime.files import cache_dir, write_atomically
 
 SCHEDULE = ("beta_start", "beta_end", "num_train_timesteps")  # settings of the noise schedule
 CUT = 1  # skip connections above what a cache keeps; files with a cache depend on it, as on FULL_CALLS
+NETWORKS = ("vae", "unet", "vocoder")
+DIGESTS = ("latent_digest", "digest", "_unet_weights")
 TEXT_LENGTHS = 64  # a compiled UNet pads texts to a multiple: nearly all prompts then share one shape
 
 
@@ -39,22 +42,27 @@ class FrozenBackbone(Backbone):
             GPT2("") and T5(""), as in diffusers' pipeline.
         compiled: compile the UNet with static shapes, on a GPU as CUDA graphs. Each new shape takes minutes once,
             and results differ in the last bits.
+        offload: only the network that computes is on the device, the others are in main memory.
 
-    Raises UserError: an unknown option, or a device that cannot be used.
+    Raises UserError: an unknown option, a device that cannot be used, or ``offload`` of a compiled UNet.
     """
 
     def __init__(
-        self, parts: Parts, name: str, device: str | torch.device = "cpu", dtype: str = "float32",
-        vae_dtype: str = "float32", heads: str = "hub", null: str = "trained", compiled: bool = False,
+        self, parts: Parts, name: str, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32",
+        vae_dtype: str | torch.dtype = "float32", heads: str = "hub", null: str = "trained", compiled: bool = False,
+        offload: bool = False,
     ):  # fmt: skip
+        dtype, vae_dtype = (str(each).removeprefix("torch.") for each in (dtype, vae_dtype))
         for flag, value, kind in (
             ("dtype", dtype, Dtype), ("vae_dtype", vae_dtype, Dtype), ("heads", heads, Heads), ("null", null, Null),
         ):  # fmt: skip
             if value not in get_args(kind):
                 raise UserError(f"{flag} {value!r} is not known; use one of: {', '.join(get_args(kind))}")
+        if compiled and offload:
+            raise UserError("a compiled UNet stays on its device; use offload or compiled, not both")
         self.name, self.heads, self.null, self.device = name, heads, null, _resolve_device(device)
         self.dtype, self.vae_dtype = getattr(torch, dtype), getattr(torch, vae_dtype)
-        self.parts, self._compiled = parts, compiled
+        self.parts, self._compiled, self._offload = parts, compiled, offload
         self._all_finite: dict[tuple[str, torch.dtype], torch.Tensor] = {}  # by part, on the device, since ``check``
         self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
         self._contexts: WeakKeyDictionary[Condition, Context] = WeakKeyDictionary()
@@ -102,6 +110,28 @@ class FrozenBackbone(Backbone):
             module.compile(dynamic=False, mode="reduce-overhead" if self.device.type == "cuda" else "default")
         return module
 
+    def _ready(self, part: str) -> Any:
+        """A network, on the device. With ``offload``, the others leave it first."""
+        if self._offload:
+            for other in NETWORKS:
+                if other != part and other in self.__dict__:
+                    torch.nn.Module.to(self.__dict__[other], "cpu")
+        module = getattr(self, part)
+        return torch.nn.Module.to(module, self.device) if self._offload else module
+
+    def to(self, device: Any = None, dtype: Any = None, offload: bool | None = None) -> "FrozenBackbone":
+        moved = FrozenBackbone(
+            self.parts, self.name, self.device if device is None else device, self.dtype if dtype is None else dtype,
+            self.vae_dtype, self.heads, self.null, self._compiled, self._offload if offload is None else offload,
+        )  # fmt: skip
+        moved.__dict__ |= {name: self.__dict__[name] for name in DIGESTS if name in self.__dict__}  # seconds of reading
+        return moved
+
+    def save_files(self, folder: Path) -> None:
+        if not hasattr(self.parts, "copy_to"):
+            return super().save_files(folder)
+        self.parts.copy_to(folder)
+
     @cached_property
     def latent_digest(self) -> str:
         return digest_of(self.parts.digest("vae"), self.scaling_factor, self.mel_spec.to_dict())
@@ -122,12 +152,12 @@ class FrozenBackbone(Backbone):
 
     def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self._check_mel(mel)
-        latent = self.vae.encode(mel.to(self.device, self.vae_dtype)).latent_dist
+        latent = self._ready("vae").encode(mel.to(self.device, self.vae_dtype)).latent_dist
         return _finite(latent.mean, "VAE encoder"), latent.std.float()
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         z_raw = (z.to(self.device, torch.float32) / self.scaling_factor).to(self.vae_dtype)
-        mel = self.vae.decode(z_raw).sample
+        mel = self._ready("vae").decode(z_raw).sample
         if not z.requires_grad:
             return _finite(mel, "VAE decoder")
         self._note_finite(mel, "VAE decoder")
@@ -136,7 +166,7 @@ class FrozenBackbone(Backbone):
     def vocode(self, mel: torch.Tensor, dtype: str | None = None) -> torch.Tensor:
         self._check_mel(mel)
         chosen = self.vae_dtype if dtype is None else getattr(torch, dtype)
-        vocoder = self.vocoder if chosen == self.vae_dtype else self._load("vocoder", chosen)
+        vocoder = self._ready("vocoder") if chosen == self.vae_dtype else self._load("vocoder", chosen)
         audio = vocoder(mel[:, 0].to(self.device, chosen))
         # Transposed convolutions leave a tail beyond hop * T; there is no shift in front.
         return _finite(audio[:, : self.mel_spec.hop * mel.shape[2]], "vocoder")
@@ -151,15 +181,15 @@ class FrozenBackbone(Backbone):
             cut, deep = CUT, cache.start(t)
         if isinstance(t, int):  # filled on the device: a copy from the host would synchronise
             t = torch.full((batch,), t, device=self.device, dtype=torch.long)
-        context = self._contexts.get(condition)
+        unet, context = self._ready("unet"), self._contexts.get(condition)
         if context is None:
             with torch.no_grad():
-                context = self.unet.forward.read_condition(condition, self.dtype)
+                context = unet.forward.read_condition(condition, self.dtype)
             self._contexts[condition] = context
         if self._compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
         t = t.to(self.device).expand(batch)
-        noise, deep = self.unet(x.to(self.device, self.dtype), t, context, rows, cut, deep)
+        noise, deep = unet(x.to(self.device, self.dtype), t, context, rows, cut, deep)
         if cache is not None:
             cache.features = deep.clone() if self._compiled else deep
         self._note_finite(noise, "UNet")
@@ -195,7 +225,8 @@ class FrozenBackbone(Backbone):
         return self.parts.extractor()
 
     def clap_scores(self, audios: Sequence[torch.Tensor], prompt: str) -> list[float]:
-        return self.parts.clap_scores(audios, self.mel_spec.sample_rate, prompt, self.device)
+        device = torch.device("cpu") if self._offload else self.device
+        return self.parts.clap_scores(audios, self.mel_spec.sample_rate, prompt, device)
 
     def _empty_text(self) -> tuple[torch.Tensor, torch.Tensor]:
         """T5(""), cached on disk under the backbone's digest: 4 kB instead of a 1.4 GB text encoder."""

@@ -1,6 +1,6 @@
 """The diffusion stage of a verb: noised latents, or noise alone -> clean latents, with the codebook's part in it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,11 +15,12 @@ from ddcm.recipes import Recipe
 from ddcm.runtime.progress import Progress
 
 TRACED = 8  # estimates in a trace
+OnEstimate = Callable[[int, int, torch.Tensor], None]  # step, timestep, x0 (W, C, L, F) of windows
 
 
 def denoise(
     setup: Setup, start: Latents, conditioning: Conditioning, seeds: Sequence[int], together: bool,
-    progress: Progress, trace: bool = False,
+    progress: Progress, trace: bool = False, on_estimate: OnEstimate | None = None,
 ) -> Iterator[Latents]:  # fmt: skip
     """A result for each seed, from the latents ``start`` noised to the recipe's strength, or from noise alone.
     ``together``: the windows of all seeds share batches, which uses a GPU better. One seed after the other, a result
@@ -30,7 +31,7 @@ def denoise(
         noise = torch.cat([setup.draw_noise(seed, reference.frames) for seed in group])
         # Not repeated for one seed: a copy has another memory layout, with which the UNet rounds otherwise.
         z = start.z if start.z is None or len(group) == 1 else start.z.repeat(len(group), 1, 1, 1)
-        results, estimates = sample(setup, conditioning, timesteps, noise, z, progress, trace)
+        results, estimates = sample(setup, conditioning, timesteps, noise, z, progress, trace, on_estimate)
         for seed, result in zip(group, results.chunk(len(group)), strict=True):
             info = replace(
                 start.info, prompt=conditioning.prompt, negative_prompt=conditioning.negative_prompt, seed=seed,
@@ -59,7 +60,7 @@ def list_timesteps(recipe: Recipe, from_noise: bool = False) -> tuple[int, ...]:
 
 def sample(
     setup: Setup, conditioning: Conditioning, timesteps: Sequence[int], noise: torch.Tensor,
-    z: torch.Tensor | None, progress: Progress, trace: bool = False,
+    z: torch.Tensor | None, progress: Progress, trace: bool = False, on_estimate: OnEstimate | None = None,
 ) -> tuple[torch.Tensor, Estimates]:  # fmt: skip
     """Clean latents of windows (W, C, L, F), and up to ``TRACED`` estimates of the first one with ``trace``. z is
     noised to the first of the falling timesteps; without any it stays as it is. Without z the start is the noise."""
@@ -76,6 +77,8 @@ def sample(
         def step(i: int, x0: torch.Tensor) -> None:
             if i in kept and not results:
                 estimates.append((timesteps[i], x0[:1].cpu()))
+            if on_estimate is not None:
+                on_estimate(i, timesteps[i], x0)
             progress.step()
 
         for batch in x.split(setup.batch_size):

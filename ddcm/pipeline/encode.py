@@ -1,13 +1,14 @@
 """The first stages of a verb: audio -> mel by the recipe's front end, mel -> latents of windows."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from ddcm.audio.files import to_mono
 from ddcm.audio.frontends import extract
 from ddcm.audio.layout import fixed_layout
 from ddcm.audio.level import Level, normalise_level
+from ddcm.pipeline.arguments import read_input
 from ddcm.pipeline.output import Info
 from ddcm.pipeline.quantise import add_usage, count_codes, quantise
 from ddcm.pipeline.stages import Latents, Prepared, Reference, Setup
@@ -22,11 +23,11 @@ def start_info(setup: Setup) -> Info:
     return Info(setup.backbone.name, setup.backbone.latent_digest, setup.recipe)
 
 
-def prepare(setup: Setup, audio, sample_rate: int) -> Prepared:
-    """Audio, as ``to_mono`` takes it -> mel, by the recipe's front end. Raises UserError: audio that is empty or not
+def prepare(setup: Setup, audio: Any, sample_rate: Any) -> Prepared:
+    """Audio, as ``read_input`` takes it -> mel, by the recipe's front end. Raises UserError: audio that is empty or not
     finite, or a rate that is none."""
     spec, recipe = setup.backbone.mel_spec, setup.recipe
-    audio = to_mono(audio, sample_rate, spec.sample_rate)
+    audio = read_input(audio, sample_rate, spec.sample_rate)
     levelled, moved = normalise_level(audio)
     # Silence is added to the waveform: a zero in the log-mel would be louder than most music.
     whole_cells = torch.nn.functional.pad(levelled, (0, -len(audio) % (4 * spec.hop)))

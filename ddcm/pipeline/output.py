@@ -1,10 +1,14 @@
 """What the verbs return."""
 
+import base64
+import html
 from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
+from ddcm.audio.files import encode_audio, write_audio
 from ddcm.recipes import Recipe
 
 
@@ -47,7 +51,10 @@ class Info:
         return {name: value for name, value in values.items() if value not in (None, ())}
 
 
-@dataclass(frozen=True)
+OutputType = Literal["np", "pt", "latent"]
+
+
+@dataclass(frozen=True, repr=False)
 class Output:
     """What a verb returns. Tensors are on the CPU."""
 
@@ -63,3 +70,47 @@ class Output:
     """The other candidates of several: by falling CLAP score, without a prompt by seed."""
     trace: tuple[tuple[int, torch.Tensor], ...] = ()
     """(timestep, log-mel (1, 1, T, M)) of the first window's x0 estimates, where a trace was asked for."""
+    output_type: OutputType = "np"
+    """What ``audios`` holds."""
+
+    @property
+    def audios(self) -> list[Any]:
+        """This and the other candidates: arrays (S,), with ``pt`` tensors (S,), with ``latent`` latents z."""
+        every = (self, *self.others)
+        if self.output_type == "latent":
+            return [out.latent for out in every]
+        return [out.audio.numpy() if self.output_type == "np" else out.audio for out in every]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the audio to a ``.wav`` (32-bit floats) or ``.flac`` (24 bits); the path."""
+        write_audio(path, self.audio, self.sample_rate)
+        return Path(path)
+
+    def __repr__(self) -> str:
+        facts = [f"{len(self.audio) / self.sample_rate:.2f} s at {self.sample_rate} Hz"]
+        facts += [
+            f"{name} {value!r}" for name in ("prompt", "seed") if (value := getattr(self.info, name)) not in (None, "")
+        ]
+        facts += [f"{len(self.others)} others"] if self.others else []
+        return f"Output({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        """A player, for notebooks."""
+        audio = base64.b64encode(encode_audio(self.audio, self.sample_rate, "flac")).decode()
+        return f'<audio controls src="data:audio/flac;base64,{audio}"></audio><br>{html.escape(repr(self))}'
+
+
+class Outputs(list[Output]):
+    """What a call with lists returns: an ``Output`` for each prompt or clip."""
+
+    @property
+    def audios(self) -> list[Any]:
+        """Those of all outputs, one after another."""
+        return [audio for out in self for audio in out.audios]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write 1.wav, 2.wav, ... into the folder; the paths."""
+        return [out.save(Path(folder) / f"{number}.wav") for number, out in enumerate(self, 1)]
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{out._repr_html_()}</p>" for out in self)

@@ -8,6 +8,7 @@ import json
 import pickle
 import struct
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ MOST = 1 << 20  # bytes of config.json that are read
 DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError,
            ArithmeticError, AssertionError, OSError, MemoryError, struct.error)  # fmt: skip
 """Errors that readers of a damaged or hostile file raise."""
+LICENCES = {"pocket": "cc-by-sa-3.0", "cvssp/audioldm2": "cc-by-nc-sa-4.0"}  # start of a backbone's name -> licence
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 
 
@@ -64,19 +66,14 @@ class Codebook:
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file()):
             raise UserError(f"{folder} is there and is not a codebook: choose another name")
         with write_atomically(folder) as temporary:
-            self._write(temporary)
+            self.write(temporary)
 
     def push_to_hub(self, repo_id: str, **options) -> str:
         """Upload as the model ``repo_id``; ``options`` go to ``HfApi.create_repo`` (private, token, ...)."""
-        from huggingface_hub import HfApi
+        return push_folder(repo_id, self.write, **options)
 
-        api = HfApi(token=options.pop("token", None))
-        api.create_repo(repo_id, repo_type="model", exist_ok=True, **options)
-        with tempfile.TemporaryDirectory() as folder:
-            self._write(Path(folder))
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
-
-    def _write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """Write the files into a folder."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +81,33 @@ class Codebook:
         save_file(tensors, folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n")
         (folder / CARD).write_text(_card(self))
+
+
+def push_folder(repo_id: str, write: Callable[[Path], None], **options: Any) -> str:
+    """Upload what ``write(folder)`` writes as the model ``repo_id``; ``options`` go to ``HfApi.create_repo``."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=options.pop("token", None))
+    api.create_repo(repo_id, repo_type="model", exist_ok=True, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+
+
+def card_header(backbone_name: str, tags: list[str], pipeline_tag: str | None = None) -> str:
+    """The YAML header of a model card: licence and base model as far as the backbone's name says them."""
+    from huggingface_hub import ModelCardData
+
+    is_embedded = resolve_model(backbone_name).resolve() == resolve_model("pocket").resolve()
+    licence = next((value for name, value in LICENCES.items() if backbone_name.startswith(name)), "unknown")
+    data: dict[str, Any] = {
+        "library_name": "ddcm",
+        "license": LICENCES["pocket"] if is_embedded else licence,
+        "tags": tags,
+    }
+    if is_hub_name(backbone_name):
+        data["base_model"] = backbone_name
+    return ModelCardData(pipeline_tag=pipeline_tag, **data).to_yaml()
 
 
 def describe(quantizer: Quantizer, backbone_name: str, latent_digest: str, mel_spec: dict) -> dict[str, Any]:
@@ -208,5 +232,11 @@ def _card(codebook: Codebook) -> str:
 
     templates = Environment(loader=PackageLoader("ddcm.quantize"), trim_blocks=True, keep_trailing_newline=True)
     quantizer, metrics = codebook.config["quantizer"], codebook.config.get("fit", {})
-    values = {"codebook": codebook, "quantizer": quantizer, "options": json.dumps(quantizer["config"])}
+    header = card_header(codebook.backbone_name, ["audio", "vector-quantization", "audioldm2"])
+    values = {
+        "header": header,
+        "codebook": codebook,
+        "quantizer": quantizer,
+        "options": json.dumps(quantizer["config"]),
+    }
     return templates.get_template("card.md").render(metrics=metrics, **values)

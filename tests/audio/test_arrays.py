@@ -98,7 +98,7 @@ BAD = {
     "batch": np.zeros((1, 2, 500)), "scalar": np.float32(1), "empty": np.zeros(0), "empty channels": np.zeros((0, 9)),
     "int64": np.zeros(9, np.int64), "list of integers": [1, 2, 3], "uint16": np.zeros(9, np.uint16),
     "bool": np.zeros(9, bool), "complex": np.zeros(9, complex), "ragged": [[1.0, 2.0], [1.0]], "text": "audio.wav",
-    "objects": np.array([None, 1.0], object), "tuple of soundfile.read": (STEREO, RATE), "nothing": None,
+    "objects": np.array([None, 1.0], object), "nothing": None,
     "infinite": np.array([1.0, np.inf]), "NaN": torch.tensor([1.0, np.nan]),
     "torch bool": torch.zeros(9, dtype=torch.bool), "torch int64": torch.zeros(9, dtype=torch.long),
 }  # fmt: skip
