@@ -30,14 +30,20 @@ class Jobs:
 
     def __init__(self, sessions: Sessions):
         self.sessions = sessions
+        self._previews: dict[str, tuple[int, bytes]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ddcm")
 
+    def take_preview(self, session: str) -> tuple[int, bytes] | None:
+        """The step and the picture of the latest preview, once."""
+        return self._previews.pop(session, None)
+
     async def run(
-        self, request: gr.Request, progress: gr.Progress, work: Callable[..., Any], inputs: dict[str, Any]
-    ) -> Any:
+        self, request: gr.Request, progress: gr.Progress, work: Callable[..., Any], inputs: dict[str, Any],
+        previews: bool = False,
+    ) -> Any:  # fmt: skip
         """The result of ``work(folder, on_step, **inputs)``, which writes its files into ``folder`` and calls
-        ``on_step`` after each step. A cancelled request stops at its next step. Raises gr.Error: one line for the
-        visitor, with file names in place of paths."""
+        ``on_step`` after each step; with ``previews`` it has an argument ``show``. A cancelled request stops at its
+        next step. Raises gr.Error: one line for the visitor, with file names in place of paths."""
         session = request.session_hash or ""
         for name in inputs.keys() & UPLOADS:
             if inputs[name] is None:
@@ -51,12 +57,17 @@ class Jobs:
                     raise Cancelled
                 progress((done, total), desc="Finishing" if done == total else "Working", unit="steps")
 
+            def show(step: int, picture: bytes) -> None:
+                self._previews[session] = step, picture
+
             def run_with_one_line_errors() -> Any:
                 try:
-                    return work(folder, on_step, **inputs)
+                    return work(folder, on_step, **inputs, **{"show": show} if previews else {})
                 except (UserError, Cancelled, torch.OutOfMemoryError, OSError) as error:
                     paths = [value for value in inputs.values() if isinstance(value, Path)]
                     raise error_message(describe_to_visitor(error, paths)) from None
+                finally:
+                    self._previews.pop(session, None)
 
             progress(0, desc="Starting")
             context = contextvars.copy_context()  # Gradio finds the request's progress bar by it

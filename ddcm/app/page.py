@@ -13,8 +13,10 @@ from ddcm.app.controls import NO_WORK, WAVE, add_control, fill_from_recipe
 from ddcm.app.jobs import ONE_AT_A_TIME, Jobs
 from ddcm.app.service import Service
 from ddcm.app.sessions import Sessions
+from ddcm.evaluation.html_report import data_url
 from ddcm.evaluation.metric_labels import LABELS
 
+PREVIEW_POLL_S = 0.5
 SHOW_RESULTS = """() => {
   const results = [...document.querySelectorAll(".results")].find(e => e.offsetParent);
   if (innerWidth <= 640) setTimeout(() => results?.scrollIntoView({behavior: "smooth"}), 300);
@@ -30,6 +32,7 @@ class Tab:
     controls: str
     more: str = ""  # Controls under "More settings".
     results: str = "audio picture metrics settings"
+    previews: bool = False  # Whether the verb shows estimates while it runs.
 
 
 TABS = {
@@ -40,11 +43,11 @@ TABS = {
     "transform": Tab(
         "New audio that follows your recording, as closely as you like, and a prompt if you give one.",
         "audio strength prompt negative_prompt", "recipe steps guidance_scale seed",
-        "audio picture metrics settings before",
+        "audio picture metrics settings before", previews=True,
     ),
     "generate": Tab(
         "From noise to audio, under a prompt. The codebook acts where the recipe says.",
-        "prompt duration_s negative_prompt recipe", "steps guidance_scale n seed",
+        "prompt duration_s negative_prompt recipe", "steps guidance_scale n seed", previews=True,
     ),
     "compress": Tab(
         "A file of about a kilobit a second, from which the model makes the recording again.",
@@ -88,6 +91,7 @@ def _add_tab(service: Service, jobs: Jobs, verb: Any) -> None:
             with gr.Accordion("More settings", open=False):
                 controls |= {name: add_control(service, verb, name) for name in tab.more.split()}
         with gr.Column(elem_classes="run", elem_id=f"bar-{verb}"):
+            preview = gr.HTML("", elem_classes="preview")
             status = gr.HTML("", elem_classes="status", elem_id=f"status-{verb}")
             with gr.Row():
                 run = gr.Button(verb.capitalize(), variant="primary", scale=3, elem_id=f"run-{verb}", min_width=120)
@@ -101,7 +105,7 @@ def _add_tab(service: Service, jobs: Jobs, verb: Any) -> None:
     async def endpoint(*arguments: Any) -> list[Any]:
         *values, request, progress = arguments
         inputs = dict(zip(controls, values, strict=True))
-        result = await jobs.run(request, progress, getattr(service, verb), inputs)
+        result = await jobs.run(request, progress, getattr(service, verb), inputs, tab.previews)
         values = [getattr(result, name) for name in names]
         return [str(value) if isinstance(value, Path) else value for value in values]
 
@@ -110,10 +114,15 @@ def _add_tab(service: Service, jobs: Jobs, verb: Any) -> None:
     parameters[-1] = parameters[-1].replace(default=gr.Progress())
     endpoint.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     endpoint.__annotations__ = {"request": gr.Request}
+    timer = gr.Timer(PREVIEW_POLL_S, active=False)
+    if tab.previews:  # before the work: the browser waits for one event of a click after the other
+        run.click(lambda: gr.Timer(active=True), None, timer, **NO_WORK)
     event = run.click(
         endpoint, [*controls.values()], [outputs[name] for name in names], api_name=verb, show_progress_on=status,
         **ONE_AT_A_TIME,
     )  # fmt: skip
+    if tab.previews:
+        _show_previews(jobs, event, cancel, timer, preview)
     cancel.click(None, cancels=[event], **NO_WORK)
     done = event.success(None, js=SHOW_RESULTS, **NO_WORK)
     if verb == "compare":
@@ -121,6 +130,23 @@ def _add_tab(service: Service, jobs: Jobs, verb: Any) -> None:
             lambda file: render("comparison.html", report=Path(file).read_text(encoding="utf-8")),
             outputs["file"], outputs["report"], **NO_WORK,
         )  # fmt: skip
+
+
+def _show_previews(jobs: Jobs, event: Any, cancel: gr.Button, timer: gr.Timer, preview: gr.HTML) -> None:
+    """While the work runs, the browser asks for its latest estimate."""
+
+    def show_latest(request: gr.Request) -> Any:
+        latest = jobs.take_preview(request.session_hash or "")
+        if latest is None:
+            return gr.skip()
+        return render("preview.html", step=latest[0], picture=data_url("image/png", latest[1]))
+
+    def stop() -> tuple[gr.Timer, str]:
+        return gr.Timer(active=False), ""
+
+    timer.tick(show_latest, None, preview, **NO_WORK)
+    event.then(stop, None, [timer, preview], **NO_WORK)
+    cancel.click(stop, None, [timer, preview], **NO_WORK)
 
 
 def _add_comparison() -> dict[str, Any]:

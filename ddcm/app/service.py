@@ -1,6 +1,8 @@
 """The verbs of the page, from files to files, within limits. Nothing here depends on Gradio."""
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,16 @@ from ddcm.codec.format import describe, read, unpack
 from ddcm.errors import UserError
 from ddcm.evaluation.compare import compare, select_info
 from ddcm.evaluation.html_report import render_report
-from ddcm.evaluation.plots import compute_mel, draw_sheet
+from ddcm.evaluation.plots import compute_mel, draw_sheet, encode_thumbnail
 from ddcm.evaluation.signal_metrics import METRICS
 from ddcm.pipeline import DDCMPipeline
 from ddcm.pipeline.output import Output
 from ddcm.recipes import RECIPES, RUNS, SETTINGS, Recipe, Verb, list_settings, resolve
 from ddcm.runtime.files import slug
 from ddcm.runtime.progress import OnStep
+
+PREVIEW_S = 1.0
+Show = Callable[[int, bytes], None]  # ``show(step, png)``: the spectrogram of an estimate, after so many steps.
 
 
 @dataclass(frozen=True)
@@ -82,16 +87,24 @@ class Service:
         out = self.pipe.reconstruct(sound, self.rate, recipe, on_step=on_step, **settings)
         return self._save(folder, f"{audio.stem}.reconstructed", out, _list_used(recipe, out, settings), sound)
 
-    def transform(self, folder: Path, on_step: OnStep, audio: Path, recipe: str, **settings: Any) -> Result:
-        sound = self._read(audio)
+    def transform(
+        self, folder: Path, on_step: OnStep, audio: Path, recipe: str, show: Show | None = None, **settings: Any
+    ) -> Result:
+        sound, callback = self._read(audio), self._preview(show)
         settings |= self._unquantised
-        out = self.pipe.transform(sound, self.rate, recipe=recipe, on_step=on_step, **settings)
+        out = self.pipe.transform(
+            sound, self.rate, recipe=recipe, on_step=on_step, callback_on_step_end=callback, **settings
+        )  # fmt: skip
         return self._save(folder, f"{audio.stem}.transformed", out, _list_used(recipe, out, settings), sound)
 
-    def generate(self, folder: Path, on_step: OnStep, duration_s: float, recipe: str, **settings: Any) -> Result:
+    def generate(
+        self, folder: Path, on_step: OnStep, duration_s: float, recipe: str, show: Show | None = None, **settings: Any
+    ) -> Result:
         self._check_length(duration_s)
         settings |= self._unquantised
-        out = self.pipe.generate(duration_s=duration_s, recipe=recipe, on_step=on_step, **settings)
+        out = self.pipe.generate(
+            duration_s=duration_s, recipe=recipe, on_step=on_step, callback_on_step_end=self._preview(show), **settings
+        )  # fmt: skip
         return self._save(folder, slug(settings["prompt"] or "unconditional"), out, _list_used(recipe, out, settings))
 
     def compress(self, folder: Path, on_step: OnStep, audio: Path, listen: bool, steps: int, **settings: Any) -> Result:
@@ -119,6 +132,20 @@ class Service:
         text = render_report(f"{audio.name}: every recipe", entries, self.rate, facts)
         report.write_text(text, encoding="utf-8")
         return Result(metrics={entry.name: _drop_nan(entry.metrics) for entry in entries}, file=report)
+
+    def _preview(self, show: Show | None) -> Callable[..., None] | None:
+        """A callback of the pipeline that decodes the estimate of a window and shows it, at most once a second."""
+        if show is None:
+            return None
+        shown_at = -math.inf
+
+        def on_step_end(pipe: DDCMPipeline, step: int, timestep: int, tensors: dict[str, torch.Tensor]) -> None:
+            nonlocal shown_at
+            if time.monotonic() - shown_at >= PREVIEW_S:
+                show(step + 1, encode_thumbnail(pipe.backbone.decode(tensors["latents"][:1])[0, 0].cpu()))
+                shown_at = time.monotonic()
+
+        return on_step_end
 
     def _decode(self, folder: Path, on_step: OnStep, file: Path, audio: torch.Tensor | None = None) -> Result:
         header, _ = unpack(read(file))
