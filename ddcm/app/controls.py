@@ -25,8 +25,8 @@ Whole = partial(gr.Number, precision=0, minimum=0)
 Text = partial(gr.Textbox, "", max_length=1000)
 CONTROLS: dict[str, partial] = {
     "strength": partial(gr.Slider, 0, 1, step=0.05, label="Strength", info="0 keeps the recording, 1 only its length."),
-    "prompt": partial(Text, label="Prompt", placeholder="what the result is to be; may stay empty"),
-    "negative_prompt": partial(Text, label="Negative prompt", placeholder="what the result is not to be"),
+    "prompt": partial(Text, label="Prompt", placeholder="what it is to be, or nothing"),
+    "negative_prompt": partial(Text, label="Negative prompt", placeholder="what it is not to be"),
     "steps": partial(gr.Slider, 1, 200, step=1, label="Steps", info="More steps take longer."),
     "guidance_scale": partial(gr.Slider, 1, 15, step=0.5, label="Guidance", info="How strongly the prompt acts."),
     "n": partial(gr.Slider, 1, 8, step=1, label="Candidates", info="The best by CLAP score is kept."),
