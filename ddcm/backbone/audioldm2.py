@@ -17,14 +17,18 @@ import torch
 
 from ddcm.audio.files import resample
 from ddcm.backbone.base import Condition
+from ddcm.backbone.hifigan import HifiGan
 from ddcm.backbone.parts import count_heads, text_widths
 from ddcm.backbone.text import ModelFolder, encode_prompt, encode_t5
+from ddcm.backbone.vae import Autoencoder
 from ddcm.errors import UserError
 
 CLASSES = {"vae": "AutoencoderKL", "unet": "AudioLDM2UNet2DConditionModel", "vocoder": "SpeechT5HifiGan"}
 CONFIGS = {"vae": "config.json", "unet": "config.json", "vocoder": "config.json", "scheduler": "scheduler_config.json"}
 COMPONENTS = (*CONFIGS, "text_encoder", "text_encoder_2", "projection_model", "language_model", "tokenizer",
               "tokenizer_2", "feature_extractor")  # fmt: skip
+OWN: dict[str, type[torch.nn.Module]] = {"vae": Autoencoder, "vocoder": HifiGan}  # without diffusers: it loads slowly
+OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of a VAE's attention
 TEXT = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
 
 
@@ -43,17 +47,15 @@ class FolderParts:
         _check_configs(folder.root, self.configs)
 
     def make(self, part: str) -> torch.nn.Module:
-        import diffusers
-        import transformers
-
         folder = self._folder.path(part)
-        if part == "vocoder":
-            transformers.utils.logging.disable_progress_bar()  # a bar for half a second of loading
-            return transformers.SpeechT5HifiGan.from_pretrained(folder, dtype=torch.float32)
+        if part in OWN:
+            return _read_module(OWN[part], self.configs[part], _find_weights(folder))
+        from diffusers import AudioLDM2UNet2DConditionModel
+
         options: dict[str, Any] = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
-        if part == "unet" and self._heads == "original":
+        if self._heads == "original":
             options["attention_head_dim"] = count_heads(self.configs["unet"], "original")
-        return getattr(diffusers, CLASSES[part]).from_pretrained(folder, **options)
+        return AudioLDM2UNet2DConditionModel.from_pretrained(folder, **options)
 
     def copy_to(self, folder: Path) -> None:
         """Copy the files of every component; those of the hub are downloaded first."""
@@ -129,6 +131,25 @@ def make_random(part: str, config: dict[str, Any], seed: int) -> torch.nn.Module
                 tensor.normal_(generator=generator).div_(tensor[0].numel() ** 0.5)
             elif name.endswith("bias"):
                 tensor.zero_()
+    return module
+
+
+def _read_module(kind: type[torch.nn.Module], config: dict[str, Any], file: Path) -> torch.nn.Module:
+    """A module with the weights of a file, mapped from disk where they are float32. Raises UserError: the weights are
+    of another network than the config says."""
+    from safetensors.torch import load_file
+
+    is_safe = file.suffix == ".safetensors"
+    weights = load_file(file) if is_safe else torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    for old, new in OLD_NAMES.items():
+        weights = {name.replace(f".attentions.0.{old}.", f".attentions.0.{new}."): w for name, w in weights.items()}
+    with torch.device("meta"):
+        module = kind(config)
+    try:
+        module.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
+    except RuntimeError as error:
+        line = str(error).splitlines()[1].strip()
+        raise UserError(f"{file} does not fit {file.with_name('config.json').name}: {line}") from error
     return module
 
 

@@ -4,7 +4,9 @@ Sums and weights are the same. PyTorch has no channels-last layout for 1-D convo
 before and after every layer. ``python -m benchmarks.parts`` measures the difference.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -14,6 +16,49 @@ from torch.nn import functional
 from ddcm.runtime.memory import trim_heap
 
 LARGE = 1 << 23  # activation bytes above which the heap is trimmed
+
+
+class HifiGan(nn.Module):
+    """The vocoder with the parameters' names of transformers' ``SpeechT5HifiGan``, which takes seconds to import;
+    ``config`` is that of its folder. mel (B, T, M) -> audio (B, samples)."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, config: dict[str, Any]):
+        super().__init__()
+        self.config = SimpleNamespace(**{"normalize_before": True, "leaky_relu_slope": 0.1} | config)
+        kernels, dilations = self.config.resblock_kernel_sizes, self.config.resblock_dilation_sizes
+        bands, channels, self.num_kernels = self.config.model_in_dim, self.config.upsample_initial_channel, len(kernels)
+        self.conv_pre = nn.Conv1d(bands, channels, 7, padding=3)
+        self.upsampler, self.resblocks = nn.ModuleList(), nn.ModuleList()
+        for rate, kernel in zip(self.config.upsample_rates, self.config.upsample_kernel_sizes, strict=True):
+            up = nn.ConvTranspose1d(channels, channels // 2, kernel, stride=rate, padding=(kernel - rate) // 2)
+            self.upsampler.append(up)
+            channels //= 2
+            for size, steps in zip(kernels, dilations, strict=True):
+                block: Any = nn.Module()
+                for name, dilated in (("convs1", steps), ("convs2", [1] * len(steps))):
+                    convs = (nn.Conv1d(channels, channels, size, padding=size // 2 * d, dilation=d) for d in dilated)
+                    setattr(block, name, nn.ModuleList(convs))
+                self.resblocks.append(block)
+        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3)
+        self.register_buffer("mean", torch.zeros(bands))
+        self.register_buffer("scale", torch.ones(bands))
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        slope, blocks = self.config.leaky_relu_slope, cast(Iterator[Any], iter(self.resblocks))
+        x = self.conv_pre(((mel - self.mean) / self.scale if self.config.normalize_before else mel).transpose(1, 2))
+        for up in self.upsampler:
+            x, total = up(functional.leaky_relu(x, slope)), 0
+            for block in islice(blocks, self.num_kernels):
+                y = x
+                for first, second in zip(block.convs1, block.convs2, strict=True):
+                    h = first(functional.leaky_relu(y, slope))
+                    y = second(functional.leaky_relu(h, slope)) + y
+                total = total + y
+            x = total / self.num_kernels
+        return torch.tanh(self.conv_post(functional.leaky_relu(x)))[:, 0]
 
 
 class HifiGan2d(nn.Module):

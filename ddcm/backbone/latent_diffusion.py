@@ -15,6 +15,7 @@ from ddcm.backbone.base import Backbone, Condition, FeatureCache
 from ddcm.backbone.hifigan import HifiGan2d
 from ddcm.backbone.parts import Parts, digest_of, text_widths
 from ddcm.backbone.unet import Context, UNetForward
+from ddcm.backbone.vae import Autoencoder
 from ddcm.errors import UserError, is_utf8
 from ddcm.recipes import Dtype, Heads, Null
 from ddcm.runtime.files import cache_dir, write_atomically
@@ -80,7 +81,13 @@ class FrozenBackbone(Backbone):
 
     def _load(self, part: str, dtype: torch.dtype) -> torch.nn.Module:
         # Module.to, not diffusers' own version, which warns of modules to keep in fp32 and names none.
-        module = torch.nn.Module.to(self.parts.make(part), self.device, dtype).eval().requires_grad_(False)
+        module = self.parts.make(part)
+        if part == "vae" and not isinstance(module, Autoencoder):
+            weights = module.state_dict()
+            with torch.device("meta"):
+                module = Autoencoder(self.parts.configs["vae"])
+            module.load_state_dict(weights, assign=True)
+        module = torch.nn.Module.to(module, self.device, dtype).eval().requires_grad_(False)
         # Channels last where it is faster (benchmarks.parts): half precision on a GPU, everything on a CPU.
         on_cpu, half = self.device.type == "cpu", dtype != torch.float32
         if part == "vocoder":
@@ -93,7 +100,7 @@ class FrozenBackbone(Backbone):
         return module
 
     @cached_property
-    def vae(self) -> Any:  # a Module, with diffusers' encode() and decode()
+    def vae(self) -> Any:  # an Autoencoder
         return self._load("vae", self.vae_dtype)
 
     @cached_property
@@ -152,12 +159,12 @@ class FrozenBackbone(Backbone):
 
     def posterior(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self._check_mel(mel)
-        latent = self._ready("vae").encode(mel.to(self.device, self.vae_dtype)).latent_dist
-        return _finite(latent.mean, "VAE encoder"), latent.std.float()
+        mean, deviation = self._ready("vae").encode(mel.to(self.device, self.vae_dtype))
+        return _finite(mean, "VAE encoder"), deviation.float()
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         z_raw = (z.to(self.device, torch.float32) / self.scaling_factor).to(self.vae_dtype)
-        mel = self._ready("vae").decode(z_raw).sample
+        mel = self._ready("vae").decode(z_raw)
         if not z.requires_grad:
             return _finite(mel, "VAE decoder")
         self._note_finite(mel, "VAE decoder")
