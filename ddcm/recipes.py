@@ -224,9 +224,9 @@ MEASURED_DB: dict[str, tuple[float, ...]] = {
 
 def advise(what: str) -> list[tuple[str, str]]:
     """(recipe, why) for a need or a kind of audio: first what docs/recipes.md measures as best, then the seed
-    document's own choices, which were made by ear, with what was measured of them. A kind without clips of its own, and a need,
-    are measured by all clips; a need whose recipe does not reconstruct has no such measure. Raises UserError: neither a
-    need nor a kind."""
+    document's own choices, which were made by ear, with what was measured of them. A kind without clips of its own, and
+    a need, are measured by all clips; a need whose recipe does not reconstruct has no such measure. Raises UserError:
+    neither a need nor a kind."""
     known = list(dict.fromkeys([*KINDS, *MEASURED_KINDS[:-1], *NEEDS]))
     if what not in known:
         close = get_close_matches(what, known, n=1, cutoff=0.0)[0]

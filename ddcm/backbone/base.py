@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,15 +172,16 @@ class Backbone(ABC):
         prompt, or with a scale of 1, a call has the batch itself. With a ``cache_interval`` above 1 not every call of a
         loop computes the deep layers (``FeatureCache``); one loop then ends before the next begins.
         """
-        cache = FeatureCache(cache_interval) if cache_interval > 1 else None
+        # A backbone without deep layers to leave out need not know of a cache.
+        eps = self.eps if cache_interval == 1 else partial(self.eps, cache=FeatureCache(cache_interval))
         positive = self.condition(prompt) if prompt else self.null_condition()
         if not prompt or guidance_scale == 1.0:
-            return lambda x, t: self.x0_from_eps(x, t, self.eps(x, t, positive, cache))
+            return lambda x, t: self.x0_from_eps(x, t, eps(x, t, positive))
         negative = self.condition(negative_prompt) if negative_prompt else self.null_condition()
         both = Condition.stack(negative, positive)
 
         def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
-            eps_negative, eps_positive = self.eps(torch.cat([x, x]), t, both, cache).chunk(2)
+            eps_negative, eps_positive = eps(torch.cat([x, x]), t, both).chunk(2)
             return self.x0_from_eps(x, t, eps_negative + guidance_scale * (eps_positive - eps_negative))
 
         return denoise
