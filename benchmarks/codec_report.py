@@ -92,20 +92,24 @@ def plot(rows: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, both = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained", sharey=True)
-    systems = group_by_system(rows)
+    figure, both = pyplot.subplots(1, 2, figsize=(12, 5.2), layout="constrained", sharey=True)
+    families = group_by_family(group_by_system(rows))
+    colours = {family: f"C{number}" for number, family in enumerate(families)}  # the same on both sides
     for axes, key, title in zip(both, ("plain_db", "refined_db"), ("the backbone's vocoder", "refined"), strict=True):
-        for family, points in group_by_family(systems).items():
+        for family, points in families.items():
             known = [p for p in points if not math.isnan(mean(p, key))]
             if known and family == CEILING:
                 axes.axhline(mean(known[0], key), color="black", linestyle=":", label="VAE + vocoder")
             elif known:
-                axes.plot([compute_kbps(p) for p in known], [mean(p, key) for p in known], "o-", label=family)
+                rates, errors = [compute_kbps(p) for p in known], [mean(p, key) for p in known]
+                axes.plot(rates, errors, "o-", label=family, color=colours[family])
         axes.set(xscale="log", xlabel="kbps of the file", ylabel="log_mel_mae_db (lower is better)", title=title)
         axes.set_xticks(TICKS, [f"{rate:g}" for rate in TICKS])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    named = {label: handle for axes in both for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    # Below both: a legend inside covers points.
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

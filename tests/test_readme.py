@@ -1,4 +1,4 @@
-"""Every command in the README runs, and every path in it exists."""
+"""Every command in the README and on the page of commands runs, and every path in them exists."""
 
 import re
 import runpy
@@ -12,9 +12,10 @@ from ddcm.cli import main as cli
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 LINES = [
     line.split("  #")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for block in re.findall(r"```bash\n(.*?)```", README + COMMANDS, re.DOTALL)
     for line in block.splitlines()
 ]
 # These need a network, a fit or the line before them, or do not end (tests/app/test_server.py tests serve).
@@ -81,7 +82,7 @@ def test_the_codecs_lines_run_one_after_the_other(tmp_path, monkeypatch):
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", COMMANDS, re.DOTALL)
     monkeypatch.chdir(tmp_path)  # the example's recording is the package's
     names: dict = {}
     exec(re.sub(r"steps=\d+", "steps=2", code), names)
@@ -90,9 +91,16 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 
 
 def test_paths_that_the_readme_names_exist():
-    names = re.findall(r"`((?:checkpoints|configs|examples|pocket)/[^`*]*)`", README)
+    names = re.findall(r"`((?:checkpoints|configs|examples|pocket)/[^`*]*)`", README + COMMANDS)
     for path in re.findall(r"\]\(([^)#:]+)\)", README) + names:
         assert (ROOT / path).exists(), path
+
+
+def test_the_readme_is_short():
+    """Three sentences, a picture, two commands, one table."""
+    text = README.split("\n\n")
+    assert len(re.findall(r"\.(?:\s|$)", text[1])) == 3 and text[2].startswith("![")
+    assert README.count("```bash\n") == 2 and README.count("|---|") == 1 and len(README.splitlines()) < 60
 
 
 def test_the_picture_is_drawn_by_its_command(tmp_path, monkeypatch):
