@@ -70,9 +70,9 @@ def evaluate(arguments: Namespace) -> int:
     if arguments.references is None or arguments.estimates is None:
         raise UserError("give references and estimates, or --answers with the files of a listening test")
     options.refuse_missing(arguments.references, arguments.estimates)
-    _check_table(arguments)
+    _check_table(arguments, (".csv", ".jsonl"))
     with progress_bar(leave=False) as bar:
-        from ddcm.evaluation.evaluate_files import evaluate_pairs, pair_files, summarize, write_csv
+        from ddcm.evaluation.evaluate_files import evaluate_pairs, pair_files, summarize, write_csv, write_jsonl
 
         bar.begin("evaluate")
         rows, failures = evaluate_pairs(pair_files(arguments.references, arguments.estimates), bar.on_step)
@@ -81,7 +81,8 @@ def evaluate(arguments: Namespace) -> int:
         for name, mean, median, worst in summarize(rows):
             print(f"{name:<15} {mean:>9.3f} {median:>9.3f}  {worst}")
         if arguments.out is not None:
-            write_csv(Path(arguments.out), rows)
+            write = write_jsonl if arguments.out.lower().endswith(".jsonl") else write_csv
+            write(Path(arguments.out), rows)
             print(f"{arguments.out}: {len(rows)} rows")
     for line in failures:
         log.error("ddcm evaluate: %s", line)
@@ -96,7 +97,7 @@ def _evaluate_answers(arguments: Namespace) -> int:
 
     if arguments.references is not None:
         raise UserError("--answers takes no references and estimates: the answers are the scores")
-    _check_table(arguments)
+    _check_table(arguments, (".csv",))
     answers = read_answers([Path(path) for path in arguments.answers])
     excluded = find_excluded(answers)
     listeners = {answer.listener for answer in answers}
@@ -113,11 +114,11 @@ def _evaluate_answers(arguments: Namespace) -> int:
     return 0
 
 
-def _check_table(arguments: Namespace) -> None:
+def _check_table(arguments: Namespace, suffixes: tuple[str, ...]) -> None:
     if arguments.out is not None:
         options.refuse_existing([Path(arguments.out)], arguments.overwrite)
-        if not arguments.out.lower().endswith(".csv"):
-            raise UserError(f"-o {arguments.out}: give a name that ends in .csv")
+        if not arguments.out.lower().endswith(suffixes):
+            raise UserError(f"-o {arguments.out}: give a name that ends in {' or '.join(suffixes)}")
 
 
 def recipes(arguments: Namespace) -> int:
@@ -152,7 +153,7 @@ VERBS: options.Verbs = {
         options.flag(
             "--answers", nargs="+", help="files of answers to a listening test (compare --blind): sum them up"
         ),
-        options.out("a .csv with a row for each file"),
+        options.out("a .csv or .jsonl (VERSA's form) with a row for each file"),
         options.flag("--overwrite", action="store_true", help="replace a table that is there"),
     ),
     recipes: (options.flag("--for", type=str, help="a kind of audio or a need, such as music: which recipe to take"),),

@@ -13,7 +13,7 @@ from ddcm.runtime.files import resolve_shipped, slug
 AUDIO = (".wav", ".flac")
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "reconstruct": AUDIO, "transform": AUDIO, "generate": AUDIO, "decompress": AUDIO, "compress": (".ddcm",),
-    "evaluate": (".csv",), "compare": (),
+    "evaluate": (".csv", ".jsonl"), "compare": (),
 }  # fmt: skip
 """Verb -> suffixes of the files that its ``-o`` may name, the default first. Without any, ``-o`` is a folder."""
 OTHERS = {".ddcm", ".csv", ".json", ".jsonl", ".html", ".txt", ".md", ".pdf", ".png", ".zip", ".ckpt"}
@@ -23,8 +23,10 @@ INFERRED = ("compress", "decompress")  # a file's output lies beside it, as with
 
 
 def name_choices(verb: str) -> str:
-    suffixes = SUFFIXES[verb]
-    return f"a folder, or a {' or '.join(suffixes)} for one input" if suffixes else "a folder"
+    suffixes = " or ".join(SUFFIXES[verb])
+    if verb == "evaluate":
+        return f"a {suffixes}"
+    return f"a folder, or a {suffixes} for one input" if suffixes else "a folder"
 
 
 def choose_out(verb: str, flags: Namespace) -> str | None:

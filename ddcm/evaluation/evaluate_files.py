@@ -1,6 +1,7 @@
 """Metrics of a folder of estimates against a folder of references."""
 
 import csv
+import json
 import math
 import statistics
 import unicodedata
@@ -107,6 +108,18 @@ def summarize(rows: list[Row]) -> list[tuple[str, float, float, str]]:
             mean, median = statistics.mean(values.values()), statistics.median(values.values())
             lines.append((name, mean, median, to_one_line(worst)))
     return lines
+
+
+def write_jsonl(path: Path, rows: list[Row]) -> None:
+    """Write rows as VERSA (github.com/wavlab-speech/versa) does: a JSON object a line with the name of the file as
+    ``key`` and a number for each metric, null where it is NaN. Wide-band PESQ is ``pesq`` there."""
+    with write_atomically(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for row in rows:
+            names = {"file": "key", "pesq_wb": "pesq"}
+            values = {
+                names.get(name, name): None if x != x else x for name, x in row.items()
+            }  # NaN differs from itself
+            file.write(json.dumps(values) + "\n")
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

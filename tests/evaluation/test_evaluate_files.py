@@ -1,6 +1,7 @@
 """Metrics and folders of files: known values, pairing, the table, the worst file."""
 
 import csv
+import json
 import math
 import os
 import unicodedata
@@ -12,7 +13,7 @@ import torch
 from ddcm.audio.files import write_audio
 from ddcm.cli.main import main
 from ddcm.errors import UserError
-from ddcm.evaluation.evaluate_files import evaluate_pairs, measure, pair_files, summarize
+from ddcm.evaluation.evaluate_files import evaluate_pairs, measure, pair_files, summarize, write_jsonl
 from ddcm.evaluation.perceptual import JUDGES, installed
 from ddcm.evaluation.signal_metrics import METRICS, badness, hf_ratio_db, lsd_db, mrstft, si_sdr_db
 
@@ -117,6 +118,16 @@ def test_the_verb(folders, tmp_path, capsys):
     assert main(command) == 2 and "--overwrite" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
     assert main([*command[:-1], str(tmp_path / "m.txt")]) == 2 and ".csv" in capsys.readouterr().err
+
+
+def test_json_lines_are_those_of_versa(folders, tmp_path):
+    target = tmp_path / "m.jsonl"
+    assert main(["evaluate", *map(str, folders), "-o", str(target)]) == 0
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [row["key"] for row in rows] == ["deep/noisy.wav", "same.wav", "song.mp3.wav"]
+    assert rows[1]["log_mel_mae_db"] == pytest.approx(0, abs=1e-3) and set(METRICS) < rows[0].keys()
+    write_jsonl(target, [{"file": "a", "pesq_wb": math.nan, "stoi": 0.5}])
+    assert target.read_text() == '{"key": "a", "pesq": null, "stoi": 0.5}\n'
 
 
 def test_a_file_that_does_not_fit_is_listed(folders, tmp_path, capsys):
