@@ -27,8 +27,8 @@ warnings.filterwarnings("ignore")
 
 from ddcm.backbone.tiny import tiny_backbone  # noqa: E402
 from ddcm.fit.data.cache import encode_all  # noqa: E402
+from ddcm.fit.data.latent_data import Windows  # noqa: E402
 from ddcm.fit.data.manifest import read_manifest, split_entries  # noqa: E402
-from ddcm.fit.data.module import Windows  # noqa: E402
 from ddcm.fit.data.sampler import ShuffledOrder, TrainStream  # noqa: E402
 from ddcm.fit.data.shards import (  # noqa: E402
     open_folder,

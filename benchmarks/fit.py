@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ddcm.fit.data.module import LatentData
+from ddcm.fit.data.latent_data import LatentData
 from ddcm.fit.metrics import CodebookMetrics
 from ddcm.quantize import HardQuantizer, Quantized
 from ddcm.quantize.base import to_cells

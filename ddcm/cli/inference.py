@@ -57,8 +57,8 @@ def _load(verb: Verb, recipe: Recipe, arguments: Namespace) -> Do:
     from ddcm.audio.files import audio_writer, read_audio, write_audio
     from ddcm.audio.recording import spool_audio
     from ddcm.cli.batch import Done
+    from ddcm.pipeline.long_recordings import can_stream, stream
     from ddcm.pipeline.stages import Conditioning
-    from ddcm.pipeline.streaming import can_stream, stream
 
     pipeline = options.load_pipeline(arguments, recipe.quantizer != "none")
     setup, rate = pipeline.set_up(verb, recipe), pipeline.backbone.mel_spec.sample_rate

@@ -20,7 +20,7 @@ from ddcm.errors import UserError, describe_error
 from ddcm.fit.arguments import find_config
 from ddcm.fit.callbacks import MONITOR, ExportCodebook
 from ddcm.fit.checkpoint import check_entries
-from ddcm.fit.data.module import LatentData
+from ddcm.fit.data.latent_data import LatentData
 from ddcm.fit.module import CodebookModule
 from ddcm.quantize import QUANTIZERS, HardQuantizer
 from ddcm.quantize.pretrained import read_checkpoint

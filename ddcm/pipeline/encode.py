@@ -8,7 +8,7 @@ import torch
 from ddcm.audio.frontends import extract
 from ddcm.audio.layout import fixed_layout
 from ddcm.audio.level import Level, normalise_level
-from ddcm.pipeline.arguments import read_input
+from ddcm.pipeline.call import read_input
 from ddcm.pipeline.output import Info
 from ddcm.pipeline.quantise import add_usage, count_codes, quantise
 from ddcm.pipeline.stages import Latents, Prepared, Reference, Setup

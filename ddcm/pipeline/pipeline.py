@@ -14,13 +14,13 @@ from ddcm.codec.compress import compress
 from ddcm.codec.decompress import decompress
 from ddcm.codec.generate import generate
 from ddcm.errors import UserError
-from ddcm.pipeline.arguments import accept, call, read_input, translate
+from ddcm.pipeline.call import accept, call, read_input, translate
 from ddcm.pipeline.denoise import count_denoise_steps, denoise
 from ddcm.pipeline.encode import count_encode_steps, encode, prepare, prepare_empty
 from ddcm.pipeline.output import Info, Output
-from ddcm.pipeline.pretrained import find_codebook, save_pipeline, write_pipeline
 from ddcm.pipeline.quantise import choose_quantizer
 from ddcm.pipeline.render import count_render_steps, rank, render
+from ddcm.pipeline.saved_pipeline import find_codebook, save_pipeline, write_pipeline
 from ddcm.pipeline.stages import Conditioning, Latents, Prepared, Setup
 from ddcm.quantize.pretrained import Codebook, load_codebook, push_folder
 from ddcm.recipes import SETTINGS, Recipe, Verb, resolve
@@ -38,7 +38,7 @@ class DDCMPipeline:
     array, tensor or list of (S,), (channels, S) or (S, channels), the longer axis being time, at ``sample_rate`` Hz:
     floats with a full scale of 1, or integers, which are scaled by their type (``ddcm.audio.files.to_mono``). Every
     ``recipe`` is a name, a ``ddcm.recipes.Recipe``, or None for the verb's default; ``settings`` override its fields.
-    Keywords may have the names of diffusers (``ddcm.pipeline.arguments``). Raises UserError: the codebook was fitted on
+    Keywords may have the names of diffusers (``ddcm.pipeline.call``). Raises UserError: the codebook was fitted on
     other latents, ``batch_size`` is less than 1, or an unknown keyword.
     """
 

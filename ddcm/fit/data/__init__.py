@@ -2,7 +2,7 @@
 
 from typing import Any
 
-MODULES = {"LatentData": "ddcm.fit.data.module", "StreamedLatents": "ddcm.fit.data.streaming"}
+MODULES = {"LatentData": "ddcm.fit.data.latent_data", "StreamedLatents": "ddcm.fit.data.streaming"}
 
 
 def __getattr__(name: str) -> Any:  # lazy: reading a manifest must not import lightning

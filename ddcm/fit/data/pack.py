@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ddcm.errors import UserError, describe_error
 from ddcm.fit.data.cache import load_frozen_backbone
-from ddcm.fit.data.module import LatentData, Windows
+from ddcm.fit.data.latent_data import LatentData, Windows
 from ddcm.fit.data.streaming import FORMAT, INDEX
 from ddcm.runtime.exit import run_to_exit_code
 from ddcm.runtime.files import write_atomically

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from ddcm.errors import UserError, describe_error
 from ddcm.fit.data.cache import load_frozen_backbone
-from ddcm.fit.data.module import LatentData
+from ddcm.fit.data.latent_data import LatentData
 from ddcm.fit.data.sampler import ShardedOrder, split_batches
 from ddcm.runtime.distributed import group_rank, run_on_rank_zero
 

@@ -23,8 +23,8 @@ from ddcm.errors import UserError
 from ddcm.fit.cli import main
 from ddcm.fit.data import cache, shards
 from ddcm.fit.data.cache import encode_all
+from ddcm.fit.data.latent_data import LatentData
 from ddcm.fit.data.manifest import read_manifest
-from ddcm.fit.data.module import LatentData
 from tests.conftest import EXAMPLES, ROOT
 from tests.helpers.forked import forked
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 pytest.importorskip("lightning")
 
 from ddcm.errors import UserError
+from ddcm.fit.data.latent_data import LatentData
 from ddcm.fit.data.manifest import Entry, read_manifest, split_entries
-from ddcm.fit.data.module import LatentData
 from ddcm.fit.data.shards import SHARD_BYTES, plan_shards
 from tests.conftest import EXAMPLES
 

@@ -19,7 +19,7 @@ pytest.importorskip("webdataset")
 
 from ddcm.errors import UserError
 from ddcm.fit.cli import main
-from ddcm.fit.data.module import LatentData
+from ddcm.fit.data.latent_data import LatentData
 from ddcm.fit.data.pack import main as pack_main
 from ddcm.fit.data.pack import pack
 from ddcm.fit.data.sampler import TrainStream

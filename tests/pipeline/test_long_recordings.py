@@ -12,8 +12,8 @@ from ddcm.cli import inference
 from ddcm.cli.main import main
 from ddcm.diffusion.noise import NoiseTimeline, latent_noise
 from ddcm.pipeline import DDCMPipeline
+from ddcm.pipeline.long_recordings import can_stream, stream
 from ddcm.pipeline.stages import Conditioning
-from ddcm.pipeline.streaming import can_stream, stream
 from ddcm.quantize import HardQuantizer
 from ddcm.quantize.pretrained import Codebook
 from ddcm.recipes import RECIPES
