@@ -65,7 +65,7 @@ def measure(trial: Trial, rates: list[float]) -> list[str]:
     shapes = read_rows(SHIPPED, trial.header.backbone)
     nearer = move_latents(backbone, own)
     moved = float((backbone.decode(nearer.z) - own.mels).abs().mean()) * LN_TO_DB
-    head = ("noise chosen for", *(f"{rate:g} kbps, dB" for rate in rates), "time")
+    head = ("noise chosen for", *(f"{rate:g} kbps, dB" for rate in rates), "processor time")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     first = None
     for row in tqdm(ROWS, desc="rows"):

@@ -1,13 +1,14 @@
 """``ddcm fit | validate | test``, which is also ``python train.py``: Lightning's command line for the codebook."""
 
 import functools
+import inspect
 import logging
 import re
 import sys
 import textwrap
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 import lightning as L
 import yaml
@@ -38,6 +39,7 @@ EXAMPLES = (
 def main(args: list[str] | None = None) -> None:
     """Run a subcommand. A UserError is one line on stderr and exit code 2."""
     _accept_older_yaml()
+    _take_integers_first()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # hints, and what it found of GPUs
     args = _rename_older_options(sys.argv[1:] if args is None else args)
 
@@ -213,6 +215,15 @@ def _accept_older_yaml() -> None:
     """From now on, rename the options of version 0.1 in YAML as it is loaded."""
     load = get_loader("yaml")
     set_loader("yaml", lambda text: rename_options(load(text)), (yaml.YAMLError,))
+
+
+def _take_integers_first() -> None:
+    """Let 1 stay a number of batches. Where another library, as gradio, has named the type "float or int" before,
+    ``typing`` gives Lightning that one for its "int or float", and 1 would become the share 1.0."""
+    annotations = inspect.unwrap(L.Trainer.__init__).__annotations__
+    for name, kind in annotations.items():
+        if get_origin(kind) is Union and set(get_args(kind)) - {type(None)} == {int, float}:
+            annotations[name] = int | float | None if type(None) in get_args(kind) else int | float
 
 
 def _rename_older_options(args: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The training of a quantizer's codebook."""
 
 import functools
+import itertools
 import logging
 import time
 from pathlib import Path
@@ -173,6 +174,9 @@ class CodebookModule(L.LightningModule):
             raise UserError(f"{type(self._data).__name__} has several validation loaders; a fit has one")
         self.metrics.reset()
         self.quantizer.eval()
+        limit = self.trainer.limit_val_batches  # of validations, which the metrics are compared with
+        if limit and hasattr(batches, "__len__"):
+            batches = itertools.islice(batches, limit if isinstance(limit, int) else int(limit * len(batches)))
         for number, batch in enumerate(batches):
             z = batch["z"].to(self.device)
             self.metrics.update(z=z, quantized=self.quantizer(z), batch_index=number)

@@ -223,18 +223,16 @@ def test_what_is_cut_off_is_refused(tmp_path, name, part):
 def test_shares_and_limits_use_the_same_length(tmp_path, monkeypatch):
     """The longest file of a folder is one rank's share, although its header declares nothing."""
     from ddcm.cli import batch
-    from ddcm.runtime import distributed
 
     folder = tmp_path / "in"
     folder.mkdir()
     for name in "abc":
         write(folder / f"{name}.wav", "wav", SAMPLES[:9000])
     (folder / "d.flac").write_bytes(of_unknown_length(write(folder / "d.flac", "flac")))
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     jobs = plan_jobs([str(folder)], str(tmp_path / "out"), False)
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(batch, "read_launched_rank", lambda rank=rank: (rank, 2))
         shares.append({job.source.name for job in batch._choose_share(jobs)})
     assert {"d.flac"} in shares
 

@@ -1,11 +1,15 @@
 """Options of the trainer: each has its effect, or is refused in a line."""
 
 import copy
+import inspect
+from typing import Union
 
 import pytest
 import torch
 
 pytest.importorskip("lightning")
+
+import lightning as L
 
 from ddcm.fit.cli import main
 from ddcm.fit.data.sampler import RepeatedOrder, ShuffledOrder, TrainStream
@@ -194,3 +198,19 @@ def test_repeated_batches_go_on_where_they_were(number, start):
 def test_an_epoch_cuts_no_step(step):
     stream = TrainStream(list(range(21)), ShuffledOrder(21, 2, 0), step=step)  # type: ignore[arg-type]
     assert len(stream) % step == 0 and 10 <= len(stream) < 10 + step
+
+
+@pytest.mark.parametrize("limit, batches", [("1", 1), ("1.0", 3), ("0.5", 1), ("2", 2)])
+def test_a_limit_is_a_number_or_a_share_and_holds_for_the_start_too(command, tmp_path, monkeypatch, limit, batches):
+    """Also where another library has named the type the other way round before Lightning did."""
+    annotations = inspect.unwrap(L.Trainer.__init__).__annotations__
+    monkeypatch.setitem(annotations, "limit_val_batches", Union[float, int, None])  # noqa: UP007
+    counted = []
+    real = CodebookModule.validation_step
+    monkeypatch.setattr(CodebookModule, "validation_step", lambda *x: (counted.append(x[2]), real(*x))[1])
+    options = ["--model.learning_rate=0", "--trainer.max_steps=1", "--trainer.val_check_interval=1"]
+    small = ["--data.batch_size=1", f"--trainer.limit_val_batches={limit}"]
+    main([*command, *options, *small, f"--trainer.default_root_dir={tmp_path}"])
+    fit = load_codebook(tmp_path / "codebook").config["fit"]
+    assert counted == list(range(batches))
+    assert fit["quantisation_error"] == pytest.approx(fit["quantisation_error_start"], rel=1e-6)
