@@ -1,5 +1,6 @@
 """Fixtures: a backbone with random weights, the shipped recordings, a separate cache."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -46,6 +47,12 @@ def reconstruct_fails(monkeypatch, number: int, error: BaseException) -> None:
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(DDCMPipeline, "reconstruct", counted)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays; the collector need not look at it each time that a network is loaded."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
