@@ -79,6 +79,12 @@ def energy_corr(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(np.corrcoef(*rows)[0, 1]) if all(row.std() > 0 for row in rows) else 0.0
 
 
+def take_in_turn(clips: list[torch.Tensor]) -> torch.Tensor:
+    """Pieces (n, S) of each clip -> the first piece of every clip, then the second ones, and so on."""
+    longest = max(map(len, clips))
+    return torch.stack([clip[i] for i in range(longest) for clip in clips if i < len(clip)])
+
+
 def share(names: list[str], wanted: list[str]) -> float:
     return float(np.mean([a == b for a, b in zip(names, wanted, strict=True)]))
 
@@ -112,7 +118,7 @@ def judge(args: argparse.Namespace) -> str:
         made = generated(pipe, captions(corpus, kind, each), args.steps, args.guidance_scale)
         every.append(made)
         others = [KINDS[(KINDS.index(kind) + 1 + i % 3) % 4] for i in range(args.transforms)]
-        pieces = torch.cat(pools["first"][kind])
+        pieces = take_in_turn(pools["first"][kind])
         inputs = [pieces[i * len(pieces) // args.transforms] for i in range(args.transforms)]
         changed = [
             pipe.transform(x, SAMPLE_RATE, prompt=captions(corpus, other, 8)[i % 8], strength=0.5, quantizer="none",
@@ -131,7 +137,7 @@ def judge(args: argparse.Namespace) -> str:
     for title in max(rows.values(), key=len):
         values = [row.get(title, math.nan) for row in rows.values()]
         lines.append(f"| {title} | " + " | ".join(cell(v, 2) for v in [*values, float(np.nanmean(values))]) + " |")
-    both = [torch.cat([piece for pool in pools.values() for piece in pool.get(kind, [])]) for kind in KINDS]
+    both = [torch.cat([take_in_turn(pool[kind]) for pool in pools.values() if kind in pool]) for kind in KINDS]
     of_real = np.concatenate([statistics(clips) for clips in both])
     weights = np.concatenate([np.full(len(clips), 1 / len(clips)) for clips in both])  # as many of each kind
     distance = frechet(moments(statistics(torch.cat(every))), moments(of_real, weights))

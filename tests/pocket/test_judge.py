@@ -13,7 +13,7 @@ from ddcm.errors import UserError
 from pocket import classifier
 from pocket.corpus import KINDS
 from pocket.cross_validation import held_out, table
-from pocket.judge import captions, energy_corr, frechet, judge, moments, rate_judge, statistics
+from pocket.judge import captions, energy_corr, frechet, judge, moments, rate_judge, statistics, take_in_turn
 from tests.helpers.pocket_corpus import examples_as_corpus
 
 
@@ -53,6 +53,8 @@ def test_pieces_of_a_clip_vote_together(heard):
     right = [name == "music" for name in names[:2]]
     assert list(shares.values()) == [sum(right) / 2, (5 * right[0] + right[1]) / 6]
     assert rate_judge(ear, pools, "speech") == {}
+    clips = [torch.tensor([[1.0], [4.0], [6.0]]), torch.tensor([[2.0]]), torch.tensor([[3.0], [5.0]])]
+    assert take_in_turn(clips).flatten().tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_frechet_distance_of_known_gaussians():
