@@ -1,13 +1,14 @@
-"""Cores by affinity, quota and ranks; the variables of OpenMP."""
+"""Cores by affinity, quota and ranks; the variables of OpenMP; the time that ``generate`` takes beside other work."""
 
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from ddcm.runtime import threads
-from ddcm.runtime.threads import choose_threads, count_cores
+from ddcm.runtime.threads import PASSIVE, choose_threads, count_cores
 from tests.conftest import ROOT
 
 
@@ -74,3 +75,28 @@ def test_threads_wait_passively_unless_it_is_too_late_or_set(before, variables, 
     command = [sys.executable, "-c", f"{before}; {SHOWN}"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == wanted
+
+
+@pytest.mark.slow
+def test_generate_beside_other_work_takes_at_most_three_times_as_long(tmp_path, monkeypatch):
+    """A load of two processes for each core, against one thread alone."""
+    monkeypatch.undo()
+
+    def generate(name: str, *more: str) -> float:
+        variables = {name: value for name, value in os.environ.items() if name not in {*PASSIVE, *threads.COUNTS}}
+        command = [sys.executable, "infer.py", "generate", "-o", str(tmp_path / name), "--duration_s", "3", *more]
+        begin = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, env=variables, check=True, capture_output=True)
+        return time.perf_counter() - begin
+
+    generate("warm.wav")
+    alone = generate("alone.wav", "--threads", "1")
+    spin = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(spin) for _ in range(2 * len(os.sched_getaffinity(0)))]
+    try:
+        beside = generate("beside.wav")
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert beside <= 3 * alone, f"{beside:.1f} s beside other work, {alone:.1f} s alone"
