@@ -89,8 +89,8 @@ def measure_recipes(args: argparse.Namespace) -> Results:
     settings = (args, max(1, (os.cpu_count() or 1) // args.processes))
     results: Results = {}
     with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn"), _start_worker, settings) as pool:
-        results = pool.map(_work, *zip(*jobs, strict=True))
-        for (clip, *_), rows in zip(jobs, tqdm(results, total=len(jobs), unit="clip"), strict=True):
+        measured = pool.map(_work, *zip(*jobs, strict=True))
+        for (clip, *_), rows in zip(jobs, tqdm(measured, total=len(jobs), unit="clip"), strict=True):
             for name, values in rows.items():
                 for key, value in values.items():
                     results.setdefault(name, {}).setdefault(key, {}).setdefault(clip.kind, []).append(value)
