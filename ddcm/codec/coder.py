@@ -6,6 +6,7 @@ import torch
 
 from ddcm.codec import vq
 from ddcm.codec.bitstream import BitReader, BitWriter
+from ddcm.codec.code_choice import choose_codes
 from ddcm.codec.header import BANDS, Header
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.targets import Targets
@@ -20,7 +21,7 @@ OnLatent = Callable[[torch.Tensor], None]  # Called with each window's z (1, C, 
 
 def encode_payload(
     header: Header, model: LatentDiffusion, codebook: Codebook | None, read_targets: ReadTargets, on_latent: OnLatent,
-    batch_size: int, progress: Progress,
+    batch_size: int, progress: Progress, rate_weight: float = 0.0,
 ) -> bytes:  # fmt: skip
     """Code window after window, ``batch_size`` at a time. Only those windows are in memory."""
     if header.mode == "vq":
@@ -28,7 +29,9 @@ def encode_payload(
         quantizer, encoder = codebook.quantizer, vq.Encoder(codebook.quantizer, header.levels, BANDS)
         with fixed_arithmetic():
             for window in range(len(header.layout.starts)):
-                codes = vq.to_levels(quantizer.encode(read_targets([window]).z))[: header.levels]
+                codes = choose_codes(
+                    model, read_targets([window]), quantizer, header.levels, rate_weight=rate_weight
+                )
                 encoder.write(codes)
                 on_latent(quantizer.decode(vq.from_levels(codes, quantizer)))
                 progress.step()
