@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.codec_report import FIELDS, plot, write_page
+from benchmarks.codec_report import FIELDS, plot, read_rows, write_page
 from benchmarks.peers import list_peers
 from benchmarks.together import Coded, compress, in_lengths
 from ddcm.audio.layout import even_layout
@@ -45,7 +45,6 @@ from ddcm.codec.compress import compress as compress_alone
 from ddcm.codec.decompress import decompress
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import measure
-from ddcm.evaluation.perceptual import PERCEPTUAL
 from ddcm.evaluation.signal_metrics import log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize.pretrained import load_codebook
@@ -150,11 +149,8 @@ def read_clips(args: argparse.Namespace) -> list:
 
 def measure_decoded(audio: torch.Tensor, decoded: torch.Tensor, kind: str) -> Row:
     """Metrics of the audio that ``decompress`` writes. Perceptual metrics are for speech alone."""
-    return {
-        "refined_db" if name == "log_mel_mae_db" else name: value
-        for name, value in measure(audio, decoded).items()
-        if (name in FIELDS or name == "log_mel_mae_db") and (kind == "speech" or name not in PERCEPTUAL)
-    }
+    values = measure(audio, decoded, judges=True, speech=kind == "speech")
+    return {"refined_db": values["log_mel_mae_db"]} | {name: values[name] for name in FIELDS if name in values}
 
 
 @functools.cache
@@ -205,17 +201,18 @@ def main() -> None:
     args, words = arguments(), tuple(sys.argv[1:])
     target = args.out.with_suffix(".csv")
     target.parent.mkdir(parents=True, exist_ok=True)
-    rows = list(csv.DictReader(target.open())) if target.exists() else []
+    rows = read_rows(target)
     done = {(row["system"], row["clip"]) for row in rows}
     names = [*list_systems(args), *list_peers()]
     todo = list(list_tasks(args, names, done))
     todo.sort(key=lambda task: task[0].startswith(SLOW), reverse=True)  # the longest first
     begin = time.perf_counter()
     context = multiprocessing.get_context("spawn")
-    with target.open("a", newline="") as file, ProcessPoolExecutor(args.workers, context) as pool:
+    with target.open("w", newline="") as file, ProcessPoolExecutor(args.workers, context) as pool:
         writer = csv.DictWriter(file, FIELDS, restval="", extrasaction="ignore")
-        if not rows:
-            writer.writeheader()
+        writer.writeheader()
+        writer.writerows(rows)
+        file.flush()
         futures = [pool.submit(_rows, words, *task) for task in todo]
         for future in tqdm(as_completed(futures), total=len(futures), desc="groups of clips"):
             for row in future.result():

@@ -1,23 +1,34 @@
 """The rate-distortion measurements as a table and as a plot."""
 
+import csv
 import math
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.marks import cell, mean
+from ddcm.evaluation.perceptual import JUDGES, PERCEPTUAL
 
 FIELDS = ("system", "kind", "clip", "seconds", "bytes", "unet_calls", "encode_s", "sound_s", "mel_db", "plain_db",
-          "refined_db", "lsd_db", "pesq_wb", "stoi", "visqol")  # fmt: skip
+          "refined_db", "lsd_db", *PERCEPTUAL, *JUDGES)  # fmt: skip
 CEILING = "ceiling"
 HEAD = ("system", "clips", "kbps", "UNet calls", "mel, dB", "log_mel_mae_db, plain", "over", "refined", "over",
-        "lsd_db", "pesq_wb", "stoi", "visqol", "code, s", "sound, s")  # fmt: skip
+        "lsd_db", *PERCEPTUAL, *JUDGES, "code, s", "sound, s")  # fmt: skip
 NOTE = """Means over clips; kbps are bytes over seconds, of all clips together, and headers count: clips of half a
-second pay more of them than music does. "code" is a clip's share of the time that a group of clips took to be
-compressed, "sound" the VAE's decoder and the vocoder, which ``decompress`` needs besides the same UNet calls; one
-thread each. Rows marked * are of fewer clips than the ceiling: their "over" is on the same ones."""
+second pay more of them than music does. The metrics from pesq_wb to word_error are of the speech alone. "code" is a
+clip's share of the time that a group of clips took to be compressed, "sound" the VAE's decoder and the vocoder, which
+``decompress`` needs besides the same UNet calls; one thread each. Rows marked * are of fewer clips than the ceiling:
+their "over" is on the same ones."""
 
 TICKS = (0.25, 0.5, 1, 2, 4, 8)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table; columns that it does not have are empty."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [{field: row.get(field) or "" for field in FIELDS} for row in csv.DictReader(file)]
 
 
 def group_by_system(rows: list[dict]) -> dict[str, list[dict]]:
@@ -46,7 +57,7 @@ def make_table(rows: list[dict]) -> str:
         cells = [name + star, str(len(own)), f"{rate:.2f}" if rate else "-", cell(mean(own, "unet_calls"), 0)]
         cells += [cell(mean(own, "mel_db"), 2), cell(mean(own, "plain_db"), 2), cell(over["plain_db"], 2)]
         cells += [cell(mean(own, "refined_db"), 2), cell(over["refined_db"], 2)]
-        cells += [cell(mean(own, key), 2) for key in ("lsd_db", "pesq_wb", "stoi", "visqol", "encode_s", "sound_s")]
+        cells += [cell(mean(own, key), 2) for key in ("lsd_db", *PERCEPTUAL, *JUDGES, "encode_s", "sound_s")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -23,11 +23,13 @@ MAX_LENGTH_DIFFERENCE = 640  # Samples at 16 kHz: one latent frame. Resampling a
 
 
 def measure(
-    reference: torch.Tensor, estimate: torch.Tensor, judges: bool = False, on_step: OnStep | None = None
+    reference: torch.Tensor, estimate: torch.Tensor, judges: bool = False, on_step: OnStep | None = None,
+    speech: bool = True,
 ) -> dict[str, float]:  # fmt: skip
     """Every metric of two 16 kHz signals (S,), those of installed packages too; NaN where a metric is undefined.
-    ``judges``: also those that take seconds. ``on_step`` counts the metrics."""
-    metrics, values = METRICS | installed(judges), dict[str, float]()
+    ``judges``: also those that take seconds. ``speech``: also those that are made for speech. ``on_step`` counts the
+    metrics."""
+    metrics, values = METRICS | (installed(judges) if speech else {}), dict[str, float]()
     progress = Progress(on_step, len(metrics))
     for name, metric in metrics.items():
         values[name] = metric(reference, estimate)

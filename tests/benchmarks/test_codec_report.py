@@ -1,6 +1,6 @@
 """The rate-distortion table: what a row loses is judged on the clips that it has."""
 
-from benchmarks.codec_report import FIELDS, compare_noise_codebooks, group_by_family, make_table
+from benchmarks.codec_report import FIELDS, compare_noise_codebooks, group_by_family, make_table, read_rows
 
 
 def row(system: str, clip: str, **more) -> dict[str, str]:
@@ -25,6 +25,17 @@ def test_rows_are_means_over_the_same_clips():
     assert lines["turbo 1"][:8] == ["2", "1.00", "30", "-", "4.50", "0.50", "3.50", "0.50"]
     assert lines["turbo 2*"][:8] == ["1", "2.00", "30", "-", "5.10", "0.10", "4.10", "0.10"]
     assert lines["opus 6*"][4:8] == ["-", "-", "9.00", "7.00"] and lines["turbo 1"][11] == "2.00"
+
+
+def test_a_table_without_the_newer_columns_is_read(tmp_path):
+    """The columns of judges are empty, and rows that are measured afterwards have them."""
+    path = tmp_path / "codec.csv"
+    path.write_text("system,kind,clip,seconds,bytes,stoi\nturbo 1,speech,a,5,625,0.5\n")
+    rows = [*read_rows(path), row("turbo 1", "b", stoi="0.7", dnsmos="2.5", word_error="nan")]
+    assert list(rows[0]) == list(FIELDS) and rows[0]["dnsmos"] == "" and read_rows(tmp_path / "none.csv") == []
+    head, _, line = (line.strip("| ").split(" | ") for line in make_table(rows).splitlines()[-3:])
+    cells = dict(zip(head, line, strict=True))
+    assert (cells["stoi"], cells["dnsmos"], cells["word_error"], cells["pesq_wb"]) == ("0.60", "2.50", "-", "-")
 
 
 def test_families_are_names_without_their_rate():
