@@ -78,10 +78,14 @@ class Trial:
 
     def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard"):
         self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
-        self.header = build_header(CodecSettings(book=book), backbone, len(clips[0]))
+        settings = CodecSettings(book=book)
+        self.header = build_header(settings, backbone, len(clips[0]))
         self.denoise = backbone.denoiser()
         mels = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
-        self.mels, self.targets = torch.cat(mels), compute_targets(backbone, mels)
+        self.mels, self.targets = (
+            torch.cat(mels),
+            compute_targets(backbone, mels, settings.mel_weight, settings.mel_share),
+        )
         self.z = self.targets.z
         self.ceiling = self._error(self.z)
 

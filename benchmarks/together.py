@@ -64,7 +64,11 @@ def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Codec
     ]
     writers = [BitWriter() for _ in audios]
     decoded = encode_windows(
-        header, backbone, compute_targets(backbone, mels, settings.mel_weight), [0] * len(audios), writers
+        header,
+        backbone,
+        compute_targets(backbone, mels, settings.mel_weight, settings.mel_share),
+        [0] * len(audios),
+        writers,
     )
     seconds = (time.perf_counter() - begin) / len(audios)
     return [

@@ -216,15 +216,19 @@ class Corpus:
         return [c for c in self.clips if c.split == split and kind in (None, c.kind) and pool in (None, c.pool)]
 
 
-def export(corpus: Corpus, folder: Path) -> None:
-    """Every clip as FLAC and ``manifest.csv`` (path, split): what ``train.py fit --data.root`` takes."""
+def export(corpus: Corpus, folder: Path, each: int | None = None, longest_s: float | None = None) -> None:
+    """Clips as FLAC and ``manifest.csv`` (path, split): what ``ddcm fit --data.root`` takes. Of each split and kind at
+    most ``each``, spread over the pools; of a longer clip the middle ``longest_s``."""
     folder.mkdir(parents=True, exist_ok=True)
+    groups = [corpus.of(split, kind) for split in ("train", "val") for kind in KINDS]
+    chosen = [clip for own in groups for clip in own[:: max(1, len(own) // each) if each else 1][:each]]
     with open(folder / "manifest.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "split", "kind", "caption"])
-        for number, clip in enumerate(tqdm(corpus.clips, desc="flac")):
+        for number, clip in enumerate(tqdm(chosen, desc="flac")):
             name = f"{number:05d}-{clip.kind}.flac"
-            soundfile.write(folder / name, corpus.audio(clip), SAMPLE_RATE)
+            length = min(clip.length, round(longest_s * SAMPLE_RATE)) if longest_s else clip.length
+            soundfile.write(folder / name, corpus.audio(clip, (clip.length - length) // 2, length), SAMPLE_RATE)
             writer.writerow([name, clip.split, clip.kind, clip.caption])
 
 
@@ -234,9 +238,11 @@ if __name__ == "__main__":
     parser.add_argument("--packages", type=Path, default=Path("runs/packages"), help="where packages are unpacked")
     parser.add_argument("--pools", nargs="+", choices=POOLS, default=list(POOLS))
     parser.add_argument("--processes", type=int, default=2, help="that decode side by side")
-    parser.add_argument("--flac", type=Path, help="also write every clip as FLAC, with a manifest.csv")
+    parser.add_argument("--flac", type=Path, help="also write clips as FLAC, with a manifest.csv, to fit codebooks on")
+    parser.add_argument("--each", type=int, help="of each split and kind at most so many; default all")
+    parser.add_argument("--longest", type=float, help="seconds of a clip at most; default all")
     args = parser.parse_args()
     if not (args.out / "audio.i16").exists():
         build(args.out, args.packages, tuple(args.pools), args.processes)
     if args.flac:
-        export(Corpus(args.out), args.flac)
+        export(Corpus(args.out), args.flac, args.each, args.longest)

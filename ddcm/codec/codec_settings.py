@@ -47,7 +47,9 @@ class CodecSettings:
     """compute the UNet's deep layers in the first ten steps and then in every N-th; the decoder does the same"""
     mel_weight: float = 1.0
     """how much the noise is chosen for the decoded mel, beside the latent (1: alike); 0 saves a pass through the VAE's
-    decoder and back in each step of the encoder"""
+    decoder and back in the encoder's steps"""
+    mel_share: float = 0.5
+    """share of the encoder's steps, the last ones, in which the mel takes part; less is faster, 1 is all"""
     schedule: ParametricSchedule | ExplicitSchedule | None = None
     """replaces the schedule that is solved from the rate"""
     schedules: Path | None = None
@@ -75,6 +77,7 @@ class CodecSettings:
             (0 <= self.seed < 1 << 32, f"seed {self.seed} is outside [0, {(1 << 32) - 1}]"),
             (1 <= self.cache_interval <= 255, f"cache_interval {self.cache_interval} is outside [1, 255]"),
             (0 <= self.mel_weight <= 100, f"mel_weight {self.mel_weight} is outside [0, 100]"),
+            (0 <= self.mel_share <= 1, f"mel_share {self.mel_share} is outside [0, 1]"),
             (0 <= self.guidance_scale <= 100, f"guidance_scale {self.guidance_scale} is outside [0, 100]"),
         )  # fmt: skip
         for is_valid, message in checks:

@@ -39,7 +39,7 @@ def compress(
 
     def read_targets(windows: Sequence[int]) -> Targets:
         mels = [window_mel(audio, level, layout, i, model.mel_spec) for i in windows]
-        return compute_targets(model, mels, settings.mel_weight)
+        return compute_targets(model, mels, settings.mel_weight, settings.mel_share)
 
     def keep(z: torch.Tensor) -> None:
         digests.append(_digest(z))

@@ -6,7 +6,8 @@ The residual has two parts of equal power, mixed by ``mel_weight``:
   deviation says how far a number may move before the decoder makes another mel of it: in some channels several times
   less than in others. With one over the deviation itself, numbers of little weight drift too far.
 - the mel's: minus the gradient, over x0, of half the squared error of the decoded mel. It is what a listener gets, and
-  the way from the present x0 to it.
+  the way from the present x0 to it. It takes a pass through the decoder and back, which is three times as long as the
+  UNet's, so it takes part in the last ``mel_share`` of the steps alone: most of the gain is there.
 
 Neither is in the file: a decoder replays the noise, however it was chosen.
 """
@@ -31,24 +32,29 @@ class Targets:
     """(W, 1, T, M), log-mel"""
     mel_weight: float = 1.0
     """power of the mel's part over the latent's, its root"""
+    mel_share: float = 1.0
+    """share of the steps, from the last one back, in which the mel takes part"""
 
     def to(self, device: torch.device) -> "Targets":
         z, weights, mels = (x.detach().float().to(device) for x in (self.z, self.weights, self.mels))
         return replace(self, z=z, weights=weights, mels=mels)
 
 
-def compute_targets(model: LatentDiffusion, mels: Sequence[torch.Tensor], mel_weight: float = 1.0) -> Targets:
+def compute_targets(
+    model: LatentDiffusion, mels: Sequence[torch.Tensor], mel_weight: float = 1.0, mel_share: float = 1.0
+) -> Targets:
     """The targets of windows of mel (1, 1, T, M)."""
     posteriors = [model.posterior(mel) for mel in mels]
     z = torch.cat([mean for mean, _ in posteriors]) * model.scaling_factor
     weights = torch.cat([deviation for _, deviation in posteriors]).clamp(min=1e-6).rsqrt()
-    return Targets(z, weights, torch.cat(list(mels)), mel_weight)
+    return Targets(z, weights, torch.cat(list(mels)), mel_weight, mel_share)
 
 
-def compute_residual(model: LatentDiffusion, targets: Targets, x0: torch.Tensor) -> torch.Tensor:
-    """(W, C, L, F) for the estimates x0 of the windows, of unit power each where a mel takes part."""
+def compute_residual(model: LatentDiffusion, targets: Targets, x0: torch.Tensor, done: float = 1.0) -> torch.Tensor:
+    """(W, C, L, F) for the estimates x0 of the windows, of unit power each where a mel takes part; ``done`` is the
+    share of the steps, in [0, 1], up to the end of this one."""
     residual = (targets.z - x0) * targets.weights
-    if not targets.mel_weight:
+    if not targets.mel_weight or done <= 1 - targets.mel_share:
         return residual
     return _unit(residual) + targets.mel_weight * _unit(mel_descent(model, x0, targets.mels))
 

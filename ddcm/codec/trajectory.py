@@ -20,6 +20,7 @@ from ddcm.codec.targets import Targets, compute_residual
 from ddcm.diffusion.loop import Denoiser, denoise_loop
 
 PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]  # (step, x0 (W, C, L, F), count) -> noises (n,)
+ComputeResidual = Callable[[LatentDiffusion, Targets, torch.Tensor, float], torch.Tensor]  # as compute_residual
 OnCall = Callable[[], None]  # Called after each UNet call.
 
 
@@ -37,7 +38,7 @@ def fixed_arithmetic() -> Iterator[None]:
 
 def encode_windows(
     header: Header, model: LatentDiffusion, targets: Targets, windows: Sequence[int], writers: Sequence[BitWriter],
-    on_call: OnCall | None = None,
+    on_call: OnCall | None = None, compute: ComputeResidual = compute_residual,
 ) -> torch.Tensor:  # fmt: skip
     """Code the targets of W windows together; return the latents (W, C, L, F) that the decoder will get.
 
@@ -45,13 +46,14 @@ def encode_windows(
         windows: number of each window in its recording. Windows of several recordings may share a call; where all
             numbers are equal, all share their atoms, which are then drawn once.
         writers: take the bits of each window; may all be one writer.
+        compute: the residual that the noise of a step is chosen for.
     """
     codebook = noise_codebook(header)
     targets = targets.to(model.device)
     symbols: list[list[selection.Symbol]] = []  # [steps][windows]
 
     def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
-        residuals = compute_residual(model, targets, x0).flatten(1)
+        residuals = compute(model, targets, x0, (step + 1) / (len(header.steps.timesteps) - 1)).flatten(1)
         chosen: list[selection.Symbol]
         if header.mode == "classic":
             bits, rows = header.coefficient_bits, zip(windows, residuals.cpu(), strict=True)

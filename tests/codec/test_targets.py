@@ -49,6 +49,18 @@ def test_the_residual_mixes_two_parts_of_equal_power(tiny, mels, weight):
     )
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_the_mel_takes_part_in_the_last_steps(tiny, mels, share):
+    targets, steps = compute_targets(tiny, mels, 1.0, share), 10
+    with torch.no_grad():
+        x0 = targets.z + 0.3
+        latent_alone = (targets.z - x0) * targets.weights
+        both = compute_residual(tiny, targets, x0) if share else latent_alone
+        for step in range(1, steps + 1):
+            expected = both if step > steps - round(steps * share) else latent_alone
+            assert torch.equal(compute_residual(tiny, targets, x0, step / steps), expected)
+
+
 def test_silence_has_a_finite_residual(tiny):
     targets = compute_targets(tiny, [log_mel(torch.zeros(1, 10240))])
     reached = tiny.decode(targets.z)
