@@ -112,7 +112,10 @@ def test_python_without_arguments(installed, folder):
         pipe = DDCMPipeline.from_pretrained()
         assert pipe.codebook.quantizer.codebook_size == 1024
         out = pipe.generate("", 0.5, steps=2)
-        assert len(out.audio) == 8000 and DDCMPipeline.from_pretrained("pocket", "pocket-1024").codebook is not None
+        assert len(out.audio) == 8000
+        levels = {name: DDCMPipeline.from_pretrained("pocket", name).codebook.quantizer.num_quantizers
+                  for name in ("pocket-1024", "pocket-residual")}
+        assert levels == {"pocket-1024": 1, "pocket-residual": 8}
     """
     run(installed, folder, sys.executable, "-c", code)
 

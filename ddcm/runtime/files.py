@@ -23,7 +23,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ddcm"
 
 
-RESERVED = {"pocket": "checkpoints/pocket", "pocket-1024": "checkpoints/codebooks/pocket-1024"}
+RESERVED = {
+    "pocket": "checkpoints/pocket",
+    "pocket-1024": "checkpoints/codebooks/pocket-1024",
+    "pocket-residual": "checkpoints/codebooks/pocket-residual",
+}
 """Name of a model that comes with the project -> its folder. The hub is never asked for one."""
 
 
