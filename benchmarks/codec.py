@@ -33,7 +33,6 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.codec_report import FIELDS, plot, read_rows, write_page
-from benchmarks.peers import list_peers
 from benchmarks.together import Coded, compress, in_lengths
 from ddcm.audio.layout import even_layout
 from ddcm.audio.level import measure_level
@@ -45,6 +44,7 @@ from ddcm.codec.compress import compress as compress_alone
 from ddcm.codec.decompress import decompress
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import measure
+from ddcm.evaluation.peers import ENCODERS, System, find_encoders, list_by_ffmpeg
 from ddcm.evaluation.signal_metrics import log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
 from ddcm.quantize.pretrained import load_codebook
@@ -73,6 +73,13 @@ def list_systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
         for levels in range(1, quantizer.num_quantizers + 1):
             systems[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = CodecSettings(mode="vq", levels=levels)
     return systems
+
+
+def list_peers() -> dict[str, System]:
+    """Other codecs, as far as ffmpeg has them."""
+    rates = {"opus": [6.0], "codec2": None}
+    known = [list_by_ffmpeg(name, rates[name]) for name in rates if ENCODERS[name].name in find_encoders()]
+    return {system.name: system for systems in known for system in systems}
 
 
 class Work:
@@ -129,9 +136,9 @@ class Work:
 
     def _peer(self, name: str, number: int) -> Row:
         clip, samples = self.clips[number]
-        decoded, size, encode_s, decode_s = self.peers[name](torch.from_numpy(samples))
-        row = self._row(name, number, b"\0" * size, 0) | dict(encode_s=encode_s, sound_s=decode_s)
-        return row | measure_decoded(torch.from_numpy(samples), decoded, clip.kind)
+        coded = self.peers[name].code(torch.from_numpy(samples), None)
+        row = self._row(name, number, b"\0" * coded.size, 0) | dict(encode_s=coded.encode_s, sound_s=coded.decode_s)
+        return row | measure_decoded(torch.from_numpy(samples), coded.audio, clip.kind)
 
     def _row(self, name: str, number: int, data: bytes, calls: int) -> Row:
         clip, samples = self.clips[number]

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.marks import cell, mean
 from ddcm.evaluation.perceptual import JUDGES, PERCEPTUAL
+from ddcm.evaluation.rate_distortion import compute_kbps, group_by_family, group_by_system
 
 FIELDS = ("system", "kind", "clip", "seconds", "bytes", "unet_calls", "encode_s", "sound_s", "mel_db", "plain_db",
           "refined_db", "lsd_db", *PERCEPTUAL, *JUDGES)  # fmt: skip
@@ -29,17 +30,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
     with open(path, newline="") as file:
         return [{field: row.get(field) or "" for field in FIELDS} for row in csv.DictReader(file)]
-
-
-def group_by_system(rows: list[dict]) -> dict[str, list[dict]]:
-    systems: dict[str, list[dict]] = {}
-    for row in rows:
-        systems.setdefault(row["system"], []).append(row)
-    return systems
-
-
-def compute_kbps(rows: list[dict]) -> float:
-    return sum(int(r["bytes"]) for r in rows) / 125 / sum(float(r["seconds"]) for r in rows)
 
 
 def make_table(rows: list[dict]) -> str:
@@ -123,11 +113,3 @@ def plot(rows: list[dict], path: Path) -> None:
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
-
-
-def group_by_family(systems: dict[str, list[dict]]) -> dict[str, list[list[dict]]]:
-    """Families of systems that differ in rate: name without its last number -> the rows of each rate."""
-    families: dict[str, list[list[dict]]] = {}
-    for name, own in systems.items():
-        families.setdefault(name.rsplit(" ", 1)[0] if name[-1].isdigit() else name, []).append(own)
-    return families

@@ -86,6 +86,19 @@ def speech():
     return read_audio(EXAMPLES / "speech.flac")
 
 
+@pytest.fixture(scope="session")
+def neural_codecs(tmp_path_factory) -> Path:
+    """A folder with an EnCodec and a DAC of random weights, which have 16 atoms."""
+    from transformers import DacConfig, DacModel, EncodecConfig, EncodecModel
+
+    folder = tmp_path_factory.mktemp("codecs")
+    small = dict(num_filters=4, hidden_size=16, codebook_size=16, num_lstm_layers=1, target_bandwidths=[0.6, 1.2])
+    EncodecModel(EncodecConfig(**small)).save_pretrained(folder / "encodec")
+    small = dict(encoder_hidden_size=4, decoder_hidden_size=32, n_codebooks=3, codebook_size=16, codebook_dim=4)
+    DacModel(DacConfig(**small, downsampling_ratios=[4, 4, 5, 8])).save_pretrained(folder / "dac")
+    return folder
+
+
 @pytest.fixture
 def attempts(tmp_path, monkeypatch) -> list[str]:
     """What is imported of ``evilmod``, asked of the hub, or sought in the network."""

@@ -48,7 +48,8 @@ def test_verbs_run(line, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert cli.main(shorten(line, tmp_path)) == 0
     if " -o " in line:
-        assert any(path.is_file() for path in (tmp_path / "out").rglob("*.wav"))
+        made = "benchmark.md" if line.startswith("ddcm benchmark") else "*.wav"
+        assert any(path.is_file() for path in (tmp_path / "out").rglob(made))
 
 
 def shorten(line: str, folder: Path) -> list[str]:
@@ -57,7 +58,7 @@ def shorten(line: str, folder: Path) -> list[str]:
     if "-o" in words:
         at = words.index("-o") + 1
         words[at] = str(folder / words[at])
-        if words[0] == "transform":
+        if words[0] in ("transform", "benchmark"):
             words += ["--steps", "3"]
         if words[0] == "generate":
             words += ["--steps", "3", "--duration_s", "1"]

@@ -78,11 +78,14 @@ def _name_target(out: Path, name: Path, sources: list[tuple[Path, Path]], suffix
     return out / (name.with_suffix(suffix) if twins == 1 else name.with_name(name.name + suffix))
 
 
-def process_files(verb: str, arguments: Namespace, load: Callable[[], Do], find=find_audio) -> int:
-    """The work of ``load()`` for this rank's share of the inputs; the exit code. It is loaded only if there is an input
-    to work on. Each failure is logged, and what was written is printed. Raises UserError: as ``plan_jobs``, and what
-    ``load`` raises."""
-    jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find, SUFFIXES[verb])
+def process_files(
+    verb: str, arguments: Namespace, load: Callable[[], Do], find=find_audio, jobs: list[Job] | None = None
+) -> int:
+    """The work of ``load()`` for this rank's share of ``jobs``, or of the inputs; the exit code. It is loaded only if
+    there is an input to work on. Each failure is logged, and what was written is printed. Raises UserError: as
+    ``plan_jobs``, and what ``load`` raises."""
+    if jobs is None:
+        jobs = plan_jobs(arguments.inputs, arguments.out, arguments.overwrite, find, SUFFIXES[verb])
     run_log, total = open_run_log(verb, arguments), sum(not job.done for job in jobs)
     failures, is_fatal, rank = list[str](), False, read_launched_rank()[0]
     written: list[tuple[float, int]] = []

@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from ddcm import __version__
 from ddcm.app.server_options import Limits, ServerOptions
-from ddcm.cli import codec, evaluation, fit, inference, info
+from ddcm.cli import benchmark, codec, evaluation, fit, inference, info
 from ddcm.cli.launcher import is_first_process, run_as_processes
 from ddcm.cli.options import ModelSettings, Parser, accept_hyphens, complete, load_pipeline, read_settings, take
 from ddcm.runtime.exit import run_to_exit_code
@@ -31,7 +31,7 @@ def serve(arguments: Namespace) -> int:
 
 
 SERVE = {serve: (take(ServerOptions), take(Limits), take(ModelSettings))}
-VERBS = inference.VERBS | evaluation.VERBS | codec.VERBS | info.VERBS | SERVE
+VERBS = inference.VERBS | evaluation.VERBS | benchmark.VERBS | codec.VERBS | info.VERBS | SERVE
 NAMES = {verb.__name__: verb for verb in VERBS}
 
 

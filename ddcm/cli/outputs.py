@@ -13,7 +13,7 @@ from ddcm.runtime.files import resolve_shipped, slug
 AUDIO = (".wav", ".flac")
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "reconstruct": AUDIO, "transform": AUDIO, "generate": AUDIO, "decompress": AUDIO, "compress": (".ddcm",),
-    "evaluate": (".csv", ".jsonl"), "compare": (),
+    "evaluate": (".csv", ".jsonl"), "compare": (), "benchmark": (),
 }  # fmt: skip
 """Verb -> suffixes of the files that its ``-o`` may name, the default first. Without any, ``-o`` is a folder."""
 OTHERS = {".ddcm", ".csv", ".json", ".jsonl", ".html", ".txt", ".md", ".pdf", ".png", ".zip", ".ckpt"}

@@ -29,9 +29,7 @@ def encode_payload(
         quantizer, encoder = codebook.quantizer, vq.Encoder(codebook.quantizer, header.levels, BANDS)
         with fixed_arithmetic():
             for window in range(len(header.layout.starts)):
-                codes = choose_codes(
-                    model, read_targets([window]), quantizer, header.levels, rate_weight=rate_weight
-                )
+                codes = choose_codes(model, read_targets([window]), quantizer, header.levels, rate_weight=rate_weight)
                 encoder.write(codes)
                 on_latent(quantizer.decode(vq.from_levels(codes, quantizer)))
                 progress.step()

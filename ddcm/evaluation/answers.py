@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ddcm.errors import UserError, describe_error, to_one_line
 from ddcm.evaluation.blind_page import REFERENCE
+from ddcm.evaluation.evaluate_files import mean_with_interval
 
 LEAST_OF_REFERENCE, MOST_MISSES = 90.0, 0.15
 """Post-screening of BS.1534-3: who rates the hidden reference below 90 in more than 15 % of the trials is excluded."""
@@ -88,15 +89,11 @@ def find_excluded(answers: Sequence[Answer]) -> dict[str, str]:
 def sum_up(answers: Sequence[Answer]) -> list[Rating]:
     """A rating for each sound, best first. The scores of a listener in several trials are averaged first: they are not
     independent. The interval is Student's t over listeners."""
-    from scipy.stats import t
-
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for answer in answers:
         scores[answer.stimulus][answer.listener].append(answer.score)
     ratings = []
     for stimulus, by_listener in scores.items():
-        means, half_width = [statistics.fmean(each) for each in by_listener.values()], math.nan
-        if len(means) > 1:
-            half_width = float(t.ppf(0.975, len(means) - 1)) * statistics.stdev(means) / math.sqrt(len(means))
-        ratings.append(Rating(to_one_line(stimulus), statistics.fmean(means), half_width, len(means)))
+        means = [statistics.fmean(each) for each in by_listener.values()]
+        ratings.append(Rating(to_one_line(stimulus), *mean_with_interval(means), len(means)))
     return sorted(ratings, key=lambda rating: -rating.mean)

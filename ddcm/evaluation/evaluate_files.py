@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -110,6 +111,16 @@ def summarize(rows: list[Row]) -> list[tuple[str, float, float, str]]:
             mean, median = statistics.mean(values.values()), statistics.median(values.values())
             lines.append((name, mean, median, to_one_line(worst)))
     return lines
+
+
+def mean_with_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % confidence interval by Student's t; NaN where there are too few values."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return (values[0] if values else math.nan), math.nan
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), float(t.ppf(0.975, len(values) - 1)) * error
 
 
 def write_jsonl(path: Path, rows: list[Row]) -> None:

@@ -70,6 +70,26 @@ def draw_sheet(
         figure.savefig(temporary, format="png")
 
 
+def draw_curves(path: Path, label: str, curves: dict[str, list[tuple[float, float, float]]]) -> None:
+    """Write curves over the rate to a PNG: name -> points of (kbps, value, half of the value's interval or NaN)."""
+    figures, _ = _import_matplotlib()
+    figure = figures.Figure(figsize=(7, 4.5), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    for name, points in curves.items():
+        rates, values, halves = zip(*sorted(points), strict=True)
+        bars = [0.0 if math.isnan(half) else half for half in halves]
+        axes.errorbar(rates, values, bars, fmt="o-", capsize=3, markersize=4, label=name)
+    axes.set(xscale="log", xlabel="kbps of the files", ylabel=label)
+    marks = sorted({float(f"{rate:.2g}") for points in curves.values() for rate, *_ in points})
+    apart = [mark for mark, before in zip(marks, [0.0, *marks], strict=False) if mark > 1.25 * before]
+    axes.set_xticks(apart, [f"{mark:g}" for mark in apart])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)  # outside: inside it covers points
+    with write_atomically(Path(path)) as temporary:
+        figure.savefig(temporary, format="png")
+
+
 def _import_matplotlib():
     try:
         from matplotlib import figure, image

@@ -24,6 +24,16 @@ class Progress:
             self._on_step(self._done, self._total)
 
 
+def part_of(on_step: OnStep | None, number: int, count: int) -> OnStep:
+    """For part ``number`` of ``count`` equal ones: passes its steps on as thousandths of a part."""
+
+    def on_part(done: int, total: int) -> None:
+        if on_step is not None:
+            on_step(1000 * number + 1000 * done // total, 1000 * count)
+
+    return on_part
+
+
 class ProgressBar:
     """One bar for all of a command: it loads, then it works through ``total`` items, each of which has steps."""
 

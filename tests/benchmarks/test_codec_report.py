@@ -1,6 +1,6 @@
 """The rate-distortion table: what a row loses is judged on the clips that it has."""
 
-from benchmarks.codec_report import FIELDS, compare_noise_codebooks, group_by_family, make_table, read_rows
+from benchmarks.codec_report import FIELDS, compare_noise_codebooks, make_table, read_rows
 
 
 def row(system: str, clip: str, **more) -> dict[str, str]:
@@ -36,12 +36,6 @@ def test_a_table_without_the_newer_columns_is_read(tmp_path):
     head, _, line = (line.strip("| ").split(" | ") for line in make_table(rows).splitlines()[-3:])
     cells = dict(zip(head, line, strict=True))
     assert (cells["stoi"], cells["dnsmos"], cells["word_error"], cells["pesq_wb"]) == ("0.60", "2.50", "-", "-")
-
-
-def test_families_are_names_without_their_rate():
-    assert list(group_by_family({"turbo 1": [], "turbo 2": [], "vq 8 atoms, levels 1": [], "ceiling": []})) == [
-        "turbo", "vq 8 atoms, levels", "ceiling",
-    ]  # fmt: skip
 
 
 def test_noise_codebooks_are_compared_clip_by_clip():
