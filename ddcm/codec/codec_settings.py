@@ -37,6 +37,8 @@ class CodecSettings:
     """classic: bits of the coefficient of each atom after the first of a step, in [2, 8]"""
     levels: int | None = None
     """vq: how many levels of a residual codebook are kept, from the first on; default all"""
+    rate_weight: float = 1.0
+    """vq: how much a bit counts against the error when codes are chosen, in [0, 100]; 0: not at all"""
     seed: int = 0
     """of the noise codebooks, in [0, 2^32)"""
     prompt: str = ""
@@ -47,7 +49,7 @@ class CodecSettings:
     """compute the UNet's deep layers in the first ten steps and then in every N-th; the decoder does the same"""
     mel_weight: float = 1.0
     """how much the noise is chosen for the decoded mel, beside the latent (1: alike); 0 saves a pass through the VAE's
-    decoder and back in the encoder's steps"""
+    decoder and back in the encoder's steps. vq: unless it is 0, codes are chosen for the decoded mel too"""
     mel_share: float = 0.5
     """share of the encoder's steps, the last ones, in which the mel takes part; less is faster, 1 is all"""
     schedule: ParametricSchedule | ExplicitSchedule | None = None
@@ -70,6 +72,7 @@ class CodecSettings:
             (self.mode != "vq" or not rated, "the rate of vq is its codebook's; leave out kbps and quality"),
             (self.levels is None or self.mode == "vq",
              f"levels are a codebook's, for mode vq; mode {self.mode} has kbps"),
+            (0 <= self.rate_weight <= 100, f"rate_weight {self.rate_weight} is outside [0, 100]"),
             (2 <= atoms <= 1 << 20 and not atoms & (atoms - 1),
              f"noise_atoms {atoms} is not a power of two up to {1 << 20}"),
             (2 <= self.coefficient_bits <= 8,

@@ -6,7 +6,7 @@ import torch
 
 from ddcm.codec import vq
 from ddcm.codec.bitstream import BitReader, BitWriter
-from ddcm.codec.code_choice import choose_codes
+from ddcm.codec.code_choice import CodeSearch, choose_codes
 from ddcm.codec.header import BANDS, Header
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.targets import Targets
@@ -21,17 +21,19 @@ OnLatent = Callable[[torch.Tensor], None]  # Called with each window's z (1, C, 
 
 def encode_payload(
     header: Header, model: LatentDiffusion, codebook: Codebook | None, read_targets: ReadTargets, on_latent: OnLatent,
-    batch_size: int, progress: Progress, rate_weight: float = 0.0,
+    batch_size: int, progress: Progress, rate_weight: float = 1.0,
 ) -> bytes:  # fmt: skip
     """Code window after window, ``batch_size`` at a time. Only those windows are in memory."""
     if header.mode == "vq":
         assert codebook is not None, "build_header() asks for it"
-        quantizer, encoder = codebook.quantizer, vq.Encoder(codebook.quantizer, header.levels, BANDS)
+        quantizer, digest = codebook.quantizer, header.backbone
+        encoder = vq.Encoder(quantizer, header.levels, BANDS, header.code_model, digest)
+        how = CodeSearch(rate_weight, latent_digest=digest)
         with fixed_arithmetic():
             for window in range(len(header.layout.starts)):
-                codes = choose_codes(model, read_targets([window]), quantizer, header.levels, rate_weight=rate_weight)
+                codes = choose_codes(model, read_targets([window]), quantizer, header.levels, how=how)
                 encoder.write(codes)
-                on_latent(quantizer.decode(vq.from_levels(codes, quantizer)))
+                on_latent(vq.decode_codes(codes, quantizer))
                 progress.step()
         return encoder.getvalue()
     writer = BitWriter()
@@ -52,8 +54,9 @@ def decode_payload(
     if header.mode == "vq":
         assert codebook is not None, "open_stream() asks for it"
         quantizer, shape = codebook.quantizer, (header.levels, *header.latent_shape[1:])
-        for codes in vq.decode(payload, quantizer, len(header.layout.starts), shape):
-            yield quantizer.decode(vq.from_levels(codes, quantizer))
+        windows, revision = len(header.layout.starts), header.code_model
+        for codes in vq.decode(payload, quantizer, windows, shape, revision, header.backbone):
+            yield vq.decode_codes(codes, quantizer)
             progress.step()
         return
     for windows in split_windows(header, batch_size):

@@ -47,7 +47,7 @@ def compress(
             on_latent(z)
 
     progress = Progress(on_step, count_steps(header, batch_size) * (1 + settings.verify))
-    payload = encode_payload(header, model, codebook, read_targets, keep, batch_size, progress)
+    payload = encode_payload(header, model, codebook, read_targets, keep, batch_size, progress, settings.rate_weight)
     decoded = decode_payload(header, payload, model, codebook, batch_size, progress)
     if settings.verify and digests != [_digest(z) for z in decoded]:
         raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
@@ -69,6 +69,7 @@ def build_header(
         if not 1 <= levels <= quantizer.num_quantizers:
             raise UserError(f"levels {levels} is outside [1, {quantizer.num_quantizers}], what the codebook has")
         fields |= dict(backbone=model.latent_digest, codebook=vq.digest(quantizer), atoms=quantizer.codebook_size)
+        fields["code_model"] = vq.choose_revision(quantizer, model.latent_digest)
         return Header("vq", levels=levels, **fields)
     fields |= dict(seed=settings.seed, prompt=settings.prompt, guidance=round(256 * settings.guidance_scale))
     fields["cache_interval"] = settings.cache_interval

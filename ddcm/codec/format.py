@@ -3,7 +3,7 @@
     magic "ddcm" | version | flags, arithmetic | digest of the backbone (8) | samples | level (2 + 2)
     | mel spec, if it is not AudioLDM2's | seed, if not 0 | prompt and guidance, if there is a prompt
     | interval of the UNet's cache, if not 1
-    | vq: digest of the codebook (8), atoms, levels
+    | vq: digest of the codebook (8), atoms, levels, revision of the model of its codes (1)
     | else: log2 of the atoms, coefficient bits, then the schedule: parametric (8 bytes or so) or explicit
     | payload | CRC-32 of everything before it
 
@@ -25,7 +25,8 @@ from ddcm.errors import UserError, describe_error
 from ddcm.recipes import DTYPES
 from ddcm.runtime.files import write_atomically
 
-MAGIC, VERSION, EARLIEST = b"ddcm", 3, 2  # version 2 has two bytes more: windows of a UNet call, CPU threads
+MAGIC, VERSION, EARLIEST = b"ddcm", 4, 2
+# Version 2 has two bytes more: windows of a UNet call, CPU threads. Before version 4, the codes of vq have model 0.
 MAX_FILE = 1 << 28  # bytes; a day at 4 kbps is 43 MB
 _LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Struct("<I")
 
@@ -67,6 +68,7 @@ def pack(header: Header, payload: bytes) -> bytes:
         out.append(header.cache_interval)
     if header.schedule is None:  # vq
         out += bytes.fromhex(header.codebook) + varint(header.atoms) + varint(header.levels)
+        out.append(header.code_model)
     else:
         out += bytes([header.log2_atoms, header.coefficient_bits]) + _pack_schedule(header.schedule)
     out += payload
@@ -135,6 +137,7 @@ def _read_header(reader: _Reader, version: int) -> Header:
         fields["cache_interval"] = reader.take(1)[0]
     if mode == "vq":
         fields |= dict(codebook=reader.take(8).hex(), atoms=reader.varint(), levels=reader.varint())
+        fields["code_model"] = reader.take(1)[0] if version >= 4 else 0
     else:
         fields["log2_atoms"], fields["coefficient_bits"] = reader.take(2)
         fields["schedule"] = _read_schedule(reader, bool(flags >> 3 & 1))

@@ -42,6 +42,7 @@ class Header:
     codebook: str = ""  # vq: digest of the fitted codebook
     atoms: int = 0  # vq: atoms of a level
     levels: int = 0  # vq: levels of the residual codebook that are kept
+    code_model: int = 0  # vq: revision of the model of the codes: see ``ddcm.codec.code_model``
 
     @property
     def seconds(self) -> float:
@@ -97,7 +98,7 @@ def check_bounds(header: Header) -> None:
     if header.mode == "vq":
         checks += [
             ("codebook", _is_digest(header.codebook)), ("atoms", 2 <= header.atoms <= 1 << MAX_LOG2),
-            ("levels", 1 <= header.levels <= 64), ("schedule", header.schedule is None),
+            ("levels", 1 <= header.levels <= 64), ("code_model", 0 <= header.code_model <= 255), ("schedule", header.schedule is None),
         ]  # fmt: skip
     else:
         bits = header.coefficient_bits

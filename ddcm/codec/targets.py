@@ -61,13 +61,15 @@ def compute_residual(model: LatentDiffusion, targets: Targets, x0: torch.Tensor,
 
 def mel_descent(model: LatentDiffusion, x0: torch.Tensor, mels: torch.Tensor) -> torch.Tensor:
     """Minus the gradient of half the squared error of the decoded mels; a window at a time, to bound the memory."""
-    rows = []
-    for z, mel in zip(x0.split(1), mels.split(1), strict=True):
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            error = 0.5 * (model.decode(z).float() - mel).square().sum()
-        rows.append(-torch.autograd.grad(error, z)[0])
-    return torch.cat(rows)
+    return torch.cat([measure_mel(model, z, mel)[0] for z, mel in zip(x0.split(1), mels.split(1), strict=True)])
+
+
+def measure_mel(model: LatentDiffusion, z: torch.Tensor, mel: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Of one window: minus the gradient over z of half the squared error of its decoded mel, and that half."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        error = 0.5 * (model.decode(z).float() - mel).square().sum()
+    return -torch.autograd.grad(error, z)[0], float(error)
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:

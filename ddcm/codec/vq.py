@@ -1,21 +1,20 @@
 """Codes of a fitted codebook, entropy coded. Kept beside DDCM so that the two can be compared in one format.
 
-The range coder is constriction's. Its model starts from the codebook's usage in training and counts the coded symbols,
-for each band. Counts are integers, so that encoder and decoder have the same model.
+The range coder is constriction's; ``code_model`` says how likely each symbol is.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
+from ddcm.codec.code_context import find_revision, fix_atoms, load_context
+from ddcm.codec.code_model import CellModel, CountModel, Counts
 from ddcm.errors import UserError
 from ddcm.quantize.base import Quantizer
 
-PRIOR = 4096  # coded symbols that the codebook's usage stands for
-OWN_BAND = 8  # weight of a band's own counts over those of all bands
-COUNT = 16  # count added per coded symbol
+CodeRow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (codes (n,), weights (n, symbols)) -> codes (n,)
 
 
 def digest(quantizer: Quantizer) -> str:
@@ -42,66 +41,101 @@ def from_levels(levels: np.ndarray, quantizer: Quantizer) -> torch.Tensor:
     return codes[None] if has_axis else codes
 
 
-class _Counts:
-    """The model of encoder and decoder: integer frequencies (Q, F, K)."""
+def decode_codes(codes: np.ndarray, quantizer: Quantizer) -> torch.Tensor:
+    """Codes int32 (Q, L, F) -> latent (1, D, L, F). The code K adds nothing."""
+    atoms = quantizer.level_atoms
+    if atoms is None or not (codes == quantizer.codebook_size).any():
+        return quantizer.decode(from_levels(codes, quantizer))
+    atoms = torch.cat([atoms.detach(), torch.zeros_like(atoms[:, :1])], dim=1)
+    index = torch.from_numpy(codes.astype(np.int64)).to(atoms.device)
+    return sum(table[level] for table, level in zip(atoms, index, strict=False)).movedim(-1, 0)[None]
 
-    def __init__(self, quantizer: Quantizer, levels: int, bands: int):
-        start = np.ones((levels, quantizer.codebook_size), np.int64)
-        usage = quantizer.atom_usage()
-        if usage is not None:
-            share = np.clip(usage[:levels].detach().cpu().double().numpy(), 0, 1)
-            start += np.round(share * PRIOR * COUNT).astype(np.int64)
-        self.shared, self.own = start, np.zeros((levels, bands, start.shape[1]), np.int64)
 
-    def weights(self, level: int) -> np.ndarray:
-        """float32 (F, K) whose values are integers."""
-        return (self.shared[level] + OWN_BAND * self.own[level]).astype(np.float32)
+def choose_revision(quantizer: Quantizer, latent_digest: str | None) -> int:
+    """The model for codes of this quantizer. ``latent_digest`` None: the codes are not those of a latent by itself, so
+    that no context is known."""
+    if quantizer.level_atoms is None:
+        return 0
+    return max(1, find_revision(latent_digest) if latent_digest else 0)
 
-    def update(self, level: int, codes: np.ndarray) -> None:
-        """Count codes (F,) of one latent frame."""
-        np.add.at(self.shared[level], codes, COUNT)
-        np.add.at(self.own[level], (np.arange(len(codes)), codes), COUNT)
+
+def make_model(
+    quantizer: Quantizer, levels: int, bands: int, revision: int = 0, latent_digest: str = ""
+) -> CountModel | CellModel:
+    """The model of encoder and decoder. Raises UserError: this ddcm does not have it."""
+    usage = quantizer.atom_usage()
+    shares = None if usage is None else usage.detach().cpu().numpy()
+    counts = Counts(shares, levels, bands, quantizer.codebook_size)
+    if revision == 0:
+        return CountModel(counts, bands)
+    atoms = quantizer.level_atoms
+    if atoms is None:
+        raise UserError("the .ddcm file's header is damaged: its codebook has no atoms to add up")
+    if shares is None:
+        shares = np.full(atoms.shape[:2], 1 / atoms.shape[1], np.float32)
+    fixed = fix_atoms(atoms.detach().cpu().numpy()[:levels], shares[:levels])
+    try:
+        net = load_context(latent_digest, revision) if revision > 1 else None
+    except OSError as error:
+        raise UserError(f"its codes have a context model of revision {revision}, which this ddcm lacks") from error
+    return CellModel(counts, fixed, net)
 
 
 class Encoder:
     """Codes windows one after the other into bytes."""
 
-    def __init__(self, quantizer: Quantizer, levels: int, bands: int):
+    def __init__(self, quantizer: Quantizer, levels: int, bands: int, revision: int = 0, latent_digest: str = ""):
         from constriction import stream  # its submodules are attributes, not modules
 
-        self._coder, self._model = stream.queue.RangeEncoder(), stream.model.Categorical(perfect=False)
-        self._counts = _Counts(quantizer, levels, bands)
+        self._coder, self._family = stream.queue.RangeEncoder(), stream.model.Categorical(perfect=False)
+        self._model = make_model(quantizer, levels, bands, revision, latent_digest)
 
     def write(self, codes: np.ndarray) -> None:
-        """Codes (Q, L, F) of the next window."""
-        for frame in np.moveaxis(codes, 1, 0):
-            for level, row in enumerate(np.ascontiguousarray(frame)):
-                self._coder.encode(row, self._model, self._counts.weights(level))
-                self._counts.update(level, row)
+        """Codes (Q, L, F) of the next window; after K, the end of a cell, nothing else."""
+
+        def encode(row: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            self._coder.encode(row, self._family, weights)
+            return row
+
+        _code_window(self._model, codes.copy(), encode)
 
     def getvalue(self) -> bytes:
         return self._coder.get_compressed().astype("<u4").tobytes()
 
 
-def decode(payload: bytes, quantizer: Quantizer, windows: int, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+def decode(
+    payload: bytes, quantizer: Quantizer, windows: int, shape: tuple[int, int, int], revision: int = 0,
+    latent_digest: str = "",
+) -> Iterator[np.ndarray]:  # fmt: skip
     """int32 (Q, L, F) for each of the windows; ``shape`` is (Q, L, F). Raises UserError: the payload is not what an
     encoder writes."""
     from constriction import stream
 
-    levels, frames, bands = shape
     if len(payload) % 4:
         raise UserError("the .ddcm file is damaged: its payload is not made of whole words")
     coder = stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
-    family, counts = stream.model.Categorical(perfect=False), _Counts(quantizer, levels, bands)
+    family, model = stream.model.Categorical(perfect=False), make_model(
+        quantizer, shape[0], shape[2], revision, latent_digest
+    )
     for number in range(windows):
-        codes = np.empty(shape, np.int32)
+        codes = np.full(shape, quantizer.codebook_size, np.int32)
         try:
-            for frame in range(frames):
-                for level in range(levels):
-                    codes[level, frame] = coder.decode(family, counts.weights(level))
-                    counts.update(level, codes[level, frame])
+            _code_window(model, codes, lambda row, weights: coder.decode(family, weights))
         except (AssertionError, ValueError) as error:
             raise UserError(f"the .ddcm file is damaged: its codes end in window {number}") from error
         if number + 1 == windows and not coder.maybe_exhausted():
             raise UserError("the .ddcm file is damaged: its payload has more than its codes")
         yield codes
+
+
+def _code_window(model: CountModel | CellModel, codes: np.ndarray, code_row: CodeRow) -> None:
+    """Pass the codes (Q, L, F) of a window through the coder, and write into them what comes back."""
+    for frame in range(codes.shape[1]):
+        for bands in model.cells():
+            for level in range(len(codes)):
+                at = bands[model.open_cells(level)]
+                if not len(at):
+                    break
+                row = code_row(np.ascontiguousarray(codes[level, frame, at]), model.weights(level))
+                codes[level, frame, at] = row
+                model.update(level, row)

@@ -77,6 +77,11 @@ class Quantizer(nn.Module):
         """(K, D), the atoms of cells as they are; None where there are several codebooks, or a change before them."""
         return None
 
+    @property
+    def level_atoms(self) -> torch.Tensor | None:
+        """(num_quantizers, K, D): ``decode`` adds up one atom of each level. None where it does something else."""
+        return None
+
     def atom_usage(self) -> torch.Tensor | None:
         """Share of each atom in the codes of training, (num_quantizers, K); None where it is not tracked."""
         return None

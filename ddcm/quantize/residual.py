@@ -65,6 +65,10 @@ class ResidualQuantizer(Quantizer):
             residual = residual - scale * F.embedding(level.encode(residual / scale), level.codebook)
         self.initialised.fill_(1)
 
+    @property
+    def level_atoms(self) -> torch.Tensor:
+        return torch.stack([scale * level.codebook for level, scale in self._levels])
+
     def atom_usage(self) -> torch.Tensor:
         return torch.stack([level.usage for level, _ in self._levels])
 

@@ -78,6 +78,10 @@ class SingleCodebook(Quantizer):
     def atoms(self) -> torch.Tensor:
         return self.codebook
 
+    @property
+    def level_atoms(self) -> torch.Tensor:
+        return self.codebook[None]
+
     def atom_usage(self) -> torch.Tensor:
         return self.usage[None]
 
