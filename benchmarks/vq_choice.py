@@ -21,17 +21,18 @@ from ddcm.audio.mel import LN_TO_DB, log_mel
 from ddcm.backbone import load
 from ddcm.codec.code_choice import CodeSearch, choose_codes
 from ddcm.codec.header import BANDS
-from ddcm.codec.targets import Targets, compute_targets
+from ddcm.codec.targets import compute_targets
 from ddcm.codec.vq import Encoder, choose_revision, decode_codes, to_levels
 from ddcm.quantize.pretrained import load_codebook
 
 DEFAULT = CodeSearch()
+GREEDY = replace(DEFAULT, rate_weight=0.0, width=1)
 
 
 @dataclass(frozen=True)
 class Row:
     title: str
-    how: CodeSearch | None = replace(DEFAULT, rate_weight=0.0, width=1)
+    how: CodeSearch | None = GREEDY
     """None: the quantizer's own codes"""
     mel_weight: float = 0.0
     is_weighted: bool = False

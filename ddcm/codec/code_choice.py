@@ -18,7 +18,7 @@ from ddcm.codec.code_model import CellModel
 from ddcm.codec.code_search import WIDTH, Rates, estimate_rates, search
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.targets import Targets, measure_mel
-from ddcm.codec.vq import choose_revision, decode_codes, make_model, to_levels
+from ddcm.codec.vq import choose_revision, decode_codes, make_cell_model, to_levels
 from ddcm.quantize.base import Quantizer, to_cells
 
 STEPS = 24  # searches for the decoded mel
@@ -33,8 +33,8 @@ class CodeSearch:
     """How codes are chosen."""
 
     rate_weight: float = 1.0
-    """how much a bit counts against the error; 1: the slope of high-rate theory at the last level; 0: not at all, and no
-    cell ends early"""
+    """how much a bit counts against the error; 1: the slope of high-rate theory at the last level; 0: not at all, and
+    no cell ends early"""
     width: int = WIDTH
     """beginnings of a cell that the beam search keeps at each level"""
     steps: int = STEPS
@@ -66,7 +66,7 @@ class _Window:
         self.model, self.targets, self.quantizer, self.base, self.how = model, targets, quantizer, base, how
         self.rest = targets.z - base
         self.atoms = quantizer.level_atoms.detach()[:levels].to(self.rest.device)
-        self.new_model = lambda: make_model(quantizer, levels, self.rest.shape[-1], revision, how.latent_digest)
+        self.new_model = lambda: make_cell_model(quantizer, levels, self.rest.shape[-1], revision, how.latent_digest)
         self.price = how.rate_weight * bit_price(self.new_model()) if how.rate_weight else 0.0
         self.weights = targets.weights / targets.weights.mean()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ddcm.codec.code_context import EVEN, ODD, ONE, ContextNet, FixedAtoms, advance, atom_weights, gather_inputs
+from ddcm.codec.code_context import EVEN, ODD, ContextNet, FixedAtoms, advance, atom_weights, gather_inputs
 
 PRIOR = 4096  # coded symbols that the codebook's usage stands for
 OWN_BAND = 8  # weight of a band's own counts over those of all bands

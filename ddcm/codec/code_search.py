@@ -1,11 +1,10 @@
 """The codes of cells by distortion and rate: a beam search over the levels, all cells at once.
 
 The cost of a cell is sum of w (x - atoms)^2 over its numbers, plus ``price`` times its bits. The search keeps the
-``width`` best beginnings of each cell at every level, since the nearest atom of one level need not be the best start for
-the next. A cell ends early where further levels cost more than they gain (reverse water-filling).
+``width`` best beginnings of each cell at every level, since the nearest atom of one level need not be the best start
+for the next. A cell ends early where further levels cost more than they gain (reverse water-filling).
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np

@@ -54,8 +54,8 @@ def decode_payload(
     if header.mode == "vq":
         assert codebook is not None, "open_stream() asks for it"
         quantizer, shape = codebook.quantizer, (header.levels, *header.latent_shape[1:])
-        windows, revision = len(header.layout.starts), header.code_model
-        for codes in vq.decode(payload, quantizer, windows, shape, revision, header.backbone):
+        count, revision = len(header.layout.starts), header.code_model
+        for codes in vq.decode(payload, quantizer, count, shape, revision, header.backbone):
             yield vq.decode_codes(codes, quantizer)
             progress.step()
         return

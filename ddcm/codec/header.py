@@ -98,7 +98,8 @@ def check_bounds(header: Header) -> None:
     if header.mode == "vq":
         checks += [
             ("codebook", _is_digest(header.codebook)), ("atoms", 2 <= header.atoms <= 1 << MAX_LOG2),
-            ("levels", 1 <= header.levels <= 64), ("code_model", 0 <= header.code_model <= 255), ("schedule", header.schedule is None),
+            ("levels", 1 <= header.levels <= 64), ("schedule", header.schedule is None),
+            ("code_model", 0 <= header.code_model <= 255),
         ]  # fmt: skip
     else:
         bits = header.coefficient_bits

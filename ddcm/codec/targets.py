@@ -69,7 +69,7 @@ def measure_mel(model: LatentDiffusion, z: torch.Tensor, mel: torch.Tensor) -> t
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         error = 0.5 * (model.decode(z).float() - mel).square().sum()
-    return -torch.autograd.grad(error, z)[0], float(error)
+    return -torch.autograd.grad(error, z)[0], float(error.detach())
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:

@@ -60,25 +60,31 @@ def choose_revision(quantizer: Quantizer, latent_digest: str | None) -> int:
 
 
 def make_model(
-    quantizer: Quantizer, levels: int, bands: int, revision: int = 0, latent_digest: str = ""
+    quantizer: Quantizer, levels: int, bands: int, revision: int, latent_digest: str
 ) -> CountModel | CellModel:
     """The model of encoder and decoder. Raises UserError: this ddcm does not have it."""
-    usage = quantizer.atom_usage()
-    shares = None if usage is None else usage.detach().cpu().numpy()
-    counts = Counts(shares, levels, bands, quantizer.codebook_size)
-    if revision == 0:
-        return CountModel(counts, bands)
-    atoms = quantizer.level_atoms
+    if revision:
+        return make_cell_model(quantizer, levels, bands, revision, latent_digest)
+    return CountModel(_start_counts(quantizer, levels, bands), bands)
+
+
+def make_cell_model(quantizer: Quantizer, levels: int, bands: int, revision: int, latent_digest: str) -> CellModel:
+    """Of revision 1 or more. Raises UserError: the quantizer has no atoms to add up, or the revision is not here."""
+    atoms, usage = quantizer.level_atoms, quantizer.atom_usage()
     if atoms is None:
         raise UserError("the .ddcm file's header is damaged: its codebook has no atoms to add up")
-    if shares is None:
-        shares = np.full(atoms.shape[:2], 1 / atoms.shape[1], np.float32)
-    fixed = fix_atoms(atoms.detach().cpu().numpy()[:levels], shares[:levels])
+    shares = torch.full(atoms.shape[:2], 1 / atoms.shape[1]) if usage is None else usage
+    fixed = fix_atoms(*(x.detach().float().cpu().numpy()[:levels] for x in (atoms, shares)))
     try:
         net = load_context(latent_digest, revision) if revision > 1 else None
     except OSError as error:
         raise UserError(f"its codes have a context model of revision {revision}, which this ddcm lacks") from error
-    return CellModel(counts, fixed, net)
+    return CellModel(_start_counts(quantizer, levels, bands), fixed, net)
+
+
+def _start_counts(quantizer: Quantizer, levels: int, bands: int) -> Counts:
+    usage = quantizer.atom_usage()
+    return Counts(None if usage is None else usage.detach().cpu().numpy(), levels, bands, quantizer.codebook_size)
 
 
 class Encoder:
@@ -114,8 +120,9 @@ def decode(
     if len(payload) % 4:
         raise UserError("the .ddcm file is damaged: its payload is not made of whole words")
     coder = stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
-    family, model = stream.model.Categorical(perfect=False), make_model(
-        quantizer, shape[0], shape[2], revision, latent_digest
+    family, model = (
+        stream.model.Categorical(perfect=False),
+        make_model(quantizer, shape[0], shape[2], revision, latent_digest),
     )
     for number in range(windows):
         codes = np.full(shape, quantizer.codebook_size, np.int32)

@@ -37,6 +37,7 @@ headers = st.builds(
     prompt=st.text(max_size=100), book=st.sampled_from(["hadamard", "gaussian"]),
 ) | st.builds(
     Header, st.just("vq"), **common, codebook=digests, atoms=st.integers(2, 2**20), levels=st.integers(1, 64),
+    code_model=st.integers(0, 255),
 )  # fmt: skip
 
 
