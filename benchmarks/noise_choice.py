@@ -1,6 +1,6 @@
 """What the encoder's noise is chosen for: the latent, the decoded mel, or both, and what each costs.
 
-    python -m benchmarks.noise_choice --corpus runs/corpus [--rates 1 4] [--page docs/codec.md]
+    python -m benchmarks.noise_choice --corpus runs/corpus [--rates 1 4] [--page docs/explanation.md]
 
 Training clips are coded together, so the figures can be compared within a column only. Each is what the decoded mels
 lose to those of the latent that was coded, which is the encoder's posterior mean, whatever the row aims at. "Towards a
@@ -8,6 +8,8 @@ nearer latent" first moves the latent through the decoder until its mel is neare
 """
 
 import argparse
+import functools
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,27 +21,55 @@ from benchmarks.marks import fill
 from benchmarks.schedules import Trial, read_training_clips
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.backbone import load
+from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.rate_control import SHIPPED, interpolate, read_rows
-from ddcm.codec.targets import Targets
+from ddcm.codec.targets import MeasureError, Targets, compute_residual, half_square
 
 
 @dataclass(frozen=True)
 class Row:
     title: str
-    mel_weight: float = 1.0
+    mel_weight: float = CodecSettings.mel_weight
+    mel_share: float = CodecSettings.mel_share
     steps: int = 30
+    measure: MeasureError = half_square
+    seeds: int = 1
+    """how many start noises are tried; the best is kept, clip by clip"""
     is_nearer: bool = False
     """whether the latent is moved through the decoder first"""
 
 
+def magnitude(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
+    return (decoded - mel).abs().sum()
+
+
+def loud(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
+    """Squares weighted by the level: from 0 at the mel's floor to 1 at its peak."""
+    level = (mel - math.log(1e-5)) / (mel.max() - math.log(1e-5)).clamp(min=1e-3)
+    return 0.5 * (level * (decoded - mel).square()).sum()
+
+
+def balanced(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
+    """Squares over each frame's own spread, so that quiet frames between loud ones count as much."""
+    spread = mel.std(dim=3, keepdim=True).clamp(min=0.3)
+    return 0.5 * ((decoded - mel) / spread).square().sum()
+
+
 ROWS = (
     Row("the latent alone", 0.0),
-    Row("the latent, and half as much the mel", 0.5),
-    Row("both alike (the default)"),
-    Row("the latent, and twice as much the mel", 2.0),
-    Row("both alike, 15 UNet calls", steps=15),
+    Row("the latent, and twice as much the mel in the last half of the steps (the default)"),
+    Row("both alike in the last half", 1.0),
+    Row("four times as much the mel in the last half", 4.0),
+    Row("twice as much in the last third", mel_share=1 / 3),
+    Row("twice as much in all steps", mel_share=1.0),
+    Row("both alike in all steps", 1.0, 1.0),
+    Row("the default, 15 UNet calls", steps=15),
     Row("the latent alone, 15 UNet calls", 0.0, steps=15),
-    Row("both alike, towards a nearer latent", is_nearer=True),
+    Row("the default, magnitudes for squares", measure=magnitude),
+    Row("the default, squares weighted by loudness", measure=loud),
+    Row("the default, squares over each frame's spread", measure=balanced),
+    Row("the default, the best of four start seeds", seeds=4),
+    Row("the default, towards a nearer latent", is_nearer=True),
 )
 
 
@@ -69,9 +99,16 @@ def measure(trial: Trial, rates: list[float]) -> list[str]:
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     first = None
     for row in tqdm(ROWS, desc="rows"):
-        trial.targets = replace(nearer if row.is_nearer else own, mel_weight=row.mel_weight)
-        begin = time.process_time()
-        losses = [trial.loss(interpolate(rate, row.steps, shapes), rate) for rate in rates]
+        targets = nearer if row.is_nearer else own
+        trial.targets = replace(targets, mel_weight=row.mel_weight, mel_share=row.mel_share)
+        trial.compute = functools.partial(compute_residual, measure=row.measure)
+        begin, losses = time.process_time(), []
+        for rate in rates:
+            shape, errors = interpolate(rate, row.steps, shapes), []
+            for seed in range(row.seeds):
+                trial.header = replace(trial.header, seed=seed)
+                errors.append(trial.errors_of_clips(shape, rate))
+            losses.append(float(torch.stack(errors).amin(dim=0).mean()) - trial.ceiling)
         seconds = time.process_time() - begin
         first = first or seconds
         cells = [row.title, *(f"{loss:.2f}" for loss in losses), f"{seconds / first:.1f} times"]

@@ -36,7 +36,7 @@ from ddcm.codec.compress import build_header
 from ddcm.codec.header import Header
 from ddcm.codec.rate_control import SHAPE, SHIPPED, find_nearest
 from ddcm.codec.step_schedule import ParametricSchedule, expand
-from ddcm.codec.targets import compute_targets
+from ddcm.codec.targets import compute_residual, compute_targets
 from ddcm.codec.trajectory import encode_windows
 from ddcm.diffusion.timesteps import add_noise, quadratic
 from ddcm.errors import UserError
@@ -86,23 +86,28 @@ class Trial:
             torch.cat(mels),
             compute_targets(backbone, mels, settings.mel_weight, settings.mel_share),
         )
-        self.z = self.targets.z
-        self.ceiling = self._error(self.z)
+        self.z, self.compute = self.targets.z, compute_residual
+        self.ceiling = float(self._errors(self.z).mean())
 
-    def _error(self, z: torch.Tensor) -> float:
+    def _errors(self, z: torch.Tensor) -> torch.Tensor:
         mels = torch.cat([self.backbone.decode(row).cpu() for row in z.split(1)])
-        return float((mels - self.mels).abs().mean()) * LN_TO_DB
+        return (mels - self.mels).abs().mean(dim=(1, 2, 3)) * LN_TO_DB
 
     def loss(self, shape: ParametricSchedule, kbps: float) -> float:
         """dB that the mels of the clips, coded with as many atoms as the rate pays for, lose to those of z."""
+        return float(self.errors_of_clips(shape, kbps).mean()) - self.ceiling
+
+    def errors_of_clips(self, shape: ParametricSchedule, kbps: float) -> torch.Tensor:
+        """dB (clips,) between the mels of the coded clips and those of the recordings."""
 
         def with_total(total: int) -> Header:
             return replace(self.header, schedule=replace(shape, total=total))
 
-        total = find_nearest(lambda total: with_total(total).window_bits, kbps * 1000 * self.seconds, 1, 40_000)
+        total = find_nearest(lambda total: with_total(total).bits_of(0), kbps * 1000 * self.seconds, 1, 40_000)
         windows, writers = range(len(self.z)), [BitWriter() for _ in self.z]
-        z = encode_windows(with_total(total), self.backbone, self.targets, windows, writers)
-        return self._error(z) - self.ceiling
+        return self._errors(
+            encode_windows(with_total(total), self.backbone, self.targets, windows, writers, compute=self.compute)
+        )
 
     @functools.cached_property
     def errors(self) -> dict[int, float]:

@@ -23,6 +23,8 @@ class CodecSettings:
     """bytes on disk x 8 / seconds / 1000; default 1. Not for vq, whose rate follows from the codebook"""
     quality: Quality | None = None
     """a named rate instead: low 0.5, medium 1, high 2, best 4 kbps"""
+    db: float | None = None
+    """a quality instead: the mean absolute error of the decoded log-mel, in dB; a few trials find the rate for it"""
     mode: Mode = "turbo"
     """turbo: the best atoms with signs; classic: one atom a step (with steps, several by matching pursuit); vq: the
     codes of a fitted codebook"""
@@ -47,7 +49,9 @@ class CodecSettings:
     """of classifier-free guidance under the prompt, in [0, 100]; 1 is one UNet call a step, anything else two"""
     cache_interval: int = 1
     """compute the UNet's deep layers in the first ten steps and then in every N-th; the decoder does the same"""
-    mel_weight: float = 1.0
+    allocate: bool = True
+    """turbo: windows that are harder to guess get more of the file's bits"""
+    mel_weight: float = 2.0
     """how much the noise is chosen for the decoded mel, beside the latent (1: alike); 0 saves a pass through the VAE's
     decoder and back in the encoder's steps. vq: unless it is 0, codes are chosen for the decoded mel too"""
     mel_share: float = 0.5
@@ -64,12 +68,15 @@ class CodecSettings:
             value = getattr(self, name)
             if value not in known and not (name == "quality" and value is None):
                 raise UserError(f"{name} {value!r} is not known; use one of: {', '.join(known)}")
-        rated, atoms = self.kbps is not None or self.quality is not None, self.noise_atoms
+        asked = [name for name in ("kbps", "quality", "db") if getattr(self, name) is not None]
+        atoms = self.noise_atoms
         checks = (
-            (self.kbps is None or self.quality is None, "kbps and quality are two names for the same choice; give one"),
+            (len(asked) < 2, f"{' and '.join(asked)} are names for the same choice; give one"),
             (self.kbps is None or (math.isfinite(self.kbps) and self.kbps > 0),
              f"kbps {self.kbps} is not a positive number; the shipped table is for 0.25 to 4"),
-            (self.mode != "vq" or not rated, "the rate of vq is its codebook's; leave out kbps and quality"),
+            (self.mode != "vq" or not asked, f"the rate of vq is its codebook's; leave out {' and '.join(asked)}"),
+            (self.db is None or (math.isfinite(self.db) and self.db > 0), f"db {self.db} is not a positive number"),
+            (self.db is None or self.schedule is None, "db finds the schedule; give db or schedule"),
             (self.levels is None or self.mode == "vq",
              f"levels are a codebook's, for mode vq; mode {self.mode} has kbps"),
             (0 <= self.rate_weight <= 100, f"rate_weight {self.rate_weight} is outside [0, 100]"),

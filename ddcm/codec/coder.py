@@ -59,8 +59,9 @@ def decode_payload(
             yield vq.decode_codes(codes, quantizer)
             progress.step()
         return
+    offsets = header.offsets
     for windows in split_windows(header, batch_size):
-        readers = [BitReader(payload, window * header.window_bits) for window in windows]
+        readers = [BitReader(payload, offsets[window]) for window in windows]
         try:
             z = decode_windows(header, model, windows, readers, progress.step)
         except ValueError as error:

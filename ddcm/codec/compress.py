@@ -2,17 +2,22 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
+from typing import cast
 
 import torch
 
 from ddcm.audio.level import Level, measure_level
+from ddcm.audio.mel import LN_TO_DB
 from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.windows import window_mel
-from ddcm.codec import vq
+from ddcm.codec import quality, vq
+from ddcm.codec.allocation import choose_shares
 from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.coder import OnLatent, count_steps, decode_payload, encode_payload
+from ddcm.codec.coder import OnLatent, count_steps, decode_payload, encode_payload, split_windows
 from ddcm.codec.format import pack
 from ddcm.codec.header import Header, ceil_log2
 from ddcm.codec.model import LatentDiffusion, header_fields
@@ -22,36 +27,105 @@ from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.progress import OnStep, Progress
 
+Audio = torch.Tensor | SpooledAudio
+OnWindow = Callable[[torch.Tensor, torch.Tensor], None]
+
 
 def compress(
-    audio: torch.Tensor | SpooledAudio, model: LatentDiffusion, settings: CodecSettings,
+    audio: Audio, model: LatentDiffusion, settings: CodecSettings,
     codebook: Codebook | None = None, batch_size: int = 1, on_step: OnStep | None = None,
     on_latent: OnLatent | None = None,
 ) -> bytes:  # fmt: skip
     """Audio (S,), mono at the model's rate -> the bytes of a file. ``batch_size`` windows of 10.24 s are coded at a
-    time; memory does not grow with the length. Raises UserError: a rate that cannot be met, no codebook for vq, or
-    (``verify``) a decoder that differs."""
+    time; memory does not grow with the length. Raises UserError: a rate or an error that cannot be met, no codebook for
+    vq, or (``verify``) a decoder that differs."""
     level = audio.level if isinstance(audio, SpooledAudio) else measure_level(audio)
-    header = add_level(build_header(settings, model, len(audio), codebook), level)
-    if settings.mode != "vq":
-        header = solve_schedule(header, settings)
-    digests, layout = [], header.layout
+    if settings.db is not None:
+        settings = _settle_rate(audio, level, model, settings, codebook, batch_size, on_step)
+        on_step = _shift(on_step, quality.TRIALS)
+    digests = []
 
-    def read_targets(windows: Sequence[int]) -> Targets:
-        mels = [window_mel(audio, level, layout, i, model.mel_spec) for i in windows]
-        return compute_targets(model, mels, settings.mel_weight, settings.mel_share)
-
-    def keep(z: torch.Tensor) -> None:
+    def keep(z: torch.Tensor, mel: torch.Tensor) -> None:
         digests.append(_digest(z))
         if on_latent is not None:
             on_latent(z)
 
-    progress = Progress(on_step, count_steps(header, batch_size) * (1 + settings.verify))
-    payload = encode_payload(header, model, codebook, read_targets, keep, batch_size, progress, settings.rate_weight)
+    header, progress = _complete_header(audio, level, model, settings, codebook, batch_size, on_step)
+    payload = _encode(audio, level, header, model, settings, codebook, batch_size, progress, keep)
     decoded = decode_payload(header, payload, model, codebook, batch_size, progress)
     if settings.verify and digests != [_digest(z) for z in decoded]:
         raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
     return pack(header, payload)
+
+
+def _complete_header(
+    audio: Audio, level: Level, model: LatentDiffusion, settings: CodecSettings, codebook: Codebook | None,
+    batch_size: int, on_step: OnStep | None,
+) -> tuple[Header, Progress]:  # fmt: skip
+    """The header with schedule and shares, and the progress of all that follows."""
+    header = add_level(build_header(settings, model, len(audio), codebook), level)
+    if settings.mode != "vq":
+        header = solve_schedule(header, settings)
+    batches, steps = split_windows(header, batch_size), count_steps(header, batch_size) * (1 + settings.verify)
+    if not settings.allocate or settings.mode != "turbo" or settings.schedule or len(header.layout.starts) == 1:
+        return header, Progress(on_step, steps)
+    progress = Progress(on_step, steps + len(batches))
+
+    def read_targets(windows: Sequence[int]) -> Targets:
+        return compute_targets(model, [window_mel(audio, level, header.layout, i, model.mel_spec) for i in windows])
+
+    shares = choose_shares(header, model, read_targets, batches, progress)
+    return solve_schedule(replace(header, shares=shares), settings), progress
+
+
+def _encode(
+    audio: Audio, level: Level, header: Header, model: LatentDiffusion, settings: CodecSettings,
+    codebook: Codebook | None, batch_size: int, progress: Progress, on_window: OnWindow,
+) -> bytes:  # fmt: skip
+    """The payload; ``on_window(z, mel)`` gets each window as it will be decoded, and the mel that it was coded from."""
+    mels: deque[torch.Tensor] = deque()
+
+    def read_targets(windows: Sequence[int]) -> Targets:
+        own = [window_mel(audio, level, header.layout, i, model.mel_spec) for i in windows]
+        mels.extend(own)
+        return compute_targets(model, own, settings.mel_weight, settings.mel_share)
+
+    def keep(z: torch.Tensor) -> None:
+        on_window(z, mels.popleft())
+
+    return encode_payload(header, model, codebook, read_targets, keep, batch_size, progress, settings.rate_weight)
+
+
+def _settle_rate(
+    audio: Audio, level: Level, model: LatentDiffusion, settings: CodecSettings, codebook: Codebook | None,
+    batch_size: int, on_step: OnStep | None,
+) -> CodecSettings:  # fmt: skip
+    """The settings with a rate in place of an error."""
+    excerpt, trials = quality.cut_excerpt(audio, model.mel_spec.hop), count()
+
+    def measure(kbps: float) -> float:
+        errors: list[float] = []
+
+        def compare(z: torch.Tensor, mel: torch.Tensor) -> None:
+            errors.append(float((model.decode(z).cpu() - mel).abs().mean()) * LN_TO_DB)
+
+        own = replace(settings, db=None, kbps=kbps, verify=False)
+        report = _shift(on_step, next(trials))
+        header, progress = _complete_header(excerpt, level, model, own, codebook, batch_size, report)
+        _encode(excerpt, level, header, model, own, codebook, batch_size, progress, compare)
+        return sum(errors) / len(errors)
+
+    return replace(settings, db=None, kbps=quality.find_kbps(measure, cast(float, settings.db)))
+
+
+def _shift(on_step: OnStep | None, trials: int) -> OnStep | None:
+    """Reports steps as those behind so many trials, of all that there can be and the coding at last."""
+
+    def shifted(done: int, total: int) -> None:
+        assert on_step is not None
+        on_step(trials * total + done, (quality.TRIALS + 1) * total)
+
+    return on_step and shifted
 
 
 def build_header(

@@ -5,6 +5,7 @@
     | interval of the UNet's cache, if not 1
     | vq: digest of the codebook (8), atoms, levels, revision of the model of its codes (1)
     | else: log2 of the atoms, coefficient bits, then the schedule: parametric (8 bytes or so) or explicit
+    | a byte for each window, if their shares of atoms differ
     | payload | CRC-32 of everything before it
 
 Little-endian; "varint" is base 128, low bits first. Sizes are checked first. A change of meaning raises ``VERSION``.
@@ -14,7 +15,7 @@ import io
 import operator
 import struct
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ def pack(header: Header, payload: bytes) -> bytes:
     flags |= isinstance(header.schedule, ExplicitSchedule) << 3
     flags |= (header.mel != MEL) << 4 | (header.seed != 0) << 5 | (header.prompt != "") << 6
     flags |= (header.cache_interval != 1) << 7
-    out = bytearray(MAGIC) + bytes([VERSION, flags, DTYPES.index(header.dtype) | header.stock_null << 2])
+    out = bytearray(MAGIC) + bytes(
+        [VERSION, flags, DTYPES.index(header.dtype) | header.stock_null << 2 | bool(header.shares) << 3]
+    )
     out += bytes.fromhex(header.backbone) + varint(header.samples) + _LEVEL.pack(header.mean, header.gain)
     if header.mel != MEL:
         out += _MEL.pack(*header.mel)
@@ -71,7 +74,7 @@ def pack(header: Header, payload: bytes) -> bytes:
         out.append(header.code_model)
     else:
         out += bytes([header.log2_atoms, header.coefficient_bits]) + _pack_schedule(header.schedule)
-    out += payload
+    out += bytes(header.shares) + payload
     return bytes(out) + _CRC.pack(zlib.crc32(out))
 
 
@@ -118,7 +121,7 @@ class _Reader(io.BytesIO):
 
 def _read_header(reader: _Reader, version: int) -> Header:
     flags, arithmetic = reader.take(2)
-    if flags & 3 >= len(MODES) or arithmetic & 3 >= len(DTYPES) or arithmetic >> 3:
+    if flags & 3 >= len(MODES) or arithmetic & 3 >= len(DTYPES) or arithmetic >> 4:
         raise ValueError("unknown flags")
     mode = MODES[flags & 3]
     fields: dict[str, Any] = dict(backbone=reader.take(8).hex(), samples=reader.varint())
@@ -142,7 +145,11 @@ def _read_header(reader: _Reader, version: int) -> Header:
         fields["log2_atoms"], fields["coefficient_bits"] = reader.take(2)
         fields["schedule"] = _read_schedule(reader, bool(flags >> 3 & 1))
     dtype, stock_null = DTYPES[arithmetic & 3], bool(arithmetic >> 2 & 1)
-    return Header(mode, dtype=dtype, stock_null=stock_null, book=BOOKS[flags >> 2 & 1], **fields)
+    header = Header(mode, dtype=dtype, stock_null=stock_null, book=BOOKS[flags >> 2 & 1], **fields)
+    if not arithmetic >> 3 & 1:
+        return header
+    check_bounds(header)  # before the number of windows is computed from them
+    return replace(header, shares=tuple(reader.take(len(header.layout.starts))))
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def describe(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from error
     facts = {"what": "ddcm file", "version": VERSION, "bytes": len(data), "seconds": f"{header.seconds:g}"}
     facts["kbps"] = f"{len(data) / 125 / header.seconds:.3f}"
-    facts |= {name: value for name, value in asdict(header).items() if name != "schedule"}
+    facts |= {name: value for name, value in asdict(header).items() if name not in ("schedule", "shares")}
     facts |= {"windows": len(header.layout.starts), "window frames": header.layout.size, "payload bytes": len(payload)}
     if header.schedule is not None:
         is_guided = header.prompt != "" and header.guidance != 256
@@ -163,7 +170,9 @@ def describe(path: Path) -> dict[str, Any]:
             "timesteps": " ".join(map(str, header.steps.timesteps)),
             "atoms of each step": " ".join(map(str, header.steps.atoms)),
             "UNet calls of a window": len(header.steps.timesteps) * (2 if is_guided else 1),
-            "bits of a window": header.window_bits,
+            "bits of a window": " ".join(
+                map(str, [b - a for a, b in pairwise(header.offsets)][: 1 if not header.shares else None])
+            ),
         }
     return facts
 

@@ -54,6 +54,7 @@ def generate(
     header = solve_schedule(build_header(replace(settings, prompt=""), model, samples), settings)
     codebook, writer, choices = noise_codebook(header), BitWriter(), []
     without, with_prompt = (model.denoiser(text, "", 1.0, header.cache_interval) for text in ("", prompt))
+    counts = header.atoms_of(0)
     direction = torch.empty(0)  # of the present step
 
     def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
@@ -62,7 +63,8 @@ def generate(
         direction = (with_prompt(x, t) - x0)[0].flatten()
         return x0
 
-    def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
+    def pick(step: int, x0: torch.Tensor) -> list[torch.Tensor]:
+        count = counts[step]
         lots = torch.from_numpy(random_words(codebook.atoms, ([0], step, START), seed)[0].astype("int64"))
         drawn = lots.topk(max(count, round(share * codebook.atoms))).indices
         correlations = codebook.correlate(0, step, direction)

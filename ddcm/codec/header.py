@@ -1,6 +1,8 @@
 """The header of a ``.ddcm`` file, and what follows from it. Encoder and decoder share it; it needs no model."""
 
+import functools
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import get_args
 
 from ddcm.audio.layout import FRAMES, OVERLAP, Layout, even_layout
@@ -16,6 +18,7 @@ CHANNELS, BANDS = 8, MEL[3] // 4  # C and F of the latent
 MAX_SAMPLES = 1 << 31  # 37 h
 MAX_PROMPT, MAX_LOG2 = 2000, 20  # bytes of a prompt; log2 of the atoms of a noise codebook
 MAX_GAIN = 32 * 256  # 1/256 of octaves; float32 has no room for more
+EVEN = 64  # the share of a window that has as many atoms as the schedule says
 MIN_WINDOW_BITS = 64  # bits of a full window; fewer would let a small file claim hours of audio
 
 
@@ -39,6 +42,7 @@ class Header:
     log2_atoms: int = 0  # log2 of the atoms of the noise codebook
     coefficient_bits: int = 0  # classic: bits of the coefficient of each atom after the first of a step
     schedule: Schedule | None = None  # turbo and classic have one
+    shares: tuple[int, ...] = ()  # of each window: its atoms over those of the schedule, in 1/64; empty: 64 for all
     codebook: str = ""  # vq: digest of the fitted codebook
     atoms: int = 0  # vq: atoms of a level
     levels: int = 0  # vq: levels of the residual codebook that are kept
@@ -68,13 +72,30 @@ class Header:
         assert self.schedule is not None, "a vq file has no schedule"
         return expand(self.schedule)
 
+    def atoms_of(self, window: int) -> tuple[int, ...]:
+        """atoms of each coded step of a window of a turbo or classic file; at least one where the schedule has any"""
+        share = self.shares[window] if self.shares else EVEN
+        return tuple(max(1, (m * share + EVEN // 2) // EVEN) if m else 0 for m in self.steps.atoms)
+
+    def bits_of(self, window: int) -> int:
+        """payload bits of a window of a turbo or classic file"""
+        return _count_bits(self.mode, self.log2_atoms, self.coefficient_bits, self.atoms_of(window))
+
     @property
-    def window_bits(self) -> int:
-        """payload bits of each window of a turbo or classic file"""
-        atoms = self.steps.atoms
-        if self.mode == "classic":
-            return sum(m * self.log2_atoms + (m - 1) * self.coefficient_bits for m in atoms if m)
-        return sum(subset_bits(1 << self.log2_atoms, m) + m for m in atoms)
+    def offsets(self) -> tuple[int, ...]:
+        """the payload's bit at which each window begins, and behind the last one that at which all end"""
+        windows = len(self.layout.starts)
+        if not self.shares:
+            return tuple(range(0, (windows + 1) * self.bits_of(0), self.bits_of(0)))
+        bits = {share: self.bits_of(self.shares.index(share)) for share in set(self.shares)}
+        return tuple(accumulate((bits[share] for share in self.shares), initial=0))
+
+
+@functools.lru_cache(maxsize=1024)
+def _count_bits(mode: Mode, log2_atoms: int, coefficient_bits: int, atoms: tuple[int, ...]) -> int:
+    if mode == "classic":
+        return sum(m * log2_atoms + (m - 1) * coefficient_bits for m in atoms if m)
+    return sum(subset_bits(1 << log2_atoms, m) + m for m in atoms)
 
 
 def ceil_log2(count: int) -> int:
@@ -93,6 +114,8 @@ def check_bounds(header: Header) -> None:
         ("seed", 0 <= header.seed < 1 << 32),
         ("prompt", is_utf8(header.prompt) and len(header.prompt.encode()) <= MAX_PROMPT),
         ("guidance", 0 <= header.guidance <= 100 * 256),
+        ("shares", not header.shares or (header.mode != "vq" and len(header.shares) == len(header.layout.starts)
+                                         and all(1 <= share <= 255 for share in header.shares))),
         ("cache_interval", header.cache_interval == 1 or (header.mode != "vq" and 1 <= header.cache_interval <= 255)),
     ]  # fmt: skip
     if header.mode == "vq":
@@ -126,12 +149,13 @@ def validate(header: Header, payload: bytes) -> None:
         raise UserError(f"the .ddcm file claims {header.samples} samples, which its payload cannot hold")
     if header.mode == "vq":
         return
-    if any(m > min(MAX_ATOMS, 1 << header.log2_atoms) for m in header.steps.atoms):
+    largest = header.shares.index(max(header.shares)) if header.shares else 0
+    if any(m > min(MAX_ATOMS, 1 << header.log2_atoms) for m in header.atoms_of(largest)):
         raise UserError("the .ddcm file's header is damaged: more atoms in a step than there are")
     if header.book == "hadamard" and header.log2_atoms != ceil_log2(header.latent_size):
         raise UserError("the .ddcm file's header is damaged: its codebook does not fit its windows")
-    bits, layout = header.window_bits, header.layout
-    if bits * FRAMES < MIN_WINDOW_BITS * layout.size:
+    offsets, layout = header.offsets, header.layout
+    if offsets[-1] * FRAMES < MIN_WINDOW_BITS * layout.size * len(layout.starts):
         raise UserError("the .ddcm file's header is damaged: next to no bits for its length")
-    if len(payload) != -(-len(layout.starts) * bits // 8):
+    if len(payload) != -(-offsets[-1] // 8):
         raise UserError(f"the .ddcm file claims {header.samples} samples, but its payload has another length")

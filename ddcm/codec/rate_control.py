@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.format import pack
-from ddcm.codec.header import Header
+from ddcm.codec.header import EVEN, Header
 from ddcm.codec.step_schedule import MAX_ATOMS, MAX_STEPS, ParametricSchedule, expand
 from ddcm.errors import UserError
 
@@ -47,7 +47,7 @@ def solve_schedule(header: Header, settings: CodecSettings) -> Header:
         return replace(header, schedule=replace(shape, total=total))
 
     # No step may have more atoms than the format allows, or than half of the codebook: more atoms add no bits.
-    peak = max(expand(replace(shape, total=1 << 20)).atoms) / (1 << 20)
+    peak = max(expand(replace(shape, total=1 << 20)).atoms) / (1 << 20) * max(header.shares, default=EVEN) / EVEN
     limit = math.floor(min(MAX_ATOMS, (1 << header.log2_atoms) // 2) / peak) - 1
     most = max(shape.steps - 1, limit)
     total = find_nearest(lambda n: file_size(with_total(n)), budget, shape.steps - 1, most)
@@ -62,7 +62,7 @@ def solve_schedule(header: Header, settings: CodecSettings) -> Header:
 
 def file_size(header: Header) -> int:
     """Bytes of the file once its windows are coded."""
-    return len(pack(header, b"")) + -(-len(header.layout.starts) * header.window_bits // 8)
+    return len(pack(header, b"")) + -(-header.offsets[-1] // 8)
 
 
 def find_nearest(value: Callable[[int], float], target: float, low: int, high: int) -> int:

@@ -12,12 +12,18 @@ The residual has two parts of equal power, mixed by ``mel_weight``:
 Neither is in the file: a decoder replays the noise, however it was chosen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from ddcm.codec.model import LatentDiffusion
+
+MeasureError = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # decoded mel, the recording's -> error
+
+
+def half_square(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
+    return 0.5 * (decoded - mel).square().sum()
 
 
 @dataclass(frozen=True)
@@ -50,25 +56,32 @@ def compute_targets(
     return Targets(z, weights, torch.cat(list(mels)), mel_weight, mel_share)
 
 
-def compute_residual(model: LatentDiffusion, targets: Targets, x0: torch.Tensor, done: float = 1.0) -> torch.Tensor:
+def compute_residual(
+    model: LatentDiffusion, targets: Targets, x0: torch.Tensor, done: float = 1.0, measure: MeasureError = half_square
+) -> torch.Tensor:
     """(W, C, L, F) for the estimates x0 of the windows, of unit power each where a mel takes part; ``done`` is the
     share of the steps, in [0, 1], up to the end of this one."""
     residual = (targets.z - x0) * targets.weights
     if not targets.mel_weight or done <= 1 - targets.mel_share:
         return residual
-    return _unit(residual) + targets.mel_weight * _unit(mel_descent(model, x0, targets.mels))
+    return _unit(residual) + targets.mel_weight * _unit(mel_descent(model, x0, targets.mels, measure))
 
 
-def mel_descent(model: LatentDiffusion, x0: torch.Tensor, mels: torch.Tensor) -> torch.Tensor:
-    """Minus the gradient of half the squared error of the decoded mels; a window at a time, to bound the memory."""
-    return torch.cat([measure_mel(model, z, mel)[0] for z, mel in zip(x0.split(1), mels.split(1), strict=True)])
+def mel_descent(
+    model: LatentDiffusion, x0: torch.Tensor, mels: torch.Tensor, measure: MeasureError = half_square
+) -> torch.Tensor:
+    """Minus the gradient of the error of the decoded mels; a window at a time, to bound the memory."""
+    pairs = zip(x0.split(1), mels.split(1), strict=True)
+    return torch.cat([measure_mel(model, z, mel, measure)[0] for z, mel in pairs])
 
 
-def measure_mel(model: LatentDiffusion, z: torch.Tensor, mel: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Of one window: minus the gradient over z of half the squared error of its decoded mel, and that half."""
+def measure_mel(
+    model: LatentDiffusion, z: torch.Tensor, mel: torch.Tensor, measure: MeasureError = half_square
+) -> tuple[torch.Tensor, float]:
+    """Of one window: minus the gradient over z of the error of its decoded mel, and that error."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        error = 0.5 * (model.decode(z).float() - mel).square().sum()
+        error = measure(model.decode(z).float(), mel)
     return -torch.autograd.grad(error, z)[0], float(error.detach())
 
 

@@ -19,7 +19,7 @@ from ddcm.codec.noise_codebooks import noise_codebook, start_noise
 from ddcm.codec.targets import Targets, compute_residual
 from ddcm.diffusion.loop import Denoiser, denoise_loop
 
-PickNoises = Callable[[int, torch.Tensor, int], list[torch.Tensor]]  # (step, x0 (W, C, L, F), count) -> noises (n,)
+PickNoises = Callable[[int, torch.Tensor], list[torch.Tensor]]  # (step, x0 (W, C, L, F)) -> noises (n,)
 ComputeResidual = Callable[[LatentDiffusion, Targets, torch.Tensor, float], torch.Tensor]  # as compute_residual
 OnCall = Callable[[], None]  # Called after each UNet call.
 
@@ -48,23 +48,23 @@ def encode_windows(
         writers: take the bits of each window; may all be one writer.
         compute: the residual that the noise of a step is chosen for.
     """
-    codebook = noise_codebook(header)
+    codebook, counts = noise_codebook(header), [header.atoms_of(window) for window in windows]
     targets = targets.to(model.device)
     symbols: list[list[selection.Symbol]] = []  # [steps][windows]
 
-    def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
+    def pick(step: int, x0: torch.Tensor) -> list[torch.Tensor]:
         residuals = compute(model, targets, x0, (step + 1) / (len(header.steps.timesteps) - 1)).flatten(1)
         chosen: list[selection.Symbol]
         if header.mode == "classic":
-            bits, rows = header.coefficient_bits, zip(windows, residuals.cpu(), strict=True)
-            chosen = [selection.pursue(codebook, window, step, row, count, bits) for window, row in rows]
+            bits, rows = header.coefficient_bits, zip(windows, residuals.cpu(), counts, strict=True)
+            chosen = [selection.pursue(codebook, window, step, row, of[step], bits) for window, row, of in rows]
         else:
             correlations: Iterable[torch.Tensor]
             if len(set(windows)) == 1:
                 correlations = codebook.correlate(windows[0], step, residuals)
             else:
                 correlations = (codebook.correlate(w, step, row) for w, row in zip(windows, residuals, strict=True))
-            chosen = [selection.choose_largest(row, count) for row in correlations]
+            chosen = [selection.choose_largest(row, of[step]) for row, of in zip(correlations, counts, strict=True)]
         symbols.append(chosen)
         pairs = zip(windows, chosen, strict=True)
         return [codebook.synthesize(window, step, *selection.to_choice(symbol, header)) for window, symbol in pairs]
@@ -83,12 +83,12 @@ def decode_windows(
 ) -> torch.Tensor:  # fmt: skip
     """The latents (W, C, L, F) that the encoder got, each from a reader at the first bit of its window. Raises
     ValueError: bits that no encoder writes."""
-    codebook = noise_codebook(header)
+    codebook, counts = noise_codebook(header), [header.atoms_of(window) for window in windows]
 
-    def pick(step: int, x0: torch.Tensor, count: int) -> list[torch.Tensor]:
+    def pick(step: int, x0: torch.Tensor) -> list[torch.Tensor]:
         noises = []
-        for window, reader in zip(windows, readers, strict=True):
-            atoms, weights = selection.to_choice(selection.read(reader, count, header), header)
+        for window, reader, of in zip(windows, readers, counts, strict=True):
+            atoms, weights = selection.to_choice(selection.read(reader, of[step], header), header)
             if header.book == "hadamard":
                 atoms, weights = (torch.tensor(x).to(x0.device, non_blocking=True) for x in (atoms, weights))
             noises.append(codebook.synthesize(window, step, atoms, weights))
@@ -107,10 +107,9 @@ def denoise_windows(
     x = torch.stack([start_noise(header.seed, window, header.latent_size).reshape(shape) for window in windows])
 
     def pick_noise(step: int, x0: torch.Tensor) -> torch.Tensor | None:
-        count = schedule.atoms[step]
-        if count == 0:
+        if not schedule.atoms[step]:
             return None
-        return torch.stack(pick(step, x0.detach().float(), count)).reshape(x0.shape).to(x0, non_blocking=True)
+        return torch.stack(pick(step, x0.detach().float())).reshape(x0.shape).to(x0, non_blocking=True)
 
     with fixed_arithmetic():
         result = denoise_loop(

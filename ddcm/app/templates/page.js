@@ -11,6 +11,7 @@
   const mend = () => {
     waiting = false;
     for (const [selector, change] of names) document.querySelectorAll(selector).forEach(change);
+    if (!document.title) document.title = "ddcm";
     document.documentElement.lang ||= "en";
   };
   new MutationObserver(() => { if (!waiting) { waiting = true; requestAnimationFrame(mend); } })
