@@ -70,7 +70,7 @@ def draw_sheet(
         figure.savefig(temporary, format="png")
 
 
-def draw_curves(path: Path, label: str, curves: dict[str, list[tuple[float, float, float]]]) -> None:
+def draw_curves(path: Path, label: str, title: str, curves: dict[str, list[tuple[float, float, float]]]) -> None:
     """Write curves over the rate to a PNG: name -> points of (kbps, value, half of the value's interval or NaN)."""
     figures, _ = _import_matplotlib()
     figure = figures.Figure(figsize=(7, 4.5), layout="constrained", dpi=110)
@@ -80,9 +80,10 @@ def draw_curves(path: Path, label: str, curves: dict[str, list[tuple[float, floa
         bars = [0.0 if math.isnan(half) else half for half in halves]
         axes.errorbar(rates, values, bars, fmt="o-", capsize=3, markersize=4, label=name)
     axes.set(xscale="log", xlabel="kbps of the files", ylabel=label)
-    marks = sorted({float(f"{rate:.2g}") for points in curves.values() for rate, *_ in points})
-    apart = [mark for mark, before in zip(marks, [0.0, *marks], strict=False) if mark > 1.25 * before]
-    axes.set_xticks(apart, [f"{mark:g}" for mark in apart])
+    axes.set_title(title, fontsize=9, loc="left")
+    exponents = [math.log2(rate) for points in curves.values() for rate, *_ in points]
+    doubling = [2.0**exponent for exponent in range(math.floor(min(exponents)), math.ceil(max(exponents)) + 1)]
+    axes.set_xticks(doubling, [f"{rate:g}" for rate in doubling])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)  # outside: inside it covers points

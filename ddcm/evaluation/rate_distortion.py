@@ -109,8 +109,8 @@ def _draw(folder: Path, names: Sequence[str], systems: dict[str, list[Row]]) -> 
                     if _values(own, name)
                 }
                 unit = f", {label(name).unit}" * bool(label(name).unit)
-                title = f"{label(name).text}{unit}\n{label(name).explanation}"
-                draw_curves(temporary / f"{name}.png", title, group_by_family(points))
+                text, explanation = f"{label(name).text}{unit}", label(name).explanation
+                draw_curves(temporary / f"{name}.png", text, explanation, group_by_family(points))
     except UserError as error:  # no matplotlib
         log.warning("%s", error)
         return []

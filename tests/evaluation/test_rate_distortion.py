@@ -53,8 +53,8 @@ def test_all_files_are_written_and_earlier_ones_replaced(tmp_path, monkeypatch):
     (tmp_path / "versa").mkdir()
     (tmp_path / "versa" / "turbo-9.jsonl").write_text("{}")
     drawn = {}
-    monkeypatch.setattr(rate_distortion, "draw_curves", lambda path, label, curves: drawn.update({path.name: curves})
-                        or plots.draw_curves(path, label, curves))  # fmt: skip
+    monkeypatch.setattr(rate_distortion, "draw_curves", lambda path, *texts: drawn.update({path.name: texts[-1]})
+                        or plots.draw_curves(path, *texts))  # fmt: skip
     details = [{"digest": str(number)} for number in range(4)]
     table = write_results(tmp_path, ROWS, details, "About.")
     assert {path.name for path in (tmp_path / "versa").iterdir()} == {"turbo-1.jsonl", "turbo-2.jsonl", "opus-6.jsonl"}
