@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ddcm.evaluation.benchmark import Benchmark
 
 ROWS, LOCK = "rows", ".lock"
-SET_HERE = {"mode", "kbps", "quality", "levels", "schedule", "schedules", "prompt", "guidance_scale", "verify"}
+SET_HERE = {"mode", "kbps", "quality", "db", "levels", "schedule", "schedules", "prompt", "guidance_scale", "verify"}
 """Settings of the codec that are no flags: those that vary, those of one recording, and a file's."""
 OF_CODEC = CodecSettings.__dataclass_fields__.keys() - SET_HERE
 
