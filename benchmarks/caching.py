@@ -52,7 +52,7 @@ def count_multiply_adds(backbone, seconds: float, cached: bool) -> float:
 def measure(pipe: DDCMPipeline, trial: Trial, audio: torch.Tensor, kbps: float, steps: int, interval: int) -> dict:
     backbone, full_calls = pipe.backbone, base.FULL_CALLS
     trial.header = replace(trial.header, cache_interval=interval)
-    loss = trial.loss(replace(interpolate(kbps, steps, read_rows(None, backbone.digest)), steps=steps), kbps)
+    loss = trial.loss(replace(interpolate(kbps, steps, read_rows(None, backbone.digest, interval)), steps=steps), kbps)
     full = sum(i < full_calls or i % interval == 0 for i in range(steps))
     adds = full * count_multiply_adds(backbone, 10.24, False)
     adds += (steps - full) * count_multiply_adds(backbone, 10.24, True) if full < steps else 0

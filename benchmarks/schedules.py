@@ -76,9 +76,9 @@ def read_training_clips(folder: Path, seconds: float, count: int) -> list[torch.
 class Trial:
     """Clips (S,) of one length, coded together by any schedule."""
 
-    def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard"):
+    def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard", cache_interval: int = 1):
         self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
-        settings = CodecSettings(book=book)
+        settings = CodecSettings(book=book, cache_interval=cache_interval)
         self.header = build_header(settings, backbone, len(clips[0]))
         self.denoise = backbone.denoiser()
         mels = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
@@ -172,21 +172,27 @@ def search(
 def solve_row(args: argparse.Namespace, kbps: float, steps: int) -> dict:
     """A row of the table."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // args.workers))
-    trial = _make_trial(args.backbone, args.corpus, args.audio, args.seconds, args.clips, args.book, args.device)
+    trial = _make_trial(
+        args.backbone, args.corpus, args.audio, args.seconds, args.clips, args.book, args.device, args.cache_interval
+    )
     with torch.no_grad():
         begin = [
             ParametricSchedule(steps, former["power"], former["growth"], 1, former["first"], former["last"])
             for former in args.former if (former["kbps"], former["steps"]) == (kbps, steps)
+            and former.get("interval", 1) in (1, args.cache_interval)
         ] or [equal_cost_schedule(trial.cost(first), kbps, steps) for first in FIRSTS]  # fmt: skip
         best, loss, tried = search(lambda schedule: trial.loss(schedule, kbps), begin, args.most)
         even = trial.loss(replace(EVEN, steps=steps), kbps)
     shape = {name: getattr(best, name) for name in SHAPE}
-    row = dict(kbps=kbps, steps=steps, **shape, loss=round(loss, 4), even=round(even, 4))
+    cached = {} if args.cache_interval == 1 else {"interval": args.cache_interval}
+    row = dict(kbps=kbps, steps=steps, **cached, **shape, loss=round(loss, 4), even=round(even, 4))
     return row | dict(clips=len(trial.z), tried=tried)
 
 
 @functools.cache
-def _make_trial(backbone_name, corpus, audio, seconds: float, count: int, book: str, device: str) -> Trial:
+def _make_trial(
+    backbone_name, corpus, audio, seconds: float, count: int, book: str, device: str, interval: int
+) -> Trial:
     backbone = load(backbone_name, device=device)
     if corpus:
         clips = read_training_clips(corpus, seconds, count)
@@ -196,17 +202,24 @@ def _make_trial(backbone_name, corpus, audio, seconds: float, count: int, book: 
     if not clips:
         raise UserError(f"no recording of {seconds} s and more")
     with torch.no_grad():
-        return Trial(backbone, clips, book)
+        return Trial(backbone, clips, book, interval)
 
 
 def table(rows: list[dict]) -> str:
     """The rows, beside the best even schedule of any number of steps at the rate."""
-    head = ("kbps", "steps", *SHAPE, "loss, dB", "even, dB", "less than the best even one")
+    head = ("kbps", "steps", "interval", *SHAPE, "loss, dB", "even, dB", "less than the best even one")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
         fixed = min(other["even"] for other in rows if other["kbps"] == row["kbps"])
         shape = [f"{row[name] / 16:g}" if name in ("power", "growth") else str(row[name]) for name in SHAPE]
-        cells = [f"{row['kbps']:g}", str(row["steps"]), *shape, f"{row['loss']:.3f}", f"{row['even']:.3f}"]
+        cells = [
+            f"{row['kbps']:g}",
+            str(row["steps"]),
+            str(row.get("interval", 1)),
+            *shape,
+            f"{row['loss']:.3f}",
+            f"{row['even']:.3f}",
+        ]
         lines.append("| " + " | ".join([*cells, f"{100 * (1 - row['loss'] / fixed):.0f} %"]) + " |")
     return "\n".join(lines)
 
@@ -226,6 +239,7 @@ def main() -> None:
         "--from_former", action="store_true", help="begin with the rows of the weights that had this name before"
     )
     parser.add_argument("--book", default="hadamard")
+    parser.add_argument("--cache_interval", type=int, default=1, help="of the UNet: its rows stand beside those of 1")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 1 for a GPU")
     args = parser.parse_args()
@@ -240,14 +254,18 @@ def main() -> None:
         entry = {"backbone": digest, "name": args.backbone, "rows": []}
         # Its own rows replace guesses, and those of the weights that had this name before.
         entries = [entry, *(e for e in entries if e["backbone"] and e["name"] != args.backbone)]
-    done = {(row["kbps"], row["steps"]) for row in entry["rows"]}
+    own = [row for row in entry["rows"] if row.get("interval", 1) == args.cache_interval]
+    done = {(row["kbps"], row["steps"]) for row in own}
+    args.former += [row for row in entry["rows"] if args.cache_interval != 1]  # begin with those without a cache
     todo = [(kbps, steps) for steps in sorted(args.steps, reverse=True) for kbps in args.rates]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.workers, context) as pool:
         futures = [pool.submit(solve_row, args, *job) for job in todo if job not in done]
         for future in as_completed(futures):
             print(future.result(), flush=True)
-            entry["rows"] = sorted([*entry["rows"], future.result()], key=lambda row: (row["kbps"], row["steps"]))
+            entry["rows"] = sorted(
+                [*entry["rows"], future.result()], key=lambda row: (row["kbps"], row["steps"], row.get("interval", 1))
+            )
             with write_atomically(args.out) as temporary:
                 temporary.write_text(json.dumps(entries, indent=1) + "\n")
     print(table(entry["rows"]))

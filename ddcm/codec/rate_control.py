@@ -41,7 +41,7 @@ def solve_schedule(header: Header, settings: CodecSettings) -> Header:
         atoms = payload_kbps * 1000 * layout.size * hop / rate / header.log2_atoms  # that the bits pay for
         shape = ParametricSchedule(_check_steps(steps or min(max(round(atoms) + 1, 2), MAX_STEPS)), 16, 0, 1)
     else:
-        shape = interpolate(payload_kbps, steps, read_rows(settings.schedules, header.backbone))
+        shape = interpolate(payload_kbps, steps, read_rows(settings.schedules, header.backbone, header.cache_interval))
 
     def with_total(total: int) -> Header:
         return replace(header, schedule=replace(shape, total=total))
@@ -73,9 +73,10 @@ def find_nearest(value: Callable[[int], float], target: float, low: int, high: i
     return min((low, high), key=lambda n: abs(value(n) - target))
 
 
-def read_rows(table: Path | None, backbone: str) -> list[dict]:
-    """Rows {kbps, steps, power, growth, first, last} of this backbone; of the table's first one if it has none. Raises
-    UserError: the file is not such a table."""
+def read_rows(table: Path | None, backbone: str, interval: int = 1) -> list[dict]:
+    """Rows {kbps, steps, power, growth, first, last} of this backbone; of the table's first one if it has none. Rows
+    that were solved with this interval of the UNet's cache stand before those without a cache. Raises UserError: the
+    file is not such a table."""
     path = table or SHIPPED
     try:
         entries = json.loads(path.read_text())
@@ -83,9 +84,11 @@ def read_rows(table: Path | None, backbone: str) -> list[dict]:
         rows = (own or entries)[0]["rows"]
         if not all({"kbps", "steps", *SHAPE} <= set(row) for row in rows) or not rows:
             raise ValueError("rows are incomplete")
+        intervals = {row.get("interval", 1) for row in rows}
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{path}: no table of schedules ({error}); benchmarks/schedules.py makes one") from error
-    return rows
+    nearest = min(intervals, key=lambda known: (known != interval, known))
+    return [row for row in rows if row.get("interval", 1) == nearest]
 
 
 def interpolate(kbps: float, steps: int | None, rows: list[dict]) -> ParametricSchedule:

@@ -1,6 +1,7 @@
 """A rate becomes a schedule, and the schedule a file of that size: no model is run here."""
 
 import hashlib
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -51,6 +52,14 @@ def test_any_rate_and_number_of_steps_has_a_schedule(kbps, steps):
     schedule = interpolate(kbps, steps, read_rows(None, "0" * 16))
     timesteps = expand(replace(schedule, total=500)).timesteps
     assert len(timesteps) == (steps or 30) and all(a > b for a, b in pairwise(timesteps))
+
+
+def test_a_cache_has_schedules_of_its_own(tmp_path):
+    row = dict(kbps=1.0, steps=30, power=40, growth=0, first=900, last=100)
+    rows = [row, row | dict(interval=3, power=60), row | dict(interval=4, power=70)]
+    (tmp_path / "table.json").write_text(json.dumps([dict(backbone="", name="", rows=rows)]))
+    powers = {i: [r["power"] for r in read_rows(tmp_path / "table.json", "0" * 16, i)] for i in (1, 2, 3, 4)}
+    assert powers == {1: [40], 2: [40], 3: [60], 4: [70]}
 
 
 def test_schedules_never_drift():
