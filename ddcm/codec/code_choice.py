@@ -21,7 +21,10 @@ from ddcm.codec.targets import Targets, measure_mel
 from ddcm.codec.vq import choose_revision, decode_codes, make_cell_model, to_levels
 from ddcm.quantize.base import Quantizer, to_cells
 
-STEPS = 24  # searches for the decoded mel
+STEPS = 12  # searches for the decoded mel
+FIRST = (
+    2.0  # the first curvature over the measured one: a step towards the mel is steeper than one away from the latent
+)
 MOVING = 0.5  # share of the cells that may move at a time
 CALMER, BOLDER = 1.5, 0.8  # factors of the curvature after a failure and after a success
 ROUNDS = 2  # searches for the latent, each with the rates that follow from the one before
@@ -95,7 +98,8 @@ class _Window:
         descent, error = measure_mel(self.model, z, self.targets.mels)
         least = 0.5 * float((self.model.decode(self.targets.z).float() - self.targets.mels).square().sum())
         away = float((self.weights * (self.targets.z - z).square()).sum())
-        curvature = start = max(2 * (error - least) / max(away, 1e-9), 1e-9)
+        start = max(2 * (error - least) / max(away, 1e-9), 1e-9)
+        curvature = FIRST * start
         bit = self.price * start / 2  # of half the squared error
         for step in range(self.how.steps):
             if rates is not None and step and step % REFRESH == 0:

@@ -49,8 +49,8 @@ class CountModel:
         """Bands of one frame (n,), in the order of coding. Between two, each level of the cells is coded."""
         yield self._bands
 
-    def open_cells(self, level: int) -> np.ndarray:
-        """Which of these cells have a code of this level, as bool (n,)."""
+    def open_cells(self) -> np.ndarray:
+        """Which of these cells have not ended, as bool (n,)."""
         return np.ones(len(self._bands), bool)
 
     def weights(self, level: int) -> np.ndarray:
@@ -93,7 +93,7 @@ class CellModel:
         self._before[1], self._before[0] = self._before[0], self._frame
         self._former = self._lengths.copy()
 
-    def open_cells(self, level: int) -> np.ndarray:
+    def open_cells(self) -> np.ndarray:
         return self._open
 
     def weights(self, level: int) -> np.ndarray:

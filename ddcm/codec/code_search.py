@@ -54,7 +54,7 @@ def estimate_rates(codes: np.ndarray, model: CellModel, device: torch.device) ->
                 means[frame, group], variances[frame, group] = model.prediction
             for level in range(levels):
                 ends[level, frame, group] = model.ends(level)
-                at = group[model.open_cells(level)]
+                at = group[model.open_cells()]
                 if len(at):
                     model.update(level, codes[level, frame, at])
 

@@ -120,10 +120,8 @@ def decode(
     if len(payload) % 4:
         raise UserError("the .ddcm file is damaged: its payload is not made of whole words")
     coder = stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
-    family, model = (
-        stream.model.Categorical(perfect=False),
-        make_model(quantizer, shape[0], shape[2], revision, latent_digest),
-    )
+    family = stream.model.Categorical(perfect=False)
+    model = make_model(quantizer, shape[0], shape[2], revision, latent_digest)
     for number in range(windows):
         codes = np.full(shape, quantizer.codebook_size, np.int32)
         try:
@@ -140,7 +138,7 @@ def _code_window(model: CountModel | CellModel, codes: np.ndarray, code_row: Cod
     for frame in range(codes.shape[1]):
         for bands in model.cells():
             for level in range(len(codes)):
-                at = bands[model.open_cells(level)]
+                at = bands[model.open_cells()]
                 if not len(at):
                     break
                 row = code_row(np.ascontiguousarray(codes[level, frame, at]), model.weights(level))

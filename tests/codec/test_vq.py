@@ -1,5 +1,8 @@
 """Codes of a fitted codebook: their choice, their model and their bytes."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -168,3 +171,26 @@ def test_any_quantizer_has_codes(tiny, targets, kind):
     encoder.write(codes)
     found = next(vq.decode(encoder.getvalue(), quantizer, 1, codes.shape, revision, DIGEST))
     assert (found == codes).all() and vq.decode_codes(found, quantizer).shape == targets.z.shape
+
+
+PREDICT = """
+import hashlib, sys
+import numpy as np
+from ddcm.codec.code_context import ODD, atom_weights, fix_atoms, load_context
+net, rng = load_context(sys.argv[1], int(sys.argv[2])), np.random.default_rng(0)
+mean, variance = net.predict(ODD, rng.integers(-900, 900, (400, len(net.layers[ODD][0][0]))).astype(float))
+fixed = fix_atoms(rng.normal(size=(2, 64, 8)).astype(np.float32), rng.random((2, 64)).astype(np.float32))
+weights = atom_weights(fixed, 0, mean, variance, net.widen)
+print(hashlib.sha256(b"".join(x.tobytes() for x in (mean, variance, weights))).hexdigest())
+"""
+
+
+def test_other_instruction_sets_have_the_same_probabilities():
+    """Another kernel of the matrix product adds up in another order."""
+    found = set()
+    for environment in ({}, {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"}):
+        command = [sys.executable, "-W", "ignore", "-c", PREDICT, DIGEST, str(REVISION)]
+        result = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        found.add(result.stdout)
+    assert len(found) == 1
