@@ -25,6 +25,7 @@ STEPS = 12  # searches for the decoded mel
 FIRST = (
     2.0  # the first curvature over the measured one: a step towards the mel is steeper than one away from the latent
 )
+LEAST = 0.2  # curvature at least, over that of a step as long as the error of the latent
 MOVING = 0.5  # share of the cells that may move at a time
 CALMER, BOLDER = 1.5, 0.8  # factors of the curvature after a failure and after a success
 ROUNDS = 2  # searches for the latent, each with the rates that follow from the one before
@@ -59,19 +60,27 @@ def choose_codes(
     targets = targets.to(model.device)
     base = torch.zeros_like(targets.z) if base is None else base
     revision = choose_revision(quantizer, how.latent_digest)
-    if revision == 0:
+    if quantizer.level_atoms is None:
         return to_levels(quantizer.encode(targets.z - base))[:levels]
-    return _Window(model, targets, quantizer, levels, base, how, revision).choose()
+    atoms = quantizer.level_atoms.detach()[:levels]
+    return _Window(model, targets, quantizer, atoms, base, how, revision).choose()
 
 
 class _Window:
-    def __init__(self, model, targets, quantizer, levels, base, how, revision):
+    """What the choice of one window's codes needs."""
+
+    def __init__(
+        self, model: LatentDiffusion, targets: Targets, quantizer: Quantizer, atoms: torch.Tensor, base: torch.Tensor,
+        how: CodeSearch, revision: int,
+    ):  # fmt: skip
         self.model, self.targets, self.quantizer, self.base, self.how = model, targets, quantizer, base, how
-        self.rest = targets.z - base
-        self.atoms = quantizer.level_atoms.detach()[:levels].to(self.rest.device)
-        self.new_model = lambda: make_cell_model(quantizer, levels, self.rest.shape[-1], revision, how.latent_digest)
-        self.price = how.rate_weight * bit_price(self.new_model()) if how.rate_weight else 0.0
+        self.rest, self.atoms, self.revision = targets.z - base, atoms.to(base.device), revision
         self.weights = targets.weights / targets.weights.mean()
+        self.price = how.rate_weight * bit_price(self.new_model()) if how.rate_weight else 0.0
+
+    def new_model(self) -> CellModel:
+        levels, bands = len(self.atoms), self.rest.shape[-1]
+        return make_cell_model(self.quantizer, levels, bands, self.revision, self.how.latent_digest)
 
     def search(self, x: torch.Tensor, rates: Rates | None, price: float) -> tuple[np.ndarray, torch.Tensor]:
         """Codes (Q, L, F) nearest to x (1, C, L, F), and bits (L, F)."""
@@ -97,8 +106,9 @@ class _Window:
         z = self.base + decode_codes(codes, self.quantizer)
         descent, error = measure_mel(self.model, z, self.targets.mels)
         least = 0.5 * float((self.model.decode(self.targets.z).float() - self.targets.mels).square().sum())
-        away = float((self.weights * (self.targets.z - z).square()).sum())
-        start = max(2 * (error - least) / max(away, 1e-9), 1e-9)
+        away = float((self.weights * (self.targets.z - z).square()).sum()) + 1e-9
+        steepness = float((descent.square() / self.weights).sum()) + 1e-9
+        start = max(2 * (error - least) / away, LEAST * math.sqrt(steepness / away))
         curvature = FIRST * start
         bit = self.price * start / 2  # of half the squared error
         for step in range(self.how.steps):

@@ -14,6 +14,7 @@ from ddcm.codec.code_context import ONE
 from ddcm.codec.code_model import SURE, TRUST, CellModel
 
 WIDTH = 8
+MOST = 1 << 22  # costs at a time
 UNIT = ONE * ONE
 
 
@@ -31,6 +32,11 @@ class Rates:
     """(N, D), predicted; None: no context"""
     variance: torch.Tensor | None = None
     """(N, D)"""
+
+    def take(self, rows: slice) -> "Rates":
+        """Of some of the cells."""
+        mean, variance = (None if x is None else x[rows] for x in (self.mean, self.variance))
+        return Rates(self.usage, self.end[:, rows], self.rest, mean, variance)
 
     def bits(self, level: int, atoms: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
         """(N, B, K) of the atoms (K, D) of a level, where the levels before gave ``sums`` (N, B, D)."""
@@ -75,7 +81,19 @@ def search(
     x: torch.Tensor, weights: torch.Tensor, atoms: torch.Tensor, rates: Rates | None, price: float, width: int = WIDTH
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cells x (N, D), weights (N, D), atoms (Q, K, D) -> codes (N, Q) where K ends the cell, and their bits (N,).
-    Without ``rates``, bits count nothing and no cell ends."""
+    Without ``rates``, bits count nothing and no cell ends. Memory does not grow with N."""
+    size = max(1, MOST // (width * atoms.shape[1]))
+    parts = []
+    for begin in range(0, len(x), size):
+        rows = slice(begin, begin + size)
+        parts.append(_search(x[rows], weights[rows], atoms, rates and rates.take(rows), price, width))
+    codes, bits = zip(*parts, strict=True)
+    return torch.cat(codes), torch.cat(bits)
+
+
+def _search(
+    x: torch.Tensor, weights: torch.Tensor, atoms: torch.Tensor, rates: Rates | None, price: float, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     count, (levels, size, dim) = len(x), atoms.shape
     sums, bits = x.new_zeros(count, 1, dim), x.new_zeros(count, 1)
     codes = torch.zeros(count, 1, 0, dtype=torch.long, device=x.device)
