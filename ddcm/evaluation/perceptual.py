@@ -98,15 +98,19 @@ def word_error(reference: torch.Tensor, estimate: torch.Tensor) -> float:
     is best; for English speech. NaN where it recognises no word in the reference."""
     from torchmetrics.functional.text import word_error_rate
 
-    truth, words = (_recognise(x) for x in (reference, estimate))
+    truth, words = (_recognise(_to_16_bits(x)) for x in (reference, estimate))
     return float(word_error_rate(words, truth)) if truth else math.nan
 
 
-def _recognise(audio: torch.Tensor) -> str:
+def _to_16_bits(audio: torch.Tensor) -> bytes:
+    return (normalise_level(audio)[0] * 32767).round().to(torch.int16).numpy().tobytes()
+
+
+@functools.lru_cache(maxsize=2)  # of several estimates in turn, the reference stays
+def _recognise(samples: bytes) -> str:
     decoder = _recogniser()
     decoder.start_utt()
-    samples = (normalise_level(audio)[0] * 32767).round().to(torch.int16)
-    decoder.process_raw(samples.numpy().tobytes(), full_utt=True)
+    decoder.process_raw(samples, full_utt=True)
     decoder.end_utt()
     hypothesis = decoder.hyp()
     return hypothesis.hypstr if hypothesis else ""
