@@ -2,7 +2,7 @@
 
     python -m benchmarks.codec --corpus runs/corpus                      # everything; docs/codec.md, .csv and .png
     python -m benchmarks.codec --corpus runs/corpus --clips 2 --only turbo opus ceiling --out runs/codec
-    python -m benchmarks.codec --corpus runs/corpus --only vq --codebook FOLDER    # of configs/residual.yaml: 8 levels
+    python -m benchmarks.codec --corpus runs/corpus --only vq hybrid --codebook pocket-residual
 
 Bytes are those of the file. The ceiling is the VAE and a vocoder with nothing quantised; "over" is what a row loses to
 the ceiling with the same vocoder: the backbone's own ("plain"), or corrected towards its mel ("refined", what
@@ -39,9 +39,10 @@ from ddcm.audio.level import measure_level
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.audio.refine import refine
 from ddcm.audio.windows import window_mel
-from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
 from ddcm.codec.compress import compress as compress_alone
 from ddcm.codec.decompress import decompress
+from ddcm.codec.format import unpack
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import measure
 from ddcm.evaluation.peers import ENCODERS, System, find_encoders, list_by_ffmpeg
@@ -52,6 +53,7 @@ from pocket.batches import validation
 from pocket.corpus import SAMPLE_RATE, Clip, Corpus
 
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0)
+TOGETHER = (2.0, 3.0, 4.0, 6.0, 8.0)  # kbps of mode hybrid; turbo has these too
 SINGLE = (0.25, 0.5, 1.0)  # kbps at which one atom a step is affordable: 18, 36 and 72 UNet calls a second of sound
 SLOW = "classic one atom"
 Row = dict[str, str | float]
@@ -60,7 +62,7 @@ Row = dict[str, str | float]
 def list_systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
     """Name -> how it is compressed; None where nothing is."""
     systems: dict[str, CodecSettings | None] = {"ceiling": None}
-    for kbps in RATES:
+    for kbps in sorted({*RATES, *TOGETHER}):
         systems[f"turbo hadamard {kbps:g}"] = CodecSettings(kbps=kbps)
     for kbps in RATES:
         systems[f"turbo gaussian {kbps:g}"] = CodecSettings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
@@ -72,6 +74,8 @@ def list_systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
         quantizer = load_codebook(args.codebook).quantizer
         for levels in range(1, quantizer.num_quantizers + 1):
             systems[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = CodecSettings(mode="vq", levels=levels)
+        if quantizer.num_quantizers > 1:
+            systems |= {f"hybrid {kbps:g}": CodecSettings(kbps=kbps, mode="hybrid") for kbps in TOGETHER}
     return systems
 
 
@@ -98,8 +102,8 @@ class Work:
         audios, settings = [torch.from_numpy(self.clips[n][1]) for n in numbers], self.systems[name]
         if settings is None:
             coded = [Coded(b"", self.pipe.backbone.encode(self._mel(audio)), 0, 0.0) for audio in audios]
-        elif settings.mode == "vq":
-            coded = [self._vq(audio, settings) for audio in audios]
+        elif settings.mode in WITH_CODEBOOK:
+            coded = [self._alone(audio, settings) for audio in audios]
         else:
             coded = compress(audios, self.pipe.backbone, settings)
         rows = []
@@ -118,10 +122,11 @@ class Work:
         spec = self.pipe.backbone.mel_spec
         return window_mel(audio, measure_level(audio), even_layout(len(audio), spec.hop), 0, spec)
 
-    def _vq(self, audio: torch.Tensor, settings: CodecSettings) -> Coded:
+    def _alone(self, audio: torch.Tensor, settings: CodecSettings) -> Coded:
         kept, begin = [], time.perf_counter()
         data = compress_alone(audio, self.pipe.backbone, settings, self.pipe.codebook, on_latent=kept.append)
-        return Coded(data, kept[0], 0, time.perf_counter() - begin)
+        calls = 0 if settings.mode == "vq" else len(unpack(data)[0].steps.timesteps)
+        return Coded(data, kept[0], calls, time.perf_counter() - begin)
 
     def _measure(self, audio: torch.Tensor, one: Coded, clip: Clip) -> Row:
         backbone, input_mel = self.pipe.backbone, self._mel(audio)

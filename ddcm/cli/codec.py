@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from ddcm.audio.search import find_audio
 from ddcm.cli import options
 from ddcm.cli.outputs import AUDIO, describe_file
-from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
 from ddcm.errors import UserError
 from ddcm.runtime.progress import OnStep, progress_bar
 
@@ -36,7 +36,7 @@ def _load_encoder(settings: CodecSettings, arguments: Namespace) -> Do:
     from ddcm.cli.batch import Done
     from ddcm.codec.format import write
 
-    pipeline = options.load_pipeline(arguments, quantises=settings.mode == "vq")
+    pipeline = options.load_pipeline(arguments, quantises=settings.mode in WITH_CODEBOOK)
     rate = pipeline.backbone.mel_spec.sample_rate
 
     def do(job: Job, on_step: OnStep) -> Done:
@@ -71,10 +71,11 @@ def _load_decoder(arguments: Namespace) -> Do:
     pipeline = options.load_pipeline(arguments, quantises=True)
 
     def do(job: Job, on_step: OnStep) -> Done:
+        data = read(job.source)
+        codebook = pipeline.find_codebook(data)
         pieces = decompress_pieces(
-            read(job.source), pipeline.backbone, pipeline.codebook, arguments.vocoder, pipeline.codec_batch_size,
-            on_step,
-        )  # fmt: skip
+            data, pipeline.backbone, codebook, arguments.vocoder, pipeline.codec_batch_size, on_step
+        )
         with audio_writer(job.target, pipeline.backbone.mel_spec.sample_rate) as write_piece:
             for piece in pieces:
                 write_piece(piece)

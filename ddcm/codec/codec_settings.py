@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from ddcm.codec.step_schedule import ExplicitSchedule, ParametricSchedule
 from ddcm.errors import UserError
 
-Mode = Literal["turbo", "classic", "vq"]
+Mode = Literal["turbo", "classic", "vq", "hybrid"]
+WITH_CODEBOOK = ("vq", "hybrid")  # modes that code with a fitted codebook
 Book = Literal["hadamard", "gaussian"]
 Quality = Literal["low", "medium", "high", "best"]
 QUALITIES: dict[Quality, float] = {"low": 0.5, "medium": 1.0, "high": 2.0, "best": 4.0}  # kbps
@@ -27,7 +28,8 @@ class CodecSettings:
     """a quality instead: the mean absolute error of the decoded log-mel, in dB; a few trials find the rate for it"""
     mode: Mode = "turbo"
     """turbo: the best atoms with signs; classic: one atom a step (with steps, several by matching pursuit); vq: the
-    codes of a fitted codebook"""
+    codes of a fitted codebook; hybrid: turbo, then the codes of a residual codebook for what it leaves (from 2 kbps;
+    below, the file is one of turbo)"""
     book: Book = "hadamard"
     """the noise codebook"""
     steps: int | None = None
@@ -38,9 +40,10 @@ class CodecSettings:
     coefficient_bits: int = 3
     """classic: bits of the coefficient of each atom after the first of a step, in [2, 8]"""
     levels: int | None = None
-    """vq: how many levels of a residual codebook are kept, from the first on; default all"""
+    """vq, hybrid: how many levels of a residual codebook are coded; default: all for vq, what is best at the rate for
+    hybrid"""
     rate_weight: float = 1.0
-    """vq: how much a bit counts against the error when codes are chosen, in [0, 100]; 0: not at all"""
+    """vq, hybrid: how much a bit counts against the error when codes are chosen, in [0, 100]; 0: not at all"""
     seed: int = 0
     """of the noise codebooks, in [0, 2^32)"""
     prompt: str = ""
@@ -77,8 +80,8 @@ class CodecSettings:
             (self.mode != "vq" or not asked, f"the rate of vq is its codebook's; leave out {' and '.join(asked)}"),
             (self.db is None or (math.isfinite(self.db) and self.db > 0), f"db {self.db} is not a positive number"),
             (self.db is None or self.schedule is None, "db finds the schedule; give db or schedule"),
-            (self.levels is None or self.mode == "vq",
-             f"levels are a codebook's, for mode vq; mode {self.mode} has kbps"),
+            (self.levels is None or self.mode in WITH_CODEBOOK,
+             f"levels are a codebook's, for modes vq and hybrid; mode {self.mode} has kbps"),
             (0 <= self.rate_weight <= 100, f"rate_weight {self.rate_weight} is outside [0, 100]"),
             (2 <= atoms <= 1 << 20 and not atoms & (atoms - 1),
              f"noise_atoms {atoms} is not a power of two up to {1 << 20}"),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ddcm.codec import vq
+from ddcm.codec import hybrid, vq
 from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.code_choice import CodeSearch, choose_codes
 from ddcm.codec.header import BANDS, Header
@@ -22,8 +22,9 @@ OnLatent = Callable[[torch.Tensor], None]  # Called with each window's z (1, C, 
 def encode_payload(
     header: Header, model: LatentDiffusion, codebook: Codebook | None, read_targets: ReadTargets, on_latent: OnLatent,
     batch_size: int, progress: Progress, rate_weight: float = 1.0,
-) -> bytes:  # fmt: skip
-    """Code window after window, ``batch_size`` at a time. Only those windows are in memory."""
+) -> tuple[Header, bytes]:  # fmt: skip
+    """Code window after window, ``batch_size`` at a time. Only those windows are in memory. The header comes back with
+    what the encoder chose."""
     if header.mode == "vq":
         assert codebook is not None, "build_header() asks for it"
         quantizer, digest = codebook.quantizer, header.backbone
@@ -35,13 +36,19 @@ def encode_payload(
                 encoder.write(codes)
                 on_latent(vq.decode_codes(codes, quantizer))
                 progress.step()
-        return encoder.getvalue()
-    writer = BitWriter()
+        return header, encoder.getvalue()
+    writer, codes_writer = BitWriter(), None
+    if header.mode == "hybrid":
+        assert codebook is not None, "build_header() asks for it"
+        codes_writer = hybrid.CodesWriter(header, model, codebook, rate_weight)
     for windows in split_windows(header, batch_size):
-        z = encode_windows(header, model, read_targets(windows), windows, [writer] * len(windows), progress.step)
-        for row in z.split(1):
-            on_latent(row)
-    return writer.getvalue()
+        targets = read_targets(windows)
+        z = encode_windows(header, model, targets, windows, [writer] * len(windows), progress.step)
+        for row, target in zip(z.split(1), targets.split(), strict=True):
+            on_latent(row if codes_writer is None else codes_writer.write(row, target))
+    if codes_writer is None:
+        return header, writer.getvalue()
+    return codes_writer.header, writer.getvalue() + codes_writer.getvalue()
 
 
 def decode_payload(
@@ -51,6 +58,10 @@ def decode_payload(
     """z (1, C, L, F) of each window, in order. Any ``batch_size`` will do: results differ in the last bits alone.
     Raises UserError: the payload holds what no encoder writes."""
     progress = progress or Progress(None, 0)
+    additions: Iterator[torch.Tensor] | None = None
+    if header.mode == "hybrid":
+        assert codebook is not None, "open_stream() asks for it"
+        additions = hybrid.decode(header, payload[header.trajectory_bytes :], codebook)
     if header.mode == "vq":
         assert codebook is not None, "open_stream() asks for it"
         quantizer, shape = codebook.quantizer, (header.levels, *header.latent_shape[1:])
@@ -66,7 +77,8 @@ def decode_payload(
             z = decode_windows(header, model, windows, readers, progress.step)
         except ValueError as error:
             raise UserError(f"the .ddcm file is damaged: {error}") from error
-        yield from z.split(1)
+        for row in z.split(1):
+            yield row if additions is None else row + next(additions).to(row.device)
 
 
 def split_windows(header: Header, batch_size: int) -> list[range]:

@@ -14,14 +14,14 @@ from ddcm.audio.level import Level, measure_level
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.windows import window_mel
-from ddcm.codec import quality, vq
+from ddcm.codec import hybrid, quality, vq
 from ddcm.codec.allocation import choose_shares
-from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
 from ddcm.codec.coder import OnLatent, count_steps, decode_payload, encode_payload, split_windows
 from ddcm.codec.format import pack
 from ddcm.codec.header import Header, ceil_log2
 from ddcm.codec.model import LatentDiffusion, header_fields
-from ddcm.codec.rate_control import solve_schedule
+from ddcm.codec.rate_control import check_rate, meets_rate, solve_schedule
 from ddcm.codec.targets import Targets, compute_targets
 from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
@@ -29,6 +29,7 @@ from ddcm.runtime.progress import OnStep, Progress
 
 Audio = torch.Tensor | SpooledAudio
 OnWindow = Callable[[torch.Tensor, torch.Tensor], None]
+ATTEMPTS = 3  # codings of a hybrid file, until it has its rate
 
 
 def compress(
@@ -37,25 +38,41 @@ def compress(
     on_latent: OnLatent | None = None,
 ) -> bytes:  # fmt: skip
     """Audio (S,), mono at the model's rate -> the bytes of a file. ``batch_size`` windows of 10.24 s are coded at a
-    time; memory does not grow with the length. Raises UserError: a rate or an error that cannot be met, no codebook for
-    vq, or (``verify``) a decoder that differs."""
+    time; memory does not grow with the length. What the codes of mode hybrid take is known once they are written: where
+    the file misses its rate, its trajectories are coded again for what the codes leave. Raises UserError: a rate or an
+    error that cannot be met, no codebook for vq or hybrid, or (``verify``) a decoder that differs."""
     level = audio.level if isinstance(audio, SpooledAudio) else measure_level(audio)
     if settings.db is not None:
         settings = _settle_rate(audio, level, model, settings, codebook, batch_size, on_step)
         on_step = _shift(on_step, quality.TRIALS)
-    digests = []
+    digests: list[bytes] = []
+    latents: list[torch.Tensor] = []
 
     def keep(z: torch.Tensor, mel: torch.Tensor) -> None:
         digests.append(_digest(z))
         if on_latent is not None:
-            on_latent(z)
+            latents.append(z)
 
     header, progress = _complete_header(audio, level, model, settings, codebook, batch_size, on_step)
-    payload = _encode(audio, level, header, model, settings, codebook, batch_size, progress, keep)
+    code_bytes = None
+    for _ in range(ATTEMPTS):
+        digests.clear()
+        latents.clear()
+        if code_bytes is not None:
+            header = solve_schedule(header, settings, code_bytes)
+        header, payload = _encode(audio, level, header, model, settings, codebook, batch_size, progress, keep)
+        data = pack(header, payload)
+        if header.mode != "hybrid" or settings.schedule is not None or meets_rate(header, settings, len(data)):
+            break
+        code_bytes = len(payload) - header.trajectory_bytes
+    else:
+        check_rate(header, settings, len(data))
     decoded = decode_payload(header, payload, model, codebook, batch_size, progress)
     if settings.verify and digests != [_digest(z) for z in decoded]:
         raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
-    return pack(header, payload)
+    for z in latents if on_latent is not None else ():
+        on_latent(z)
+    return data
 
 
 def _complete_header(
@@ -65,9 +82,9 @@ def _complete_header(
     """The header with schedule and shares, and the progress of all that follows."""
     header = add_level(build_header(settings, model, len(audio), codebook), level)
     if settings.mode != "vq":
-        header = solve_schedule(header, settings)
+        header = solve_schedule(header, settings, hybrid.estimate_code_bytes(header))
     batches, steps = split_windows(header, batch_size), count_steps(header, batch_size) * (1 + settings.verify)
-    if not settings.allocate or settings.mode != "turbo" or settings.schedule or len(header.layout.starts) == 1:
+    if not settings.allocate or header.mode != "turbo" or settings.schedule or len(header.layout.starts) == 1:
         return header, Progress(on_step, steps)
     progress = Progress(on_step, steps + len(batches))
 
@@ -81,8 +98,9 @@ def _complete_header(
 def _encode(
     audio: Audio, level: Level, header: Header, model: LatentDiffusion, settings: CodecSettings,
     codebook: Codebook | None, batch_size: int, progress: Progress, on_window: OnWindow,
-) -> bytes:  # fmt: skip
-    """The payload; ``on_window(z, mel)`` gets each window as it will be decoded, and the mel that it was coded from."""
+) -> tuple[Header, bytes]:  # fmt: skip
+    """The payload, and the header with what the encoder chose. ``on_window(z, mel)`` gets each window as it will be
+    decoded, and the mel that it was coded from."""
     mels: deque[torch.Tensor] = deque()
 
     def read_targets(windows: Sequence[int]) -> Targets:
@@ -135,20 +153,22 @@ def build_header(
     the codebook has."""
     fields = header_fields(model)
     fields["samples"] = samples
-    if settings.mode == "vq":
+    mode, levels = settings.mode, 0
+    if mode in WITH_CODEBOOK:
         if codebook is None:
-            raise UserError("vq needs a fitted codebook: name one with --codebook")
+            raise UserError(f"{mode} needs a fitted codebook: name one with --codebook")
+        levels = hybrid.count_levels(settings, codebook)
+        mode = mode if levels else "turbo"
+    if levels:
         quantizer = codebook.quantizer
-        levels = quantizer.num_quantizers if settings.levels is None else settings.levels
-        if not 1 <= levels <= quantizer.num_quantizers:
-            raise UserError(f"levels {levels} is outside [1, {quantizer.num_quantizers}], what the codebook has")
-        fields |= dict(backbone=model.latent_digest, codebook=vq.digest(quantizer), atoms=quantizer.codebook_size)
-        fields["code_model"] = vq.choose_revision(quantizer, model.latent_digest)
-        return Header("vq", levels=levels, **fields)
+        fields |= dict(codebook=vq.digest(quantizer), atoms=quantizer.codebook_size, levels=levels)
+        fields["code_model"] = vq.choose_revision(quantizer, model.latent_digest if mode == "vq" else None)
+    if mode == "vq":
+        return Header("vq", **fields | dict(backbone=model.latent_digest))
     fields |= dict(seed=settings.seed, prompt=settings.prompt, guidance=round(256 * settings.guidance_scale))
     fields["cache_interval"] = settings.cache_interval
-    bits = settings.coefficient_bits if settings.mode == "classic" else 0
-    header = Header(settings.mode, book=settings.book, coefficient_bits=bits, **fields)
+    bits = settings.coefficient_bits if mode == "classic" else 0
+    header = Header(mode, book=settings.book, coefficient_bits=bits, **fields)
     atoms = header.latent_size if settings.book == "hadamard" else settings.noise_atoms
     return replace(header, log2_atoms=ceil_log2(atoms))
 

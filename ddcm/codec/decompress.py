@@ -9,7 +9,7 @@ from ddcm.audio.files import LONGEST
 from ddcm.audio.level import Level
 from ddcm.audio.refine import refine
 from ddcm.audio.windows import count_pieces, cross_fade_stream, split_with_context
-from ddcm.codec import vq
+from ddcm.codec import hybrid, vq
 from ddcm.codec.coder import count_steps, decode_payload
 from ddcm.codec.format import unpack
 from ddcm.codec.header import Header, validate
@@ -70,7 +70,7 @@ def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) 
     codebook; names what the file was made with."""
     header, payload = unpack(data)
     validate(header, payload)
-    fields, is_vq = header_fields(model), header.mode == "vq"
+    fields, is_vq, is_hybrid = header_fields(model), header.mode == "vq", header.mode == "hybrid"
     digest = model.latent_digest if is_vq else fields["backbone"]
     if header.backbone != digest:
         for heads in () if is_vq else ("hub", "original"):
@@ -79,17 +79,22 @@ def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) 
         raise UserError(f"made with backbone {header.backbone}; this is {model.name} ({digest}): give --backbone")
     if header.mel != fields["mel"]:
         raise UserError(f"made for another mel spectrogram than that of {model.name}")
-    if is_vq:
+    if header.codebook:
         if codebook is None:
             raise UserError(f"made with codebook {header.codebook}: give it with --codebook")
         digest = vq.digest(codebook.quantizer)
         if header.codebook != digest:
             raise UserError(f"made with codebook {header.codebook}; this one is {digest}: give --codebook")
-        if header.levels > codebook.quantizer.num_quantizers or header.atoms != codebook.quantizer.codebook_size:
+        has_levels = header.first_level + header.levels <= codebook.quantizer.num_quantizers
+        if not has_levels or header.atoms != codebook.quantizer.codebook_size:
             raise UserError("the .ddcm file's header is damaged: its codebook has other levels or atoms")
-    elif header.stock_null != fields["stock_null"]:
+        if is_hybrid:
+            hybrid.require_residual(codebook)
+    if is_vq:
+        return header, payload
+    if header.stock_null != fields["stock_null"]:
         raise UserError(f"made with --null {'stock' if header.stock_null else 'trained'}: decode it with the same")
-    elif header.dtype != fields["dtype"] and "bfloat16" in (header.dtype, fields["dtype"]):
+    if header.dtype != fields["dtype"] and "bfloat16" in (header.dtype, fields["dtype"]):
         # Measured: 1.2 dB of the mel between them, where float16 and float32 are 0.01 dB apart.
         raise UserError(f"made with --dtype {header.dtype}; in {fields['dtype']} it is another sound: give the same")
     return header, payload

@@ -3,8 +3,9 @@
     magic "ddcm" | version | flags, arithmetic | digest of the backbone (8) | samples | level (2 + 2)
     | mel spec, if it is not AudioLDM2's | seed, if not 0 | prompt and guidance, if there is a prompt
     | interval of the UNet's cache, if not 1
-    | vq: digest of the codebook (8), atoms, levels, revision of the model of its codes (1)
-    | else: log2 of the atoms, coefficient bits, then the schedule: parametric (8 bytes or so) or explicit
+    | vq, hybrid: digest of the codebook (8), atoms, levels, revision of the model of the codes (1)
+    | hybrid: the first of the levels
+    | all but vq: log2 of the atoms, coefficient bits, then the schedule: parametric (8 bytes or so) or explicit
     | a byte for each window, if their shares of atoms differ
     | payload | CRC-32 of everything before it
 
@@ -20,6 +21,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+from ddcm.codec.codec_settings import WITH_CODEBOOK
 from ddcm.codec.header import BOOKS, MAX_PROMPT, MEL, MODES, Header, check_bounds, validate
 from ddcm.codec.step_schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule, Schedule
 from ddcm.errors import UserError, describe_error
@@ -69,10 +71,12 @@ def pack(header: Header, payload: bytes) -> bytes:
         out += varint(len(text)) + text + varint(header.guidance)
     if header.cache_interval != 1:
         out.append(header.cache_interval)
-    if header.schedule is None:  # vq
+    if header.codebook:
         out += bytes.fromhex(header.codebook) + varint(header.atoms) + varint(header.levels)
         out.append(header.code_model)
-    else:
+    if header.mode == "hybrid":
+        out += varint(header.first_level)
+    if header.schedule is not None:
         out += bytes([header.log2_atoms, header.coefficient_bits]) + _pack_schedule(header.schedule)
     out += bytes(header.shares) + payload
     return bytes(out) + _CRC.pack(zlib.crc32(out))
@@ -138,10 +142,12 @@ def _read_header(reader: _Reader, version: int) -> Header:
         fields |= dict(prompt=reader.take(size).decode(), guidance=reader.varint())
     if flags >> 7:
         fields["cache_interval"] = reader.take(1)[0]
-    if mode == "vq":
+    if mode in WITH_CODEBOOK:
         fields |= dict(codebook=reader.take(8).hex(), atoms=reader.varint(), levels=reader.varint())
         fields["code_model"] = reader.take(1)[0] if version >= 4 else 0
-    else:
+    if mode == "hybrid":
+        fields["first_level"] = reader.varint()
+    if mode != "vq":
         fields["log2_atoms"], fields["coefficient_bits"] = reader.take(2)
         fields["schedule"] = _read_schedule(reader, bool(flags >> 3 & 1))
     dtype, stock_null = DTYPES[arithmetic & 3], bool(arithmetic >> 2 & 1)
@@ -174,6 +180,8 @@ def describe(path: Path) -> dict[str, Any]:
                 map(str, [b - a for a, b in pairwise(header.offsets)][: 1 if not header.shares else None])
             ),
         }
+    if header.mode == "hybrid":
+        facts["bytes of the codes"] = len(payload) - header.trajectory_bytes
     return facts
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 from ddcm.audio.layout import FRAMES, OVERLAP, Layout, even_layout
 from ddcm.codec.bitstream import subset_bits
-from ddcm.codec.codec_settings import Book, Mode
+from ddcm.codec.codec_settings import WITH_CODEBOOK, Book, Mode
 from ddcm.codec.step_schedule import MAX_ATOMS, ExplicitSchedule, Schedule, expand
 from ddcm.errors import UserError, is_utf8
 from ddcm.recipes import DTYPES
@@ -41,12 +41,13 @@ class Header:
     book: Book = "hadamard"  # the noise codebook
     log2_atoms: int = 0  # log2 of the atoms of the noise codebook
     coefficient_bits: int = 0  # classic: bits of the coefficient of each atom after the first of a step
-    schedule: Schedule | None = None  # turbo and classic have one
+    schedule: Schedule | None = None  # turbo, classic and hybrid have one
     shares: tuple[int, ...] = ()  # of each window: its atoms over those of the schedule, in 1/64; empty: 64 for all
-    codebook: str = ""  # vq: digest of the fitted codebook
-    atoms: int = 0  # vq: atoms of a level
-    levels: int = 0  # vq: levels of the residual codebook that are kept
-    code_model: int = 0  # vq: revision of the model of the codes: see ``ddcm.codec.code_model``
+    codebook: str = ""  # vq and hybrid: digest of the fitted codebook
+    atoms: int = 0  # vq and hybrid: atoms of a level
+    levels: int = 0  # vq and hybrid: levels of the residual codebook that are coded
+    first_level: int = 0  # hybrid: the first of them
+    code_model: int = 0  # vq and hybrid: revision of the model of the codes: see ``ddcm.codec.code_model``
 
     @property
     def seconds(self) -> float:
@@ -68,7 +69,7 @@ class Header:
 
     @property
     def steps(self) -> ExplicitSchedule:
-        """timesteps and atoms of a turbo or classic file"""
+        """timesteps and atoms of a turbo, classic or hybrid file"""
         assert self.schedule is not None, "a vq file has no schedule"
         return expand(self.schedule)
 
@@ -89,6 +90,11 @@ class Header:
             return tuple(range(0, (windows + 1) * self.bits_of(0), self.bits_of(0)))
         bits = {share: self.bits_of(self.shares.index(share)) for share in set(self.shares)}
         return tuple(accumulate((bits[share] for share in self.shares), initial=0))
+
+    @property
+    def trajectory_bytes(self) -> int:
+        """payload bytes of the trajectories of all windows"""
+        return -(-self.offsets[-1] // 8)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -118,12 +124,14 @@ def check_bounds(header: Header) -> None:
                                          and all(1 <= share <= 255 for share in header.shares))),
         ("cache_interval", header.cache_interval == 1 or (header.mode != "vq" and 1 <= header.cache_interval <= 255)),
     ]  # fmt: skip
-    if header.mode == "vq":
+    if header.mode in WITH_CODEBOOK:
         checks += [
             ("codebook", _is_digest(header.codebook)), ("atoms", 2 <= header.atoms <= 1 << MAX_LOG2),
-            ("levels", 1 <= header.levels <= 64), ("schedule", header.schedule is None),
+            ("levels", 1 <= header.levels <= 64 and 0 <= header.first_level <= 64 - header.levels),
             ("code_model", 0 <= header.code_model <= 255),
         ]  # fmt: skip
+    if header.mode == "vq":
+        checks += [("schedule", header.schedule is None), ("first_level", header.first_level == 0)]
     else:
         bits = header.coefficient_bits
         checks += [
@@ -157,5 +165,6 @@ def validate(header: Header, payload: bytes) -> None:
     offsets, layout = header.offsets, header.layout
     if offsets[-1] * FRAMES < MIN_WINDOW_BITS * layout.size * len(layout.starts):
         raise UserError("the .ddcm file's header is damaged: next to no bits for its length")
-    if len(payload) != -(-offsets[-1] // 8):
+    codebook_bytes, windows = len(payload) - header.trajectory_bytes, len(layout.starts)
+    if codebook_bytes < windows if header.mode == "hybrid" else codebook_bytes != 0:  # a byte of each is its gain
         raise UserError(f"the .ddcm file claims {header.samples} samples, but its payload has another length")

@@ -25,15 +25,15 @@ SHAPE = ("power", "growth", "first", "last")  # fields that rows and schedules s
 TOLERANCE, TOLERANCE_FROM_S = 0.03, 5.0  # of the size, for recordings of this length and more
 
 
-def solve_schedule(header: Header, settings: CodecSettings) -> Header:
-    """The header with the schedule of the settings, or the one whose file comes nearest to their rate. A recording so
-    short that its header alone is more than its share gets at least an atom for each step. Raises UserError: the rate
-    cannot be met within 3 % for a recording of 5 s and more; it names the nearest that can. For a shorter one, a
-    warning names it."""
+def solve_schedule(header: Header, settings: CodecSettings, code_bytes: int = 0) -> Header:
+    """The header with the schedule of the settings, or the one whose file comes nearest to their rate, ``code_bytes``
+    being those of a hybrid file's codes. A recording so short that its header alone is more than its share gets at
+    least an atom for each step. Raises UserError: the rate cannot be met within 3 % for a recording of 5 s and more; it
+    names the nearest that can. For a shorter one, a warning names it."""
     if settings.schedule is not None:
         return replace(header, schedule=settings.schedule)
     kbps, steps = settings.rate_kbps, settings.steps
-    layout, budget = header.layout, kbps * 125 * header.seconds  # bytes
+    layout, budget = header.layout, kbps * 125 * header.seconds - code_bytes
     header_bytes = len(pack(replace(header, schedule=ParametricSchedule(2, 16, 0, 200)), b""))
     rate, _, hop, *_ = header.mel
     payload_kbps = max(budget - header_bytes, 1) / (len(layout.starts) * layout.size * hop / rate) / 125
@@ -51,18 +51,27 @@ def solve_schedule(header: Header, settings: CodecSettings) -> Header:
     limit = math.floor(min(MAX_ATOMS, (1 << header.log2_atoms) // 2) / peak) - 1
     most = max(shape.steps - 1, limit)
     total = find_nearest(lambda n: file_size(with_total(n)), budget, shape.steps - 1, most)
-    reached = file_size(with_total(total)) / 125 / header.seconds
-    if abs(reached / kbps - 1) > TOLERANCE:
-        message = f"{kbps:g} kbps cannot be met for {header.seconds:.1f} s; "
+    check_rate(header, settings, file_size(with_total(total)) + code_bytes)
+    return with_total(total)
+
+
+def meets_rate(header: Header, settings: CodecSettings, size: int) -> bool:
+    return abs(size / 125 / header.seconds / settings.rate_kbps - 1) <= TOLERANCE
+
+
+def check_rate(header: Header, settings: CodecSettings, size: int) -> None:
+    """Raises UserError, or warns for a recording below 5 s: a file of ``size`` bytes misses the rate by 3 %."""
+    if not meets_rate(header, settings, size):
+        reached = size / 125 / header.seconds
+        message = f"{settings.rate_kbps:g} kbps cannot be met for {header.seconds:.1f} s; "
         if header.seconds >= TOLERANCE_FROM_S:
             raise UserError(f"{message}the nearest valid rate is {reached:.3g}")
         log.warning("%sthe file has %.3g kbps, the nearest to it", message, reached)
-    return with_total(total)
 
 
 def file_size(header: Header) -> int:
     """Bytes of the file once its windows are coded."""
-    return len(pack(header, b"")) + -(-header.offsets[-1] // 8)
+    return len(pack(header, b"")) + header.trajectory_bytes
 
 
 def find_nearest(value: Callable[[int], float], target: float, low: int, high: int) -> int:

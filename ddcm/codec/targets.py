@@ -41,6 +41,11 @@ class Targets:
     mel_share: float = 1.0
     """share of the steps, from the last one back, in which the mel takes part"""
 
+    def split(self) -> list["Targets"]:
+        """The targets of each window."""
+        parts = (x.split(1) for x in (self.z, self.weights, self.mels))
+        return [replace(self, z=z, weights=weights, mels=mels) for z, weights, mels in zip(*parts, strict=True)]
+
     def to(self, device: torch.device) -> "Targets":
         z, weights, mels = (x.detach().float().to(device) for x in (self.z, self.weights, self.mels))
         return replace(self, z=z, weights=weights, mels=mels)

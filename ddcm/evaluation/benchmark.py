@@ -24,6 +24,7 @@ from ddcm.evaluation.perceptual import installed
 from ddcm.evaluation.rate_distortion import COMMON
 from ddcm.evaluation.signal_metrics import METRICS, SAMPLE_RATE
 from ddcm.pipeline import DDCMPipeline
+from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.files import write_atomically
 from ddcm.runtime.progress import OnStep, part_of
 
@@ -40,9 +41,10 @@ def list_ours(pipe: DDCMPipeline, settings: Sequence[CodecSettings]) -> list[Sys
         if each.mode in NEED_NO_CODEBOOK:
             systems.append(_our_system(pipe, f"{each.mode} {each.rate_kbps:g}", each))
             continue
-        if pipe.codebook is None:
+        codebook = _codebook(pipe, each)
+        if codebook is None:
             raise UserError(f"mode {each.mode} needs a fitted codebook: name one with --codebook")
-        quantizer = pipe.codebook.quantizer
+        quantizer = codebook.quantizer
         if each.mode != "vq":
             systems.append(_our_system(pipe, f"{each.mode} {each.rate_kbps:g}", each))
             continue
@@ -50,6 +52,13 @@ def list_ours(pipe: DDCMPipeline, settings: Sequence[CodecSettings]) -> list[Sys
             name = f"vq {quantizer.codebook_size} atoms, levels {levels}"
             systems.append(_our_system(pipe, name, CodecSettings(**asdict(each) | {"levels": levels})))
     return systems
+
+
+def _codebook(pipe: DDCMPipeline, settings: CodecSettings) -> Codebook | None:
+    """The codebook that the mode codes with."""
+    if settings.mode in NEED_NO_CODEBOOK:
+        return None
+    return pipe.residual_codebook if settings.mode == "hybrid" else pipe.codebook
 
 
 def _our_system(pipe: DDCMPipeline, name: str, settings: CodecSettings) -> System:
@@ -62,8 +71,8 @@ def _our_system(pipe: DDCMPipeline, name: str, settings: CodecSettings) -> Syste
             "null": backbone.null,
             "vae_dtype": str(backbone.vae_dtype),
         }
-    if settings.mode not in NEED_NO_CODEBOOK and pipe.codebook is not None:
-        about["codebook"] = vq.digest(pipe.codebook.quantizer)
+    if (codebook := _codebook(pipe, settings)) is not None:
+        about["codebook"] = vq.digest(codebook.quantizer)
 
     def code(audio: torch.Tensor, on_step: OnStep | None) -> Decoded:
         for part in ("vae", "vocoder", "unet")[: 2 if settings.mode == "vq" else 3]:

@@ -1,5 +1,6 @@
 """The verbs on tensors: audio in, audio out, nothing about files."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import torch
 
 from ddcm.audio.recording import SpooledAudio
 from ddcm.backbone import Backbone, load
+from ddcm.codec import vq
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.compress import compress
 from ddcm.codec.decompress import decompress
+from ddcm.codec.format import unpack
 from ddcm.codec.generate import generate
 from ddcm.errors import UserError
 from ddcm.pipeline.call import accept, call, read_input, translate
@@ -20,7 +23,7 @@ from ddcm.pipeline.encode import count_encode_steps, encode, prepare, prepare_em
 from ddcm.pipeline.output import Info, Output
 from ddcm.pipeline.quantise import choose_quantizer
 from ddcm.pipeline.render import count_render_steps, rank, render
-from ddcm.pipeline.saved_pipeline import find_codebook, save_pipeline, write_pipeline
+from ddcm.pipeline.saved_pipeline import find_codebook, is_pocket, save_pipeline, write_pipeline
 from ddcm.pipeline.stages import Conditioning, Latents, Prepared, Setup
 from ddcm.quantize.pretrained import Codebook, load_codebook, push_folder
 from ddcm.recipes import SETTINGS, Recipe, Verb, resolve
@@ -47,7 +50,7 @@ class DDCMPipeline:
             raise UserError(f"batch_size {batch_size} is less than 1")
         if codebook is not None:
             codebook.check(backbone)
-        self.codebook, self.batch_size = codebook, batch_size
+        self.codebook, self.batch_size, self.has_residual = codebook, batch_size, False
         self._use(backbone)
 
     def _use(self, backbone: Backbone) -> Self:
@@ -55,8 +58,9 @@ class DDCMPipeline:
         self.one_by_one = backbone.device.type == "cpu"
         """Whether candidates are made one after the other. On a GPU their windows share batches; a CPU gains nothing by
         that, and alone a candidate has the same bits as its seed gives."""
-        if self.codebook is not None:
-            self.codebook.quantizer.to(backbone.device)
+        for codebook in (self.codebook, self.__dict__.get("residual_codebook")):  # the second once it is loaded
+            if codebook is not None:
+                codebook.quantizer.to(backbone.device)
         return self
 
     @classmethod
@@ -73,7 +77,25 @@ class DDCMPipeline:
             options = translate(options, ("device", "dtype", "heads", "null", "vae_dtype", "compiled"))
         loaded = load(backbone, **options)
         source = find_codebook(backbone) if codebook == "own" else codebook
-        return cls(loaded, None if source is None else load_codebook(source), batch_size)
+        pipe = cls(loaded, None if source is None else load_codebook(source), batch_size)
+        pipe.has_residual = codebook == "own" and is_pocket(backbone)
+        return pipe
+
+    @functools.cached_property
+    def residual_codebook(self) -> Codebook | None:
+        """The codebook of mode hybrid: the embedded backbone's residual one, unless another was asked for."""
+        if not self.has_residual:
+            return self.codebook
+        codebook = load_codebook("pocket-residual")
+        codebook.check(self.backbone)
+        codebook.quantizer.to(self.device)
+        return codebook
+
+    def find_codebook(self, data: bytes) -> Codebook | None:
+        """The codebook that a ``.ddcm`` file was made with, as far as the pipeline has it."""
+        digest = unpack(data)[0].codebook
+        mine = self.residual_codebook if digest else None
+        return mine if mine is not None and vq.digest(mine.quantizer) == digest else self.codebook
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that ``from_pretrained`` reads: the backbone's files, as diffusers reads them, its codebook in
@@ -181,7 +203,8 @@ class DDCMPipeline:
         chosen = replace(settings or CodecSettings(), **overrides)
         if not isinstance(audio, SpooledAudio):
             audio = read_input(audio, sample_rate, self.backbone.mel_spec.sample_rate)
-        return compress(audio, self.backbone, chosen, self.codebook, self.codec_batch_size, on_step)
+        codebook = self.residual_codebook if chosen.mode == "hybrid" else self.codebook
+        return compress(audio, self.backbone, chosen, codebook, self.codec_batch_size, on_step)
 
     @property
     def codec_batch_size(self) -> int:
@@ -191,7 +214,8 @@ class DDCMPipeline:
     def decompress(self, data: bytes, vocoder: str = "refined", on_step: OnStep | None = None) -> Output:
         """The bytes of a ``.ddcm`` file -> the audio that was compressed, as long and at its level. Raises UserError:
         damaged, or of another version, backbone or codebook."""
-        decoded = decompress(data, self.backbone, self.codebook, vocoder, self.codec_batch_size, on_step)
+        codebook = self.find_codebook(data)
+        decoded = decompress(data, self.backbone, codebook, vocoder, self.codec_batch_size, on_step)
         header, rate = decoded.header, self.backbone.mel_spec.sample_rate
         info = Info(self.backbone.name, prompt=header.prompt, mode=header.mode, kbps=len(data) / 125 / header.seconds)
         return Output(decoded.audio, rate, decoded.mel, decoded.latent, info)

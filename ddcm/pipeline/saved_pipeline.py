@@ -17,7 +17,12 @@ def find_codebook(backbone: str | Path) -> str | Path | None:
         path = download("codebook", str(backbone), [f"{FOLDER}/{CONFIG}", f"{FOLDER}/{WEIGHTS}"])
     if (path / FOLDER / CONFIG).is_file():
         return path / FOLDER
-    return "pocket-1024" if path.resolve() == resolve_model("pocket").resolve() else None
+    return "pocket-1024" if is_pocket(path) else None
+
+
+def is_pocket(backbone: str | Path) -> bool:
+    """Whether a backbone is the embedded one."""
+    return resolve_model(backbone).resolve() == resolve_model("pocket").resolve()
 
 
 def save_pipeline(pipe: Any, folder: Path) -> None:

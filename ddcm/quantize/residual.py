@@ -49,6 +49,13 @@ class ResidualQuantizer(Quantizer):
         """Each level and the scale of its residual."""
         return zip(cast(Iterable[SingleCodebook], self.stack), self.scales, strict=True)
 
+    def take(self, first: int, count: int, gain: float = 1.0) -> "ResidualQuantizer":
+        """Some levels in a row as a quantizer of its own, with the same atoms, for values ``gain`` times as large."""
+        part = ResidualQuantizer(count, self.level)
+        part.stack = cast(nn.ModuleList, self.stack[first : first + count])
+        part.scales = self.scales[first : first + count] * gain
+        return part.eval()
+
     @property
     def level(self) -> SingleCodebook:
         return cast(SingleCodebook, self.stack[0])

@@ -38,6 +38,10 @@ headers = st.builds(
 ) | st.builds(
     Header, st.just("vq"), **common, codebook=digests, atoms=st.integers(2, 2**20), levels=st.integers(1, 64),
     code_model=st.integers(0, 255),
+) | st.builds(
+    Header, st.just("hybrid"), **common, schedule=parametric | explicit, log2_atoms=st.integers(1, 20),
+    codebook=digests, atoms=st.integers(2, 2**20), levels=st.integers(1, 32), first_level=st.integers(0, 32),
+    code_model=st.integers(0, 255),
 )  # fmt: skip
 
 

@@ -79,11 +79,11 @@ def _change_ddcm(rng: random.Random, data: bytes, other: bytes) -> bytes:
 
 
 def codec():
-    """(backbone, codebook) with the same digests on every machine: what the seeds were made with."""
+    """(backbone, codebook, residual codebook) with the same digests everywhere: what the seeds were made with."""
     import torch
 
     from ddcm.backbone.tiny import tiny_backbone
-    from ddcm.quantize import HardQuantizer
+    from ddcm.quantize import HardQuantizer, ResidualQuantizer
     from ddcm.quantize.pretrained import Codebook
 
     backbone = tiny_backbone()
@@ -91,17 +91,23 @@ def codec():
     backbone.__class__ = type("FixedDigest", (type(backbone),), fixed)
     quantizer = HardQuantizer(32).eval().requires_grad_(False)
     quantizer.codebook.copy_(torch.arange(256.0).reshape(32, 8).remainder(7) - 3)
-    return backbone, Codebook(quantizer, backbone.name, backbone.latent_digest, {})
+    residual = ResidualQuantizer(3, HardQuantizer(8)).eval().requires_grad_(False)
+    for number, level in enumerate(residual.stack):
+        level.codebook.copy_(quantizer.codebook[8 * number : 8 * number + 8])
+    codebooks = (Codebook(each, backbone.name, backbone.latent_digest, {}) for each in (quantizer, residual))
+    return backbone, *codebooks
 
 
 def _ddcm() -> Read:
     from ddcm.cli.info import collect_facts
     from ddcm.codec.decompress import decompress, open_stream
+    from ddcm.codec.format import unpack
 
-    backbone, codebook = codec()
+    backbone, fitted, residual = codec()
 
     def read(folder: Path) -> None:
         data = _only(folder).read_bytes()
+        codebook = residual if unpack(data)[0].mode == "hybrid" else fitted
         header, _ = open_stream(data, backbone, codebook)
         require(zlib.crc32(data[:-4]).to_bytes(4, "little") == data[-4:], "a wrong checksum was taken")
         collect_facts(str(_only(folder)))

@@ -31,7 +31,7 @@ def audio(folder: Path, recording: torch.Tensor) -> None:
 
 def ddcm(folder: Path, recording: torch.Tensor) -> None:
     torch.set_num_threads(1)
-    backbone, codebook = codec()
+    backbone, codebook, residual = codec()
     curve = ParametricSchedule(4, 24, 8, 24)
     for name, options in {
         "turbo": dict(schedule=curve),
@@ -39,8 +39,10 @@ def ddcm(folder: Path, recording: torch.Tensor) -> None:
         "prompt": dict(schedule=curve, prompt="a drum", guidance_scale=2.0),
         "classic": dict(mode="classic", schedule=curve, book="gaussian", noise_atoms=64),
         "vq": dict(mode="vq"),
+        "hybrid": dict(mode="hybrid", schedule=curve, levels=2),
     }.items():
-        (folder / f"{name}.ddcm").write_bytes(compress(recording[:9000], backbone, CodecSettings(**options), codebook))
+        made_with = residual if name == "hybrid" else codebook
+        (folder / f"{name}.ddcm").write_bytes(compress(recording[:9000], backbone, CodecSettings(**options), made_with))
 
 
 def codebooks(folder: Path) -> None:
