@@ -31,7 +31,9 @@ def measure(
     backbone: Backbone, codebook: Codebook, clips: Sequence[torch.Tensor], settings: CodecSettings
 ) -> tuple[float, float, float]:
     """(kbps, error of the decoded mel in dB, processor time of the encoder for a second of audio), means of clips."""
-    size, errors, begin, latents = 0, [], time.process_time(), []
+    size, begin = 0, time.process_time()
+    errors: list[float] = []
+    latents: list[torch.Tensor] = []
     for clip in clips:
         size += len(compress(clip, backbone, settings, codebook, on_latent=latents.append))
     seconds, spent = sum(map(len, clips)) / backbone.mel_spec.sample_rate, time.process_time() - begin

@@ -70,8 +70,9 @@ def compress(
     decoded = decode_payload(header, payload, model, codebook, batch_size, progress)
     if settings.verify and digests != [_digest(z) for z in decoded]:
         raise UserError("--verify: the decoder does not come to the encoder's latents on this machine")
-    for z in latents if on_latent is not None else ():
-        on_latent(z)
+    if on_latent is not None:
+        for z in latents:
+            on_latent(z)
     return data
 
 
@@ -153,16 +154,17 @@ def build_header(
     the codebook has."""
     fields = header_fields(model)
     fields["samples"] = samples
-    mode, levels = settings.mode, 0
+    mode = settings.mode
     if mode in WITH_CODEBOOK:
         if codebook is None:
             raise UserError(f"{mode} needs a fitted codebook: name one with --codebook")
         levels = hybrid.count_levels(settings, codebook)
-        mode = mode if levels else "turbo"
-    if levels:
         quantizer = codebook.quantizer
-        fields |= dict(codebook=vq.digest(quantizer), atoms=quantizer.codebook_size, levels=levels)
-        fields["code_model"] = vq.choose_revision(quantizer, model.latent_digest if mode == "vq" else None)
+        if levels:
+            fields |= dict(codebook=vq.digest(quantizer), atoms=quantizer.codebook_size, levels=levels)
+            fields["code_model"] = vq.choose_revision(quantizer, model.latent_digest if mode == "vq" else None)
+        else:
+            mode = "turbo"
     if mode == "vq":
         return Header("vq", **fields | dict(backbone=model.latent_digest))
     fields |= dict(seed=settings.seed, prompt=settings.prompt, guidance=round(256 * settings.guidance_scale))
