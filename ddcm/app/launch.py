@@ -18,28 +18,45 @@ POLICY = (
 )
 """``unsafe-eval`` is for Gradio, which compiles its templates in the browser."""
 HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
+TITLE = b"<title>ddcm</title>"
 SANS = ("ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")  # Fonts of the visitor's system.
 
 
 class ContentSecurity:
-    """ASGI middleware: adds ``HEADERS`` to every response; refuses paths that Gradio would fetch from elsewhere."""
+    """ASGI middleware: adds ``HEADERS`` to every response; refuses paths that Gradio would fetch from elsewhere; titles
+    the page, which Gradio does only after the login."""
 
     def __init__(self, app):
         self.app = app
 
     async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        path, held = scope["path"].lower(), list[dict[str, Any]]()
+
         async def send_with_headers(message):
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
+                if path == "/":  # its length follows from its body
+                    return held.append(message)
+            while held:
+                message, start = _add_title(message, held.pop())
+                await send(start)
             await send(message)
 
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        path = scope["path"].lower()
         if "file=http" in path or "proxy=" in path:
             return await PlainTextResponse("not served here", 403)(scope, receive, send)
         return await self.app(scope, receive, send_with_headers)
+
+
+def _add_title(body: dict[str, Any], start: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two messages of a response with a title in its head, if it has one."""
+    headers, content = MutableHeaders(raw=list(start["headers"])), body.get("body", b"")
+    titled = content.replace(b"<head>", b"<head>" + TITLE, 1)
+    if "content-length" in headers:
+        headers["content-length"] = str(int(headers["content-length"]) + len(titled) - len(content))
+    return body | {"body": titled}, start | {"headers": headers.raw}
 
 
 def launch_options(options: ServerOptions, limits: Limits) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ddcm.audio.decode import decode
+from ddcm.audio.search import WRITTEN
 from ddcm.errors import UserError, describe_error, to_one_line
 from ddcm.runtime.files import resolve_shipped, write_atomically
 
@@ -29,7 +30,6 @@ RATES = (1000, 1_000_000)  # Hz: at a rate of 1, each second would become hours
 FULL_SCALE = {torch.int8: 1 << 7, torch.uint8: 1 << 7, torch.int16: 1 << 15, torch.int32: 1 << 31}
 CHANNELS = 64  # a longer "axis of channels" is that of a spectrogram or of time
 LONGEST_WAV = (1 << 30) - 64  # samples: 4 GiB with the header, 18 h
-WRITTEN = ("wav", "flac")  # kinds of files that are written
 FULL = "could not be written (is the disk full?)"
 
 
@@ -201,10 +201,10 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[torch
 
 
 def _choose_kind(path: Path) -> str:
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in WRITTEN:
-        raise UserError(f"{path}: audio is written as .wav or .flac; name one of them")
-    return kind
+    suffix = path.suffix.lower()
+    if suffix not in WRITTEN:
+        raise UserError(f"{path}: audio is written as {' or '.join(WRITTEN)}; name one of them")
+    return suffix.removeprefix(".")
 
 
 def _write(

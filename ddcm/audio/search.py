@@ -18,6 +18,9 @@ SUFFIXES = {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", "
             ".wv", ".mp4", ".webm", ".mov", ".mkv", ".3gp", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ogv",
             ".asf"}  # fmt: skip
 
+WRITTEN = (".wav", ".flac")
+"""Suffixes of the audio files that are written, the default first."""
+
 
 def find_audio(
     inputs: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES, what: str = "audio"

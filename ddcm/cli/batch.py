@@ -11,9 +11,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ddcm.audio.search import find_audio
+from ddcm.audio.search import WRITTEN, find_audio
 from ddcm.cli import launcher
-from ddcm.cli.outputs import AUDIO, SUFFIXES, describe_file, describe_folder
+from ddcm.cli.outputs import SUFFIXES, describe_file, describe_folder
 from ddcm.cli.run_log import open_run_log, read_rows, write_table
 from ddcm.errors import UserError, to_one_line
 from ddcm.runtime.exit import MORE_MEMORY, describe_os_error, is_out_of_memory
@@ -45,7 +45,7 @@ class Done:
 Do = Callable[[Job, OnStep], Done]  # Writes the target.
 
 
-def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=AUDIO) -> list[Job]:
+def plan_jobs(inputs: list[str], out: str, overwrite: bool, find=find_audio, suffixes=WRITTEN) -> list[Job]:
     """Pair inputs with outputs: OUT itself for one file if it has one of ``suffixes``, else a file under the folder OUT
     with the input's relative name and the first of ``suffixes``. An output that exists was finished by an earlier run:
     its job is ``done`` in a folder. Raises UserError: no inputs, two inputs with one output, an output that is its

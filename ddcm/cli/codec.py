@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from ddcm.audio.search import find_audio
+from ddcm.audio.search import WRITTEN, find_audio
 from ddcm.cli import options
-from ddcm.cli.outputs import AUDIO, describe_file
+from ddcm.cli.outputs import describe_file
 from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
 from ddcm.errors import UserError
 from ddcm.runtime.progress import OnStep, progress_bar
@@ -87,8 +87,8 @@ def _load_decoder(arguments: Namespace) -> Do:
 def generate_compressed(arguments: Namespace) -> int:
     """OUT is a .wav or .flac; the file that decodes to it lies beside it as .ddcm."""
     out = Path(arguments.out)
-    if out.suffix.lower() not in AUDIO:
-        raise UserError(f"-o {out}: name a .wav or .flac file")
+    if out.suffix.lower() not in WRITTEN:
+        raise UserError(f"-o {out}: name a {' or '.join(WRITTEN)} file")
     options.refuse_existing((out, out.with_suffix(".ddcm")), arguments.overwrite)
     settings = {name: arguments[name] for name in ("kbps", "quality", "steps")}
     with progress_bar() as bar:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
+from ddcm.audio.search import WRITTEN
 from ddcm.cli import options
 from ddcm.cli.codec import generate_compressed
-from ddcm.cli.outputs import AUDIO, describe_file
+from ddcm.cli.outputs import describe_file
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.errors import UserError
 from ddcm.recipes import DEFAULTS, RECIPES, Recipe, Verb, list_flags, resolve
@@ -119,7 +120,7 @@ def generate(arguments: Namespace) -> int:
 
 def name_candidates(out: Path, name: str, n: int) -> list[Path]:
     """Files for n candidates: OUT itself, or NAME.wav in the folder OUT; then NAME-2, NAME-3, ..."""
-    first = out if out.suffix.lower() in AUDIO else out / f"{name}.wav"
+    first = out if out.suffix.lower() in WRITTEN else out / f"{name}.wav"
     return [first, *(first.with_name(f"{first.stem}-{i}{first.suffix}") for i in range(2, n + 1))]
 
 

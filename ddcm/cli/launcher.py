@@ -28,6 +28,7 @@ from ddcm.runtime.exit import INTERRUPTED, TERMINATED, Terminated
 from ddcm.runtime.files import list_files
 from ddcm.runtime.progress import progress_bar
 from ddcm.runtime.ranks import read_launched_rank, read_local_rank
+from ddcm.runtime.threads import check_processes
 
 log = logging.getLogger(__name__)
 RESTARTS = 3
@@ -39,15 +40,19 @@ FINISHED = "DDCM_FINISHED"  # environment variable of the processes of one comma
 def run_as_processes(main: Main, arguments: Namespace, argv: Sequence[str]) -> int | None:
     """Run ``main(argv)`` in the processes that ``--devices`` asks for; the highest exit code, or None if this process
     is one of the ranks itself. If a process dies, all of them restart, three times at most, and continue with what is
-    unfinished. All of them end if this process ends, whatever ends it. Raises UserError: as ``processes_to_start``."""
+    unfinished. All of them end if this process ends, whatever ends it. Raises UserError: as ``processes_to_start``,
+    or more processes than cores where there is no GPU."""
     ranks = processes_to_start(arguments.devices, arguments.num_nodes) if "devices" in arguments else []
     if not ranks:
         return None
     with progress_bar(leave=False):
+        import torch
         from torch.distributed.elastic.multiprocessing import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    if arguments.device not in (None, "cuda") or not torch.cuda.is_available():
+        check_processes("--devices", len(ranks))
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=len(ranks), max_restarts=RESTARTS, run_id=secrets.token_hex(4),
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",

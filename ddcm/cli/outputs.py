@@ -6,18 +6,18 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ddcm.audio.search import SUFFIXES as AUDIO_SUFFIXES
+from ddcm.audio.search import SUFFIXES as READ
+from ddcm.audio.search import WRITTEN
 from ddcm.errors import UserError, to_one_line
 from ddcm.runtime.files import resolve_shipped, slug
 
-AUDIO = (".wav", ".flac")
 SUFFIXES: dict[str, tuple[str, ...]] = {
-    "reconstruct": AUDIO, "transform": AUDIO, "generate": AUDIO, "decompress": AUDIO, "compress": (".ddcm",),
+    "reconstruct": WRITTEN, "transform": WRITTEN, "generate": WRITTEN, "decompress": WRITTEN, "compress": (".ddcm",),
     "evaluate": (".csv", ".jsonl"), "compare": (), "benchmark": (),
 }  # fmt: skip
 """Verb -> suffixes of the files that its ``-o`` may name, the default first. Without any, ``-o`` is a folder."""
 OTHERS = {".ddcm", ".csv", ".json", ".jsonl", ".html", ".txt", ".md", ".pdf", ".png", ".zip", ".ckpt"}
-OF_FILES = AUDIO_SUFFIXES | OTHERS
+OF_FILES = READ | OTHERS
 """Suffixes of file types. A folder may have any other, such as ``run.2``."""
 INFERRED = ("compress", "decompress")  # a file's output lies beside it, as with gzip
 

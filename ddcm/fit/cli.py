@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -27,6 +28,8 @@ from ddcm.quantize import QUANTIZERS, HardQuantizer
 from ddcm.quantize.pretrained import read_checkpoint
 from ddcm.quantize.spec import RENAMED, rename_options
 from ddcm.runtime.exit import run_to_exit_code
+from ddcm.runtime.ranks import read_launched_rank
+from ddcm.runtime.threads import check_processes
 
 SUBCOMMANDS = ("fit", "validate", "test")
 CHOSEN_BY_LIGHTNING = ("best", "last", "hpc")  # of --ckpt_path: no files
@@ -93,7 +96,14 @@ class HelpFormatter(DefaultHelpFormatter):
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
-@functools.cache
+class FitParser(LightningArgumentParser):
+    """Describes the quantizers when help is shown: parsers of their classes take as long as one of a start."""
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        self.epilog = describe_quantizers()
+        return super().format_help(*args, **kwargs)
+
+
 def describe_quantizers() -> str:
     """Examples, and the settings of each quantizer with their defaults, from the docstrings of their classes."""
     lines = ["examples:", *EXAMPLES]
@@ -116,7 +126,7 @@ class FitCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
-        parser = LightningArgumentParser(formatter_class=HelpFormatter, epilog=describe_quantizers(), **kwargs)
+        parser = FitParser(formatter_class=HelpFormatter, **kwargs)
         parser.add_argument("-c", "--config", action=ConfigFile, help="a configuration file; several add up")
         return parser
 
@@ -152,6 +162,7 @@ class FitCLI(LightningCLI):
         config = self.config[self.subcommand]
         config.weights_only = True  # a checkpoint is never unpickled
         trainer = config.trainer
+        _check_devices(trainer.accelerator, trainer.devices)
         if self.subcommand != "fit":
             if not config.get("ckpt_path") and not config.model.init_from:
                 raise UserError(f"{self.subcommand} needs a fitted codebook: give --ckpt_path or --model.init_from")
@@ -199,6 +210,14 @@ class FitCLI(LightningCLI):
             if message is None:
                 raise
             raise UserError(message) from error
+
+
+def _check_devices(accelerator: Any, devices: Any) -> None:
+    """Raises UserError: more processes on the CPU than cores, before one of them starts. Lightning starts any number.
+    The processes of torchrun or srun are there already."""
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    if on_cpu and str(devices).isdigit() and read_launched_rank()[1] == 1:
+        check_processes("--trainer.devices", int(devices))
 
 
 def _explain(error: Exception, ckpt_path: Any) -> str | None:

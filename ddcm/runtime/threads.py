@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from ddcm.errors import UserError
 from ddcm.runtime.ranks import read_local_rank
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # of every OpenMP; of LLVM's and Intel's alone
@@ -33,6 +34,16 @@ def count_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
 def choose_threads(threads: int | None) -> int | None:
     """``--threads``, or a thread for each core; None, torch's own choice, where the user has set a variable."""
     return None if threads is None and COUNTS & os.environ.keys() else threads or count_cores()
+
+
+def check_processes(flag: str, processes: int) -> None:
+    """Raises UserError: more processes on the CPU than cores, which only wait for each other. Two are always accepted:
+    with them, several processes can be tried on any machine."""
+    cores = count_cores()
+    if processes > (most := max(2, cores)):
+        raise UserError(
+            f"{flag} {processes}: more processes than cores, of which {cores} may be used; give at most {most}"
+        )
 
 
 def _list_quotas(cgroups: Path, own: Path) -> list[float]:

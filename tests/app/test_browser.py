@@ -180,6 +180,14 @@ def test_nothing_stands_in_a_persons_way(browser, server):
     page.tab.close()
 
 
+def test_nothing_stands_in_the_way_of_the_login(browser, server):
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    tab.goto(server.address)
+    tab.get_by_role("button", name="Login").wait_for()
+    assert tab.title() == "ddcm" and find_barriers(tab) == []
+    tab.close()
+
+
 @pytest.mark.slow  # test_server.py tests the same errors through the API
 def test_errors_are_shown_and_cancel_cancels(browser, server, tmp_path):
     page = Page(browser, server.address)

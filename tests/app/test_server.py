@@ -224,6 +224,9 @@ def test_leaving_stops_the_work_and_deletes_the_files(server, tmp_path):
 def test_the_password_is_asked(server, tmp_path):
     import httpx
 
+    asked = httpx.get(server.address)
+    assert "<title>ddcm</title>" in asked.text and "content-security-policy" in asked.headers
+    assert httpx.post(server.address).status_code == 405  # no page: no title
     for auth in (None, ("anyone", "a wrong word")):
         with pytest.raises((ValueError, gradio_client.exceptions.AuthenticationError)):
             gradio_client.Client(server.address, auth=auth, verbose=False)

@@ -192,6 +192,7 @@ def test_who_starts_whom(monkeypatch, environment, devices, nodes, ranks):
         ({}, ["--devices", "2", "--num_nodes", "2"], "set NODE_RANK"),
         ({"WORLD_SIZE": "3", "RANK": "0"}, ["--devices", "2", "--num_nodes", "2"], "3 were launched"),
         ({}, ["--threads", "0"], "--threads 0"),
+        ({}, ["--devices", "9999", "--device", "cpu"], "--devices 9999: more processes than cores"),
     ],
 )
 def test_bad_numbers_are_refused(tmp_path, monkeypatch, capsys, environment, more, says):

@@ -102,3 +102,20 @@ def test_fit_is_the_command_line_of_the_fit(monkeypatch, stop, code):
     for verb in fit.VERBS:
         words = [verb, "-c", "a-file.yaml", "--data.root", "tests", "--data.batch-size", "2"]
         assert main.main(words) == code and seen.pop() == [*words[:-2], "--data.batch_size", "2"]
+
+
+def test_only_the_help_of_fit_describes_the_quantizers(monkeypatch, capsys):
+    pytest.importorskip("lightning")
+    from ddcm.fit import cli
+    from ddcm.quantize import QUANTIZERS
+
+    def printed(*words: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*words])
+        assert not stop.value.code
+        return capsys.readouterr().out
+
+    text = printed("fit", "--help")
+    assert all(f"\n--model.quantizer {each.__name__}" in text for each in QUANTIZERS.values())
+    monkeypatch.setattr(cli, "describe_quantizers", lambda: pytest.fail("described at a start"))
+    assert "quantizer:" in printed("fit", "--data.root", "examples", "--print_config")

@@ -34,6 +34,7 @@ LATE = {
     "precision": ["--trainer.precision=transformer-engine"], "monitor": ["--best.monitor=nonsense"],
     "averaging": ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.1"],
     "accumulation": ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={1: 2}"],
+    "processes": ["--trainer.accelerator=cpu", "--trainer.devices=9999"],
     "reload": ["--trainer.reload_dataloaders_every_n_epochs=1"],
     "two validation loaders": ["--data=tests.fit.test_late_errors.TwoSets"],
 }  # fmt: skip

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from ddcm.errors import UserError
 from ddcm.runtime import threads
-from ddcm.runtime.threads import PASSIVE, choose_threads, count_cores
+from ddcm.runtime.threads import PASSIVE, check_processes, choose_threads, count_cores
 from tests.conftest import ROOT
 
 
@@ -57,6 +58,14 @@ def test_a_number_or_a_variable_comes_first(monkeypatch):
     assert choose_threads(None) == 5 and choose_threads(3) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert choose_threads(None) is None and choose_threads(3) == 3
+
+
+@pytest.mark.parametrize("cores, most", [(1, 2), (2, 2), (5, 5)])
+def test_more_processes_than_cores_are_refused(monkeypatch, cores, most):
+    monkeypatch.setattr(threads, "count_cores", lambda: cores)
+    check_processes("--devices", most)
+    with pytest.raises(UserError, match=f"--devices {most + 1}: more processes than cores.*at most {most}$"):
+        check_processes("--devices", most + 1)
 
 
 SHOWN = "import os; print(*(os.environ.get(name) for name in ('OMP_WAIT_POLICY', 'KMP_BLOCKTIME', 'GOMP_SPINCOUNT')))"

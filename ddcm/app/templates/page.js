@@ -11,7 +11,6 @@
   const mend = () => {
     waiting = false;
     for (const [selector, change] of names) document.querySelectorAll(selector).forEach(change);
-    if (!document.title) document.title = "ddcm";
     document.documentElement.lang ||= "en";
   };
   new MutationObserver(() => { if (!waiting) { waiting = true; requestAnimationFrame(mend); } })
