@@ -104,6 +104,7 @@ def test_fit_is_the_command_line_of_the_fit(monkeypatch, stop, code):
         assert main.main(words) == code and seen.pop() == [*words[:-2], "--data.batch_size", "2"]
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_only_the_help_of_fit_describes_the_quantizers(monkeypatch, capsys):
     pytest.importorskip("lightning")
     from ddcm.fit import cli
