@@ -71,7 +71,7 @@ class CellModel:
         dim = fixed.atoms.shape[2]
         self._before, self._running = np.zeros((2, bands + 4, dim)), np.zeros((bands, dim))
         self._frame = np.zeros((bands + 4, dim))
-        self._lengths, self._former = np.zeros(bands + 2, np.int64), np.full(bands + 2, levels)
+        self._lengths, self._former = np.full((2, bands + 2), levels)  # of cells, with a band at each side
         self.prediction: tuple[np.ndarray, np.ndarray] | None = None  # mean and variance (n, D) of the present cells
         start = np.full(27, 40.0) if net is None else net.stops
         self._ends = np.tile(start.astype(np.int64), (levels, 1))
