@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from ddcm.cli import options
 from ddcm.cli.launcher import is_child
-from ddcm.codec.codec_settings import CodecSettings, Mode
+from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings, Mode
 from ddcm.errors import UserError
 from ddcm.runtime.progress import OnStep
 
@@ -57,9 +57,9 @@ def _list_settings(arguments: Namespace) -> list[CodecSettings]:
 
 
 def _load(arguments: Namespace, settings: list[CodecSettings]) -> Benchmark:
-    from ddcm.evaluation.benchmark import NEED_NO_CODEBOOK, Benchmark, list_ours, list_peers
+    from ddcm.evaluation.benchmark import Benchmark, list_ours, list_peers
 
-    pipe = options.load_pipeline(arguments, quantises=any(each.mode not in NEED_NO_CODEBOOK for each in settings))
+    pipe = options.load_pipeline(arguments, quantises=any(each.mode in WITH_CODEBOOK for each in settings))
     peers = list_peers(arguments.peers, arguments.peer_kbps, pipe.backbone.device)
     return Benchmark([*list_ours(pipe, settings), *peers], arguments.speech, arguments.seconds)
 

@@ -14,7 +14,7 @@ import torch
 from ddcm.audio.files import limit_to_full_scale, read_audio, resample
 from ddcm.backbone.latent_diffusion import FrozenBackbone
 from ddcm.codec import vq
-from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
 from ddcm.codec.format import VERSION
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import Row, measure
@@ -28,7 +28,6 @@ from ddcm.quantize.pretrained import Codebook
 from ddcm.runtime.files import write_atomically
 from ddcm.runtime.progress import OnStep, part_of
 
-NEED_NO_CODEBOOK = ("turbo", "classic")
 StoredRow = dict[str, Any]
 """``COMMON``, metrics, and what they depend on: ``digest`` of the recording and ``conditions``."""
 
@@ -38,7 +37,7 @@ def list_ours(pipe: DDCMPipeline, settings: Sequence[CodecSettings]) -> list[Sys
     codebook where one is needed."""
     systems = []
     for each in settings:
-        if each.mode in NEED_NO_CODEBOOK:
+        if each.mode not in WITH_CODEBOOK:
             systems.append(_our_system(pipe, f"{each.mode} {each.rate_kbps:g}", each))
             continue
         codebook = _codebook(pipe, each)
@@ -56,7 +55,7 @@ def list_ours(pipe: DDCMPipeline, settings: Sequence[CodecSettings]) -> list[Sys
 
 def _codebook(pipe: DDCMPipeline, settings: CodecSettings) -> Codebook | None:
     """The codebook that the mode codes with."""
-    if settings.mode in NEED_NO_CODEBOOK:
+    if settings.mode not in WITH_CODEBOOK:
         return None
     return pipe.residual_codebook if settings.mode == "hybrid" else pipe.codebook
 
