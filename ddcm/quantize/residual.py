@@ -52,7 +52,7 @@ class ResidualQuantizer(Quantizer):
     def take(self, first: int, count: int, gain: float = 1.0) -> "ResidualQuantizer":
         """Some levels in a row as a quantizer of its own, with the same atoms, for values ``gain`` times as large."""
         part = ResidualQuantizer(count, self.level)
-        part.stack = cast(nn.ModuleList, self.stack[first : first + count])
+        part.stack = self.stack[first : first + count]
         part.scales = self.scales[first : first + count] * gain
         return part.eval()
 
