@@ -93,7 +93,7 @@ def bits_at(curve: list[tuple[float, float]], error: float) -> float:
 def measure(trial: Trial, columns: list[int], rows=ROWS) -> list[str]:
     """The table in Markdown."""
     plain = [trial.measure(Row("", None), levels) for levels in range(1, trial.quantizer.num_quantizers + 1)]
-    head = ("codes chosen by", *(f"{n} level{"s" * (n > 1)}" for n in columns))
+    head = ("codes chosen by", *(f"{n} level{'s' * (n > 1)}" for n in columns))
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     cells = [f"{plain[n - 1][0]:.2f} kbps, {plain[n - 1][1]:.2f} dB" for n in columns]
     lines.append(f"| {' | '.join(('the plain codec', *cells))} |")
