@@ -27,22 +27,26 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from benchmarks.codec_report import FIELDS, plot, read_rows, write_page
+from benchmarks.codec_report import FIELDS, NEAREST, plot, read_rows, write_page
 from benchmarks.together import Coded, compress, in_lengths
 from ddcm.audio.layout import even_layout
 from ddcm.audio.level import measure_level
 from ddcm.audio.mel import LN_TO_DB
 from ddcm.audio.refine import refine
 from ddcm.audio.windows import window_mel
+from ddcm.codec import vq
 from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
+from ddcm.codec.compress import add_level, build_header
 from ddcm.codec.compress import compress as compress_alone
 from ddcm.codec.decompress import decompress
-from ddcm.codec.format import unpack
+from ddcm.codec.format import pack, unpack
+from ddcm.codec.header import BANDS
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import measure
 from ddcm.evaluation.peers import ENCODERS, System, find_encoders, list_by_ffmpeg
@@ -59,9 +63,20 @@ SLOW = "classic one atom"
 Row = dict[str, str | float]
 
 
-def list_systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
-    """Name -> how it is compressed; None where nothing is."""
-    systems: dict[str, CodecSettings | None] = {"ceiling": None}
+@dataclass(frozen=True)
+class Nearest:
+    """The codec of codes without its choice and its models: nearest atoms level by level, coded by counts alone. Of it
+    only size and mel are measured: what vq saves is compared with it."""
+
+    levels: int
+
+
+Settings = CodecSettings | Nearest | None  # None: nothing is compressed
+
+
+def list_systems(args: argparse.Namespace) -> dict[str, Settings]:
+    """Name -> how it is compressed."""
+    systems: dict[str, Settings] = {"ceiling": None}
     for kbps in sorted({*RATES, *TOGETHER}):
         systems[f"turbo hadamard {kbps:g}"] = CodecSettings(kbps=kbps)
     for kbps in RATES:
@@ -74,6 +89,8 @@ def list_systems(args: argparse.Namespace) -> dict[str, CodecSettings | None]:
         quantizer = load_codebook(args.codebook).quantizer
         for levels in range(1, quantizer.num_quantizers + 1):
             systems[f"vq {quantizer.codebook_size} atoms, levels {levels}"] = CodecSettings(mode="vq", levels=levels)
+        for levels in range(1, quantizer.num_quantizers + 1):
+            systems[f"{NEAREST}{levels}"] = Nearest(levels)
         if quantizer.num_quantizers > 1:
             systems |= {f"hybrid {kbps:g}": CodecSettings(kbps=kbps, mode="hybrid") for kbps in TOGETHER}
     return systems
@@ -102,13 +119,17 @@ class Work:
         audios, settings = [torch.from_numpy(self.clips[n][1]) for n in numbers], self.systems[name]
         if settings is None:
             coded = [Coded(b"", self.pipe.backbone.encode(self._mel(audio)), 0, 0.0) for audio in audios]
+        elif isinstance(settings, Nearest):
+            coded = [self._nearest(audio, settings.levels) for audio in audios]
         elif settings.mode in WITH_CODEBOOK:
             coded = [self._alone(audio, settings) for audio in audios]
         else:
             coded = compress(audios, self.pipe.backbone, settings)
         rows = []
         for number, audio, one in zip(numbers, audios, coded, strict=True):
-            rows.append(self._row(name, number, one.data, one.calls) | self._measure(audio, one, self.clips[number][0]))
+            row = self._row(name, number, one.data, one.calls) | self._measure_mel(audio, one)
+            is_heard = not isinstance(settings, Nearest)
+            rows.append(row | (self._measure_audio(audio, one, self.clips[number][0]) if is_heard else {}))
         if check and settings is not None:
             begin, first = time.perf_counter(), coded[0]
             again = decompress(first.data, self.pipe.backbone, self.pipe.codebook).latent
@@ -128,15 +149,27 @@ class Work:
         calls = 0 if settings.mode == "vq" else len(unpack(data)[0].steps.timesteps)
         return Coded(data, kept[0], calls, time.perf_counter() - begin)
 
-    def _measure(self, audio: torch.Tensor, one: Coded, clip: Clip) -> Row:
-        backbone, input_mel = self.pipe.backbone, self._mel(audio)
-        begin = time.perf_counter()
+    def _nearest(self, audio: torch.Tensor, levels: int) -> Coded:
+        backbone, codebook, begin = self.pipe.backbone, self.pipe.codebook, time.perf_counter()
+        assert codebook is not None, "list_systems() asks for it"
+        header = build_header(CodecSettings(mode="vq", levels=levels), backbone, len(audio), codebook)
+        header = replace(add_level(header, measure_level(audio)), code_model=0)
+        codes = vq.to_levels(codebook.quantizer.encode(backbone.encode(self._mel(audio))))[:levels]
+        encoder = vq.Encoder(codebook.quantizer, levels, BANDS)
+        encoder.write(codes)
+        data, z = pack(header, encoder.getvalue()), vq.decode_codes(codes, codebook.quantizer)
+        return Coded(data, z, 0, time.perf_counter() - begin)
+
+    def _measure_mel(self, audio: torch.Tensor, one: Coded) -> Row:
+        mel = self.pipe.backbone.decode(one.z)
+        return dict(encode_s=one.seconds, mel_db=float((mel - self._mel(audio)).abs().mean()) * LN_TO_DB)
+
+    def _measure_audio(self, audio: torch.Tensor, one: Coded, clip: Clip) -> Row:
+        backbone, begin = self.pipe.backbone, time.perf_counter()
         mel = backbone.decode(one.z)
         plain = backbone.vocode(mel)[0]
         refined = refine(plain, mel, backbone.mel_spec)[: len(audio)]
-        row: Row = dict(encode_s=one.seconds, sound_s=time.perf_counter() - begin)
-        row |= dict(mel_db=float((mel - input_mel).abs().mean()) * LN_TO_DB)
-        row["plain_db"] = log_mel_mae_db(audio, plain[: len(audio)])
+        row: Row = dict(sound_s=time.perf_counter() - begin, plain_db=log_mel_mae_db(audio, plain[: len(audio)]))
         return row | measure_decoded(audio, refined, clip.kind)
 
     def _peer(self, name: str, number: int) -> Row:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.curves import error_at, rate_at
 from benchmarks.marks import cell, mean
 from ddcm.evaluation.perceptual import JUDGES, PERCEPTUAL
 from ddcm.evaluation.rate_distortion import compute_kbps, group_by_family, group_by_system
 
 FIELDS = ("system", "kind", "clip", "seconds", "bytes", "unet_calls", "encode_s", "sound_s", "mel_db", "plain_db",
           "refined_db", "lsd_db", *PERCEPTUAL, *JUDGES)  # fmt: skip
-CEILING = "ceiling"
+CEILING, NEAREST = "ceiling", "vq nearest atoms, levels "
 HEAD = ("system", "clips", "kbps", "UNet calls", "mel, dB", "log_mel_mae_db, plain", "over", "refined", "over",
         "lsd_db", *PERCEPTUAL, *JUDGES, "code, s", "sound, s")  # fmt: skip
 NOTE = """Means over clips; kbps are bytes over seconds, of all clips together, and headers count: clips of half a
@@ -37,6 +38,8 @@ def make_table(rows: list[dict]) -> str:
     ceiling = {row["clip"]: row for row in systems.get(CEILING, [])}
     lines = [NOTE, "", f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     for name, own in systems.items():
+        if name.startswith(NEAREST):
+            continue
         same = [ceiling[r["clip"]] for r in own if r["clip"] in ceiling]
         over = {
             key: mean(own, key) - mean(same, key) if len(same) == len(own) else math.nan
@@ -70,6 +73,51 @@ def compare_noise_codebooks(rows: list[dict]) -> str:
     )
 
 
+def compare_codes(rows: list[dict]) -> str:
+    """A sentence: what vq saves against the nearest atoms of as many levels, at the same mel error on the same clips.
+    Empty without both."""
+    systems = group_by_system(rows)
+    saved = []
+    for name, own in systems.items():
+        clips, levels = {row["clip"] for row in own}, name.rpartition(" ")[2]
+        if not name.startswith("vq ") or name.startswith(NEAREST):
+            continue
+        plain = [
+            [row for row in rs if row["clip"] in clips] for other, rs in systems.items() if other.startswith(NEAREST)
+        ]
+        curve = sorted((compute_kbps(rs), mean(rs, "mel_db")) for rs in plain if len(rs) == len(own))
+        if len(curve) > 1:
+            saved.append(f"{100 * (1 - compute_kbps(own) / rate_at(curve, mean(own, 'mel_db'))):.0f} % of {levels}")
+    if not saved:
+        return ""
+    return (
+        "Bits that the choice and the models of codes save against the nearest atoms with counts alone, at the same\n"
+        f"mel error, by levels: {', '.join(saved)}.\n"
+    )
+
+
+def compare_hybrid(rows: list[dict]) -> str:
+    """A table: each hybrid beside turbo and vq at its rate, by lines between their points. Empty without all three."""
+    systems = {name: rs for name, rs in group_by_system(rows).items() if not name.startswith(NEAREST)}
+    lines = []
+    for name, own in systems.items():
+        if not name.startswith("hybrid "):
+            continue
+        cells = [name, f"{compute_kbps(own):.2f}"]
+        for key in ("mel_db", "refined_db"):
+            cells.append(f"{mean(own, key):.3f}")
+            for parent in ("turbo hadamard", "vq"):
+                same = [rs for other, rs in systems.items() if other.startswith(f"{parent} ") and len(rs) == len(own)]
+                curve = sorted((compute_kbps(rs), mean(rs, key)) for rs in same)
+                cells.append(f"{error_at(curve, compute_kbps(own)):.3f}" if len(curve) > 1 else "-")
+        lines.append(f"| {' | '.join(cells)} |")
+    if not lines:
+        return ""
+    head = "| system | kbps | mel, dB | turbo there | vq there | refined, dB | turbo there | vq there |\n|" + "---|" * 8
+    about = "The hybrid beside its parents at its rate, by lines between their points in the logarithms:"
+    return "\n".join([about, "", head, *lines, ""])
+
+
 def _spread(gaps: list[float]) -> str:
     return f"{np.mean(gaps):+.3f} ({np.std(gaps, ddof=1) / len(gaps) ** 0.5:.3f})" if len(gaps) > 1 else "one clip"
 
@@ -78,12 +126,8 @@ def write_page(rows: list[dict], command: str, backbone: str, name: str) -> str:
     """The table under its command and its picture, ``name``.png."""
     about = f"Written by `{command}`: {backbone}, validation clips of the pool."
     picture = f"![log_mel_mae_db over kbps]({name}.png)"
-    return (
-        "\n\n".join(
-            ["# Rate against distortion", about, picture, make_table(rows), compare_noise_codebooks(rows)]
-        ).strip()
-        + "\n"
-    )
+    sentences = filter(None, (compare(rows) for compare in (compare_hybrid, compare_codes, compare_noise_codebooks)))
+    return "\n\n".join(["# Rate against distortion", about, picture, make_table(rows), *sentences]).strip() + "\n"
 
 
 def plot(rows: list[dict], path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.curves import rate_at
 from benchmarks.marks import fill
 from benchmarks.schedules import read_training_clips
 from ddcm.audio.mel import LN_TO_DB, log_mel
@@ -82,14 +83,6 @@ class Trial:
         return bits / 1000 / self.seconds, float(np.mean(errors))
 
 
-def bits_at(curve: list[tuple[float, float]], error: float) -> float:
-    """kbps of a curve of (kbps, dB), falling, at an error."""
-    rates, errors = np.log(np.array(curve)).T
-    place = int(np.clip(np.searchsorted(-errors, -np.log(error)), 1, len(curve) - 1))
-    slope = (rates[place] - rates[place - 1]) / (errors[place] - errors[place - 1])
-    return float(np.exp(rates[place - 1] + slope * (np.log(error) - errors[place - 1])))
-
-
 def measure(trial: Trial, columns: list[int], rows=ROWS) -> list[str]:
     """The table in Markdown."""
     plain = [trial.measure(Row("", None), levels) for levels in range(1, trial.quantizer.num_quantizers + 1)]
@@ -101,7 +94,7 @@ def measure(trial: Trial, columns: list[int], rows=ROWS) -> list[str]:
         cells = []
         for levels in columns:
             kbps, error = trial.measure(row, levels)
-            cells.append(f"{100 * (1 - kbps / bits_at(plain, error)):.0f} % ({kbps:.2f} kbps, {error:.2f} dB)")
+            cells.append(f"{100 * (1 - kbps / rate_at(plain, error)):.0f} % ({kbps:.2f} kbps, {error:.2f} dB)")
         lines.append(f"| {' | '.join((row.title, *cells))} |")
         print(lines[-1], flush=True)
     return [*lines, "", f"{len(trial.targets)} training clips; kbps are of the codes, without the header."]

@@ -1,6 +1,14 @@
 """The rate-distortion table: what a row loses is judged on the clips that it has."""
 
-from benchmarks.codec_report import FIELDS, compare_noise_codebooks, make_table, read_rows
+from benchmarks.codec_report import (
+    FIELDS,
+    NEAREST,
+    compare_codes,
+    compare_hybrid,
+    compare_noise_codebooks,
+    make_table,
+    read_rows,
+)  # fmt: skip
 
 
 def row(system: str, clip: str, **more) -> dict[str, str]:
@@ -45,3 +53,23 @@ def test_noise_codebooks_are_compared_clip_by_clip():
     ]
     assert "-0.300 (0.200) at 1 kbps; -0.300 (0.200) over all 2 pairs" in compare_noise_codebooks(rows)
     assert compare_noise_codebooks(ROWS) == ""
+
+
+def test_codes_are_compared_at_equal_error():
+    """The nearest atoms have 4 dB at 1 kbps and 2 at 2; 2.83 dB then takes 1.41 kbps, and vq has it at 0.71."""
+    rows = [row(f"{NEAREST}{n}", "a", mel_db=str(4 / n), bytes=str(625 * n)) for n in (1, 2)]
+    rows.append(row("vq 8 atoms, levels 1", "a", mel_db=str(8**0.5), bytes=str(442)))
+    assert "by levels: 50 % of 1." in compare_codes(rows) and compare_codes(ROWS) == ""
+    assert NEAREST not in make_table(rows)
+
+
+def test_the_hybrid_is_compared_at_its_rate():
+    rows = [
+        row(f"{parent}{n}", "a", mel_db=str(4 / n * scale), refined_db="3", bytes=str(625 * n))
+        for parent, scale in (("turbo hadamard ", 1), ("vq 8 atoms, levels ", 2)) for n in (1, 2)
+    ]  # fmt: skip
+    rows.append(row("hybrid 1.5", "a", mel_db="2.5", refined_db="2.9", bytes="937"))
+    assert (
+        compare_hybrid(rows).splitlines()[-1] == "| hybrid 1.5 | 1.50 | 2.500 | 2.668 | 5.336 | 2.900 | 3.000 | 3.000 |"
+    )
+    assert compare_hybrid(ROWS) == ""
