@@ -33,7 +33,8 @@ class CodecSettings:
     book: Book = "hadamard"
     """the noise codebook"""
     steps: int | None = None
-    """UNet calls for each window of 10.24 s, and as many to decode it; default: what is best at the rate"""
+    """UNet calls for each window of 10.24 s, and as many to decode it; default: as many as the table of
+    schedules has at most"""
     noise_atoms: int = 16384
     """atoms of a gaussian noise codebook, a power of two; a hadamard one has as many as the window's latent has
     numbers"""

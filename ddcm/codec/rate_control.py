@@ -101,11 +101,11 @@ def read_rows(table: Path | None, backbone: str, interval: int = 1) -> list[dict
 
 
 def interpolate(kbps: float, steps: int | None, rows: list[dict]) -> ParametricSchedule:
-    """The shape for a payload rate; its ``total`` is 1. Without ``steps``, the number that was best at the nearest
-    rate. With it, the rows of the nearest number."""
+    """The shape for a payload rate; its ``total`` is 1. ``steps`` None: the largest number of the table, which is the
+    best for a payload of a few bytes, too. Rows are those of the nearest number."""
     best: dict[float, tuple[float, dict]] = {}
     for row in rows:
-        rate, cost = row["kbps"], row.get("loss", 0.0) if steps is None else abs(math.log(row["steps"] / steps))
+        rate, cost = row["kbps"], -row["steps"] if steps is None else abs(math.log(row["steps"] / steps))
         if rate not in best or cost < best[rate][0]:
             best[rate] = (cost, row)
     points = sorted((math.log(rate), row) for rate, (_, row) in best.items())
