@@ -30,7 +30,7 @@ from ddcm.runtime.memory import describe_machine
 PAGE, MARK, PICTURE = Path("docs/speed.md"), "benchmarks.caching", Path("docs/caching.png")
 FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 SHIPPED = base.FULL_CALLS, latent_diffusion.CUT
-ROWS = [(1, *SHIPPED), (3, *SHIPPED), (4, *SHIPPED), (2, 0, 1), (2, 0, 2), (3, 7, 2)]
+ROWS = [(1, *SHIPPED), (3, *SHIPPED), (4, *SHIPPED), (2, 0, 1)]
 HEAD = ("steps", "interval", "full", "cut", "full calls", "multiply-adds, G", "times fewer", "loss, dB", "over",
         "compress, s", "decompress, s", "times both")  # fmt: skip
 
