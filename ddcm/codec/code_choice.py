@@ -104,7 +104,8 @@ class _Window:
         """Codes whose decoded mel is nearer, for their bits."""
         generator = torch.Generator().manual_seed(0)
         z = self.base + decode_codes(codes, self.quantizer)
-        descent, error = measure_mel(self.model, z, self.targets.mels)
+        descent, half_square = measure_mel(self.model, z, self.targets.mels)
+        error = float(half_square)
         least = 0.5 * float((self.model.decode(self.targets.z).float() - self.targets.mels).square().sum())
         away = float((self.weights * (self.targets.z - z).square()).sum()) + 1e-9
         steepness = float((descent.square() / self.weights).sum()) + 1e-9
@@ -119,7 +120,8 @@ class _Window:
             stays = torch.rand(bits.shape, generator=generator) >= MOVING
             new, new_bits = np.where(stays.numpy(), codes, new), torch.where(stays.to(bits.device), bits, new_bits)
             new_z = self.base + decode_codes(new, self.quantizer)
-            new_descent, new_error = measure_mel(self.model, new_z, self.targets.mels)
+            new_descent, half_square = measure_mel(self.model, new_z, self.targets.mels)
+            new_error = float(half_square)
             if new_error + bit * float(new_bits.sum()) < error + bit * float(bits.sum()):
                 codes, bits, z, descent, error = new, new_bits, new_z, new_descent, new_error
                 curvature *= BOLDER

@@ -87,12 +87,12 @@ def mel_descent(
 
 def measure_mel(
     model: LatentDiffusion, z: torch.Tensor, mel: torch.Tensor, measure: MeasureError = half_square
-) -> tuple[torch.Tensor, float]:
-    """Of one window: minus the gradient over z of the error of its decoded mel, and that error."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of one window: minus the gradient over z of the error of its decoded mel, and that error, a scalar."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         error = measure(model.decode(z).float(), mel)
-    return -torch.autograd.grad(error, z)[0], float(error.detach())
+    return -torch.autograd.grad(error, z)[0], error.detach()
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:

@@ -48,5 +48,5 @@ def test_the_first_levels_of_a_residual_codebook_are_a_file(tiny, speech):
         pipe.decompress(pack(replace(header, levels=4), payload))
     with pytest.raises(UserError, match=r"outside \[1, 3\]"):
         pipe.compress(speech[:16000], 16000, mode="vq", levels=4)
-    with pytest.raises(UserError, match="mode vq"):
+    with pytest.raises(UserError, match="modes vq"):
         pipe.compress(speech[:16000], 16000, levels=1)

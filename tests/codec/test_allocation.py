@@ -94,14 +94,14 @@ def tiny_header(tiny, uneven):
 
 def test_a_recording_of_two_kinds_comes_nearer():
     backbone = load(str(ROOT / "checkpoints" / "pocket"))
-    parts = [soundfile.read(EXAMPLES / f"{name}.flac", dtype="float32")[0] for name in ("ambience", "speech")]
-    audio = torch.cat([torch.from_numpy(part / abs(part).max()).repeat(4)[: 16000 * 7] for part in parts])
+    parts = [soundfile.read(EXAMPLES / f"{name}.flac", dtype="float32")[0] for name in ("ambience", "bird")]
+    audio = torch.cat([torch.from_numpy(part / abs(part).max()).repeat(4)[: 16000 * 6] for part in parts])
     level, errors, sizes = measure_level(audio), [], []
     for allocate in (False, True):
-        data = compress(audio, backbone, CodecSettings(kbps=1, steps=15, mel_weight=0, allocate=allocate))
+        data = compress(audio, backbone, CodecSettings(kbps=1, steps=10, mel_weight=0, allocate=allocate))
         layout, out = unpack(data)[0].layout, decompress(data, backbone, vocoder="backbone")
         mels = [window_mel(audio, level, layout, i, backbone.mel_spec) for i in range(len(layout.starts))]
         rows = zip(out.latent.split(1), mels, strict=True)
         errors.append(sum(float((backbone.decode(z) - mel).abs().mean()) for z, mel in rows))
         sizes.append(len(data))
-    assert abs(sizes[1] / sizes[0] - 1) < 0.02 and errors[1] < 0.99 * errors[0]
+    assert abs(sizes[1] / sizes[0] - 1) < 0.02 and errors[1] < 0.97 * errors[0]
