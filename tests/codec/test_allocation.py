@@ -17,7 +17,8 @@ from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.compress import compress
 from ddcm.codec.decompress import decompress
 from ddcm.codec.format import describe, pack, unpack
-from ddcm.codec.header import EVEN
+from ddcm.codec.header import EVEN, validate
+from ddcm.codec.step_schedule import ExplicitSchedule
 from ddcm.errors import UserError
 from tests.conftest import EXAMPLES, ROOT
 
@@ -105,3 +106,12 @@ def test_a_recording_of_two_kinds_comes_nearer():
         errors.append(sum(float((backbone.decode(z) - mel).abs().mean()) for z, mel in rows))
         sizes.append(len(data))
     assert abs(sizes[1] / sizes[0] - 1) < 0.02 and errors[1] < 0.97 * errors[0]
+
+
+@pytest.mark.parametrize("shares", [(), (64, 64, 64), (20, 64, 255)])
+def test_a_file_without_any_atom_is_refused(tiny_header, shares):
+    header = replace(tiny_header, schedule=ExplicitSchedule((900, 500, 0), (0, 0)), shares=shares)
+    assert set(header.offsets) == {0}
+    for payload in (b"", b"1234"):
+        with pytest.raises(UserError, match=r"cannot hold|next to no bits"):
+            validate(header, payload)
