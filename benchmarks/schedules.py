@@ -256,7 +256,8 @@ def main() -> None:
         entries = [entry, *(e for e in entries if e["backbone"] and e["name"] != args.backbone)]
     own = [row for row in entry["rows"] if row.get("interval", 1) == args.cache_interval]
     done = {(row["kbps"], row["steps"]) for row in own}
-    args.former += [row for row in entry["rows"] if args.cache_interval != 1]  # begin with those without a cache
+    if args.cache_interval != 1:
+        args.former = [*args.former, *entry["rows"]]  # begin with those without a cache
     todo = [(kbps, steps) for steps in sorted(args.steps, reverse=True) for kbps in args.rates]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.workers, context) as pool:

@@ -87,7 +87,8 @@ class Header:
         """the payload's bit at which each window begins, and behind the last one that at which all end"""
         windows = len(self.layout.starts)
         if not self.shares:
-            return tuple(self.bits_of(0) * window for window in range(windows + 1))
+            bits_of_each = self.bits_of(0)
+            return tuple(bits_of_each * window for window in range(windows + 1))
         bits = {share: self.bits_of(self.shares.index(share)) for share in set(self.shares)}
         return tuple(accumulate((bits[share] for share in self.shares), initial=0))
 
