@@ -27,7 +27,7 @@ def encode_payload(
     what the encoder chose."""
     if header.mode == "vq":
         assert codebook is not None, "build_header() asks for it"
-        quantizer, digest = codebook.quantizer, header.backbone
+        quantizer, digest = codebook.quantizer, model.latent_digest
         encoder = vq.Encoder(quantizer, header.levels, BANDS, header.code_model, digest)
         how = CodeSearch(rate_weight, latent_digest=digest)
         with fixed_arithmetic():
@@ -66,7 +66,7 @@ def decode_payload(
         assert codebook is not None, "open_stream() asks for it"
         quantizer, shape = codebook.quantizer, (header.levels, *header.latent_shape[1:])
         count, revision = len(header.layout.starts), header.code_model
-        for codes in vq.decode(payload, quantizer, count, shape, revision, header.backbone):
+        for codes in vq.decode(payload, quantizer, count, shape, revision, model.latent_digest):
             yield vq.decode_codes(codes, quantizer)
             progress.step()
         return

@@ -19,7 +19,7 @@ from ddcm.codec.allocation import choose_shares
 from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
 from ddcm.codec.coder import OnLatent, count_steps, decode_payload, encode_payload, split_windows
 from ddcm.codec.format import pack
-from ddcm.codec.header import Header, ceil_log2
+from ddcm.codec.header import Header, ceil_log2, shorten
 from ddcm.codec.model import LatentDiffusion, header_fields
 from ddcm.codec.rate_control import check_rate, meets_rate, solve_schedule
 from ddcm.codec.targets import Targets, compute_targets
@@ -161,12 +161,12 @@ def build_header(
         levels = hybrid.count_levels(settings, codebook)
         quantizer = codebook.quantizer
         if levels:
-            fields |= dict(codebook=vq.digest(quantizer), atoms=quantizer.codebook_size, levels=levels)
+            fields |= dict(codebook=shorten(vq.digest(quantizer)), atoms=quantizer.codebook_size, levels=levels)
             fields["code_model"] = vq.choose_revision(quantizer, model.latent_digest if mode == "vq" else None)
         else:
             mode = "turbo"
     if mode == "vq":
-        return Header("vq", **fields | dict(backbone=model.latent_digest))
+        return Header("vq", **fields | dict(backbone=shorten(model.latent_digest)))
     fields |= dict(seed=settings.seed, prompt=settings.prompt, guidance=round(256 * settings.guidance_scale))
     fields["cache_interval"] = settings.cache_interval
     bits = settings.coefficient_bits if mode == "classic" else 0

@@ -12,7 +12,7 @@ from ddcm.audio.windows import count_pieces, cross_fade_stream, split_with_conte
 from ddcm.codec import hybrid, vq
 from ddcm.codec.coder import count_steps, decode_payload
 from ddcm.codec.format import unpack
-from ddcm.codec.header import Header, validate
+from ddcm.codec.header import Header, shorten, validate
 from ddcm.codec.model import LatentDiffusion, header_fields
 from ddcm.codec.trajectory import fixed_arithmetic
 from ddcm.errors import UserError
@@ -71,10 +71,10 @@ def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) 
     header, payload = unpack(data)
     validate(header, payload)
     fields, is_vq, is_hybrid = header_fields(model), header.mode == "vq", header.mode == "hybrid"
-    digest = model.latent_digest if is_vq else fields["backbone"]
+    digest = shorten(model.latent_digest) if is_vq else fields["backbone"]
     if header.backbone != digest:
         for heads in () if is_vq else ("hub", "original"):
-            if header.backbone == model.digest_with(heads):
+            if header.backbone == shorten(model.digest_with(heads)):
                 raise UserError(f"made with --heads {heads}: decode it with the same")
         raise UserError(f"made with backbone {header.backbone}; this is {model.name} ({digest}): give --backbone")
     if header.mel != fields["mel"]:
@@ -82,7 +82,7 @@ def open_stream(data: bytes, model: LatentDiffusion, codebook: Codebook | None) 
     if header.codebook:
         if codebook is None:
             raise UserError(f"made with codebook {header.codebook}: give it with --codebook")
-        digest = vq.digest(codebook.quantizer)
+        digest = shorten(vq.digest(codebook.quantizer))
         if header.codebook != digest:
             raise UserError(f"made with codebook {header.codebook}; this one is {digest}: give --codebook")
         has_levels = header.first_level + header.levels <= codebook.quantizer.num_quantizers

@@ -1,11 +1,12 @@
 """The bytes of a ``.ddcm`` file: a self-describing header, a payload, and a checksum over both.
 
-    magic "ddcm" | version | flags, arithmetic | digest of the backbone (8) | samples | level (2 + 2)
+    magic "ddcm" | version | flags, arithmetic | digest of the backbone (4) | samples | level (2 + 2)
     | mel spec, if it is not AudioLDM2's | seed, if not 0 | prompt and guidance, if there is a prompt
     | interval of the UNet's cache, if not 1
-    | vq, hybrid: digest of the codebook (8), atoms, levels, revision of the model of the codes (1)
+    | vq, hybrid: digest of the codebook (4), atoms, levels, revision of the model of the codes (1)
     | hybrid: the first of the levels
-    | all but vq: log2 of the atoms, coefficient bits, then the schedule: parametric (8 bytes or so) or explicit
+    | gaussian: log2 of the atoms; classic: coefficient bits
+    | all but vq: the schedule, parametric (8 bytes or so) or explicit
     | a byte for each window, if their shares of atoms differ
     | payload | CRC-32 of everything before it
 
@@ -22,16 +23,30 @@ from pathlib import Path
 from typing import Any
 
 from ddcm.codec.codec_settings import WITH_CODEBOOK
-from ddcm.codec.header import BOOKS, MAX_PROMPT, MEL, MODES, Header, check_bounds, validate
+from ddcm.codec.header import (
+    BOOKS,
+    DIGITS,
+    MAX_PROMPT,
+    MEL,
+    MODES,
+    Header,
+    ceil_log2,
+    check_bounds,
+    check_codebook,
+    validate,
+)  # fmt: skip
 from ddcm.codec.step_schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule, Schedule
 from ddcm.errors import UserError, describe_error
 from ddcm.recipes import DTYPES
 from ddcm.runtime.files import write_atomically
 
-MAGIC, VERSION, EARLIEST = b"ddcm", 4, 2
+MAGIC, VERSION, EARLIEST = b"ddcm", 5, 2
 # Version 2 has two bytes more: windows of a UNet call, CPU threads. Before version 4, the codes of vq have model 0.
+# Before version 5, digests have eight bytes, a parametric schedule is made of varints, and every file with a schedule
+# has the two bytes for atoms and coefficients.
 MAX_FILE = 1 << 28  # bytes; a day at 4 kbps is 43 MB
 _LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Struct("<I")
+_SHAPE = struct.Struct("<IBB")  # steps, first and last in ten bits each, power, growth
 
 
 def read(path: Path) -> bytes:
@@ -54,6 +69,7 @@ def write(path: Path, data: bytes) -> None:
 def pack(header: Header, payload: bytes) -> bytes:
     """The bytes of the file. Raises UserError: a field is out of its bounds."""
     check_bounds(header)
+    check_codebook(header)
     flags = MODES.index(header.mode) | BOOKS.index(header.book) << 2
     flags |= isinstance(header.schedule, ExplicitSchedule) << 3
     flags |= (header.mel != MEL) << 4 | (header.seed != 0) << 5 | (header.prompt != "") << 6
@@ -77,7 +93,11 @@ def pack(header: Header, payload: bytes) -> bytes:
     if header.mode == "hybrid":
         out += varint(header.first_level)
     if header.schedule is not None:
-        out += bytes([header.log2_atoms, header.coefficient_bits]) + _pack_schedule(header.schedule)
+        if header.book != "hadamard":
+            out.append(header.log2_atoms)
+        if header.mode == "classic":
+            out.append(header.coefficient_bits)
+        out += _pack_schedule(header.schedule)
     out += bytes(header.shares) + payload
     return bytes(out) + _CRC.pack(zlib.crc32(out))
 
@@ -99,6 +119,7 @@ def unpack(data: bytes) -> tuple[Header, bytes]:
     try:
         header = _read_header(reader, version)
         check_bounds(header)
+        check_codebook(header)
     except (ValueError, struct.error) as error:  # a UserError of check_bounds is a ValueError
         raise UserError(f"the .ddcm file's header is damaged: {error}") from error
     return header, reader.read()
@@ -128,7 +149,7 @@ def _read_header(reader: _Reader, version: int) -> Header:
     if flags & 3 >= len(MODES) or arithmetic & 3 >= len(DTYPES) or arithmetic >> 4:
         raise ValueError("unknown flags")
     mode = MODES[flags & 3]
-    fields: dict[str, Any] = dict(backbone=reader.take(8).hex(), samples=reader.varint())
+    fields: dict[str, Any] = dict(backbone=_read_digest(reader, version), samples=reader.varint())
     fields["mean"], fields["gain"] = _LEVEL.unpack(reader.take(_LEVEL.size))
     reader.take(2 if version == 2 else 0)
     if flags >> 4 & 1:
@@ -143,19 +164,28 @@ def _read_header(reader: _Reader, version: int) -> Header:
     if flags >> 7:
         fields["cache_interval"] = reader.take(1)[0]
     if mode in WITH_CODEBOOK:
-        fields |= dict(codebook=reader.take(8).hex(), atoms=reader.varint(), levels=reader.varint())
+        fields |= dict(codebook=_read_digest(reader, version), atoms=reader.varint(), levels=reader.varint())
         fields["code_model"] = reader.take(1)[0] if version >= 4 else 0
     if mode == "hybrid":
         fields["first_level"] = reader.varint()
+    book = BOOKS[flags >> 2 & 1]
     if mode != "vq":
-        fields["log2_atoms"], fields["coefficient_bits"] = reader.take(2)
-        fields["schedule"] = _read_schedule(reader, bool(flags >> 3 & 1))
+        fields["log2_atoms"] = reader.take(1)[0] if version < 5 or book != "hadamard" else 1
+        if version < 5 or mode == "classic":
+            fields["coefficient_bits"] = reader.take(1)[0]
+        fields["schedule"] = _read_schedule(reader, bool(flags >> 3 & 1), version)
     dtype, stock_null = DTYPES[arithmetic & 3], bool(arithmetic >> 2 & 1)
-    header = Header(mode, dtype=dtype, stock_null=stock_null, book=BOOKS[flags >> 2 & 1], **fields)
-    if not arithmetic >> 3 & 1:
-        return header
+    header = Header(mode, dtype=dtype, stock_null=stock_null, book=book, **fields)
     check_bounds(header)  # before the number of windows is computed from them
-    return replace(header, shares=tuple(reader.take(len(header.layout.starts))))
+    if version >= 5 and mode != "vq" and book == "hadamard":
+        header = replace(header, log2_atoms=ceil_log2(header.latent_size))
+    if arithmetic >> 3 & 1:
+        header = replace(header, shares=tuple(reader.take(len(header.layout.starts))))
+    return header
+
+
+def _read_digest(reader: _Reader, version: int) -> str:
+    return reader.take(4 if version >= 5 else 8).hex()[:DIGITS]
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -166,7 +196,7 @@ def describe(path: Path) -> dict[str, Any]:
         validate(header, payload)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    facts = {"what": "ddcm file", "version": VERSION, "bytes": len(data), "seconds": f"{header.seconds:g}"}
+    facts = {"what": "ddcm file", "version": data[len(MAGIC)], "bytes": len(data), "seconds": f"{header.seconds:g}"}
     facts["kbps"] = f"{len(data) / 125 / header.seconds:.3f}"
     facts |= {name: value for name, value in asdict(header).items() if name not in ("schedule", "shares")}
     facts |= {"windows": len(header.layout.starts), "window frames": header.layout.size, "payload bytes": len(payload)}
@@ -196,13 +226,18 @@ def varint(value: int) -> bytes:
 
 def _pack_schedule(schedule: Schedule) -> bytes:
     if isinstance(schedule, ParametricSchedule):
-        shape = bytes([schedule.power, schedule.growth])
-        return varint(schedule.steps) + shape + b"".join(map(varint, (schedule.total, schedule.first, schedule.last)))
+        ends = schedule.steps | schedule.first << 10 | schedule.last << 20
+        return _SHAPE.pack(ends, schedule.power, schedule.growth) + varint(schedule.total)
     falls = [a - b for a, b in pairwise(schedule.timesteps)]
     return b"".join(map(varint, (len(schedule.timesteps), schedule.timesteps[0], *falls, *schedule.atoms)))
 
 
-def _read_schedule(reader: _Reader, is_explicit: bool) -> Schedule:
+def _read_schedule(reader: _Reader, is_explicit: bool, version: int) -> Schedule:
+    if not is_explicit and version >= 5:
+        ends, power, growth = _SHAPE.unpack(reader.take(_SHAPE.size))
+        if ends >> 30:
+            raise ValueError("unknown flags")
+        return ParametricSchedule(ends & 1023, power, growth, reader.varint(), ends >> 10 & 1023, ends >> 20)
     count = reader.varint()
     if not is_explicit:
         power, growth = reader.take(2)

@@ -19,6 +19,7 @@ MAX_SAMPLES = 1 << 31  # 37 h
 MAX_PROMPT, MAX_LOG2 = 2000, 20  # bytes of a prompt; log2 of the atoms of a noise codebook
 MAX_GAIN = 32 * 256  # 1/256 of octaves; float32 has no room for more
 EVEN = 64  # the share of a window that has as many atoms as the schedule says
+DIGITS = 8  # hexadecimal digits of a digest that a file keeps
 MIN_WINDOW_BITS = 64  # bits of a full window; fewer would let a small file claim hours of audio
 
 
@@ -27,7 +28,7 @@ class Header:
     """All that a file records besides its payload."""
 
     mode: Mode
-    backbone: str  # digest (16 hexadecimal digits) of the denoiser, or for vq of the latent space
+    backbone: str  # first digits of the digest of the denoiser, or for vq of that of the latent space
     samples: int  # length of the audio at the mel's sample rate
     mean: float = 0.0  # of the recording; the file keeps a half-precision number
     gain: int = 0  # log2 of the gain that brought the recording to AudioLDM2's level, in 1/256
@@ -43,7 +44,7 @@ class Header:
     coefficient_bits: int = 0  # classic: bits of the coefficient of each atom after the first of a step
     schedule: Schedule | None = None  # turbo, classic and hybrid have one
     shares: tuple[int, ...] = ()  # of each window: its atoms over those of the schedule, in 1/64; empty: 64 for all
-    codebook: str = ""  # vq and hybrid: digest of the fitted codebook
+    codebook: str = ""  # vq and hybrid: first digits of the digest of the fitted codebook
     atoms: int = 0  # vq and hybrid: atoms of a level
     levels: int = 0  # vq and hybrid: levels of the residual codebook that are coded
     first_level: int = 0  # hybrid: the first of them
@@ -145,8 +146,19 @@ def check_bounds(header: Header) -> None:
             raise UserError(f"{name} is out of bounds")
 
 
+def check_codebook(header: Header) -> None:
+    """Raises UserError: a hadamard codebook of another size than the windows, from which its size follows."""
+    if header.mode != "vq" and header.book == "hadamard" and header.log2_atoms != ceil_log2(header.latent_size):
+        raise UserError("its noise codebook does not fit its windows")
+
+
+def shorten(digest: str) -> str:
+    """What a file keeps of the digest of a backbone, a latent space or a codebook."""
+    return digest[:DIGITS]
+
+
 def _is_digest(text: str) -> bool:
-    return len(text) == 16 and set(text) <= set("0123456789abcdef")
+    return len(text) == DIGITS and set(text) <= set("0123456789abcdef")
 
 
 def validate(header: Header, payload: bytes) -> None:
@@ -161,8 +173,6 @@ def validate(header: Header, payload: bytes) -> None:
     largest = header.shares.index(max(header.shares)) if header.shares else 0
     if any(m > min(MAX_ATOMS, 1 << header.log2_atoms) for m in header.atoms_of(largest)):
         raise UserError("the .ddcm file's header is damaged: more atoms in a step than there are")
-    if header.book == "hadamard" and header.log2_atoms != ceil_log2(header.latent_size):
-        raise UserError("the .ddcm file's header is damaged: its codebook does not fit its windows")
     offsets, layout = header.offsets, header.layout
     if offsets[-1] * FRAMES < MIN_WINDOW_BITS * layout.size * len(layout.starts):
         raise UserError("the .ddcm file's header is damaged: next to no bits for its length")

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 
 from ddcm.audio.mel import MelSpec
+from ddcm.codec.header import shorten
 from ddcm.diffusion.loop import Denoiser
 
 
@@ -35,4 +36,6 @@ class LatentDiffusion(Protocol):
 def header_fields(model: LatentDiffusion) -> dict[str, Any]:
     """The fields of the header that describe the model."""
     dtype = str(model.dtype).removeprefix("torch.")
-    return dict(backbone=model.digest, mel=astuple(model.mel_spec), stock_null=model.null == "stock", dtype=dtype)
+    return dict(
+        backbone=shorten(model.digest), mel=astuple(model.mel_spec), stock_null=model.null == "stock", dtype=dtype
+    )

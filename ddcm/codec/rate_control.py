@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.format import pack
-from ddcm.codec.header import EVEN, Header
+from ddcm.codec.header import EVEN, Header, shorten
 from ddcm.codec.step_schedule import MAX_ATOMS, MAX_STEPS, ParametricSchedule, expand
 from ddcm.errors import UserError
 
@@ -89,7 +89,7 @@ def read_rows(table: Path | None, backbone: str, interval: int = 1) -> list[dict
     path = table or SHIPPED
     try:
         entries = json.loads(path.read_text())
-        own = [entry for entry in entries if entry["backbone"] == backbone]
+        own = [entry for entry in entries if shorten(entry["backbone"]) == shorten(backbone)]
         rows = (own or entries)[0]["rows"]
         if not all({"kbps", "steps", *SHAPE} <= set(row) for row in rows) or not rows:
             raise ValueError("rows are incomplete")

@@ -16,6 +16,7 @@ from ddcm.codec.compress import compress
 from ddcm.codec.decompress import decompress
 from ddcm.codec.format import unpack
 from ddcm.codec.generate import generate
+from ddcm.codec.header import shorten
 from ddcm.errors import UserError
 from ddcm.pipeline.call import accept, call, read_input, translate
 from ddcm.pipeline.denoise import count_denoise_steps, denoise
@@ -95,7 +96,7 @@ class DDCMPipeline:
         """The codebook that a ``.ddcm`` file was made with, as far as the pipeline has it."""
         digest = unpack(data)[0].codebook
         mine = self.residual_codebook if digest else None
-        return mine if mine is not None and vq.digest(mine.quantizer) == digest else self.codebook
+        return mine if mine is not None and shorten(vq.digest(mine.quantizer)) == digest else self.codebook
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that ``from_pretrained`` reads: the backbone's files, as diffusers reads them, its codebook in

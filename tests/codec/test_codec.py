@@ -112,7 +112,7 @@ def test_bad_settings_are_refused(pipe, options, message):
 
 def test_other_backbones_and_codebooks_are_refused_by_name(pipe):
     data = pipe.compress(torch.randn(9000), 16000, schedule=QUICK)
-    with pytest.raises(UserError, match=f"made with backbone {pipe.backbone.digest}"):
+    with pytest.raises(UserError, match=f"made with backbone {pipe.backbone.digest[:8]}"):
         DDCMPipeline(tiny_backbone(seed=1)).decompress(data)
     with pytest.raises(UserError, match="--null"):
         DDCMPipeline(tiny_backbone(null="stock")).decompress(data)

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddcm.codec.format import VERSION, pack, unpack
-from ddcm.codec.header import MAX_GAIN, MAX_SAMPLES, Header, validate
+from ddcm.codec.header import DIGITS, MAX_GAIN, MAX_SAMPLES, Header, ceil_log2, validate
 from ddcm.codec.step_schedule import ExplicitSchedule, ParametricSchedule, expand
 from ddcm.errors import UserError
 
-digests = st.text("0123456789abcdef", min_size=16, max_size=16)
+digests = st.text("0123456789abcdef", min_size=DIGITS, max_size=DIGITS)
 ends = st.tuples(st.integers(0, 999), st.integers(0, 999)).filter(lambda t: t[0] < t[1])
 parametric = ends.flatmap(
     lambda t: st.builds(
@@ -31,9 +31,10 @@ common = dict(
     stock_null=st.booleans(),
     dtype=st.sampled_from(["float32", "float16", "bfloat16"]),
 )  # fmt: skip
-headers = st.builds(
-    Header, st.just("turbo"), **common, schedule=parametric | explicit, seed=st.integers(0, 2**32 - 1),
-    log2_atoms=st.integers(1, 20), cache_interval=st.integers(1, 255),
+any_headers = st.builds(
+    Header, st.sampled_from(["turbo", "classic"]), **common, schedule=parametric | explicit,
+    seed=st.integers(0, 2**32 - 1),
+    log2_atoms=st.integers(1, 20), cache_interval=st.integers(1, 255), coefficient_bits=st.integers(2, 8),
     prompt=st.text(max_size=100), book=st.sampled_from(["hadamard", "gaussian"]),
 ) | st.builds(
     Header, st.just("vq"), **common, codebook=digests, atoms=st.integers(2, 2**20), levels=st.integers(1, 64),
@@ -45,6 +46,14 @@ headers = st.builds(
 )  # fmt: skip
 
 
+def make_valid(header: Header) -> Header:
+    """With the size of a hadamard codebook that follows from the windows, and coefficients in mode classic alone."""
+    if header.mode != "vq" and header.book == "hadamard":
+        header = replace(header, log2_atoms=ceil_log2(header.latent_size))
+    return header if header.mode == "classic" else replace(header, coefficient_bits=0)
+
+
+headers = any_headers.map(make_valid)
 payloads = st.binary(max_size=64)
 
 
@@ -77,12 +86,18 @@ def test_any_damage_is_refused(header, payload, data):
 
 
 def test_headers_are_small():
-    header = Header("turbo", "0123456789abcdef", 163840, log2_atoms=15, schedule=ParametricSchedule(30, 32, 8, 700))
-    assert len(pack(header, b"")) < 64
+    header = Header("turbo", "01234567", 163840, log2_atoms=15, schedule=ParametricSchedule(30, 32, 8, 700))
+    assert len(pack(header, b"")) == 30
+
+
+def test_a_noise_codebook_of_another_size_than_the_windows_is_refused():
+    header = Header("turbo", "01234567", 163840, log2_atoms=14, schedule=ParametricSchedule(30, 32, 8, 700))
+    with pytest.raises(UserError, match="its noise codebook does not fit"):
+        pack(header, b"")
 
 
 def test_another_version_is_refused_by_name():
-    data = bytearray(pack(Header("vq", "0" * 16, 9, codebook="1" * 16, atoms=2, levels=1), b""))
+    data = bytearray(pack(Header("vq", "0" * DIGITS, 9, codebook="1" * DIGITS, atoms=2, levels=1), b""))
     data[4] = 9
     with pytest.raises(UserError, match="version 9"):
         unpack(bytes(data))
