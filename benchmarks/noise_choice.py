@@ -23,7 +23,7 @@ from ddcm.audio.mel import LN_TO_DB
 from ddcm.backbone import load
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.rate_control import SHIPPED, interpolate, read_rows
-from ddcm.codec.targets import MeasureError, Targets, compute_residual, half_square, three_halves
+from ddcm.codec.targets import MeasureError, Targets, compute_residual, half_square, loud_three_halves, three_halves
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Row:
     mel_weight: float = CodecSettings.mel_weight
     mel_share: float = CodecSettings.mel_share
     steps: int = 30
-    measure: MeasureError = three_halves
+    measure: MeasureError = loud_three_halves
     seeds: int = 1
     """how many start noises are tried; the best is kept, clip by clip"""
     is_nearer: bool = False

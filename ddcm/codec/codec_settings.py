@@ -58,7 +58,7 @@ class CodecSettings:
     mel_weight: float = 2.0
     """how much the noise is chosen for the decoded mel, beside the latent (1: alike); 0 saves a pass through the VAE's
     decoder and back in the encoder's steps. vq: unless it is 0, codes are chosen for the decoded mel too"""
-    mel_share: float = 0.5
+    mel_share: float = 0.58
     """share of the encoder's steps, the last ones, in which the mel takes part; less is faster, 1 is all"""
     schedule: ParametricSchedule | ExplicitSchedule | None = None
     """replaces the schedule that is solved from the rate"""

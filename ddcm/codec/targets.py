@@ -5,9 +5,10 @@ The residual has two parts of equal power, mixed by ``mel_weight``:
 - the latent's: z minus the estimate x0, each number weighted by one over the root of the posterior's deviation. The
   deviation says how far a number may move before the decoder makes another mel of it: in some channels several times
   less than in others. With one over the deviation itself, numbers of little weight drift too far.
-- the mel's: minus the gradient, over x0, of the error of the decoded mel, magnitudes to the power of 1.5. It is what a
-  listener gets, and the way from the present x0 to it. It takes a pass through the decoder and back, which is three
-  times as long as the UNet's, so it takes part in the last ``mel_share`` of the steps alone: most of the gain is there.
+- the mel's: minus the gradient, over x0, of the error of the decoded mel. It is what a listener gets, and the way from
+  the present x0 to it. It takes a pass through the decoder and back, which is three times as long as the UNet's, so it
+  takes part in the last ``mel_share`` of the steps alone: most of the gain is there. The loudest cells count five times
+  as much as silence: the mel in dB loses next to nothing, and speech gains intelligibility (STOI) and quality (PESQ).
 
 Neither is in the file: a decoder replays the noise, however it was chosen.
 """
@@ -19,12 +20,23 @@ import torch
 
 from ddcm.codec.model import LatentDiffusion
 
+LOUD = 4  # by how much the loudest cell of a mel counts more than silence
 MeasureError = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # decoded mel, the recording's -> error
 
 
 def three_halves(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
     """Magnitudes to the power of 1.5. A small number keeps the gradient finite where the mels are equal."""
-    return ((decoded - mel).square() + 1e-6).pow(0.75).sum()
+    return _three_halves(decoded, mel).sum()
+
+
+def loud_three_halves(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
+    """As ``three_halves``, each cell weighted by 1 + 4 sqrt(a), a being its amplitude over the largest one's."""
+    weights = 1 + LOUD * (0.5 * (mel - mel.amax(dim=(1, 2, 3), keepdim=True))).exp()
+    return (weights * _three_halves(decoded, mel)).sum()
+
+
+def _three_halves(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
+    return ((decoded - mel).square() + 1e-6).pow(0.75)
 
 
 def half_square(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
@@ -67,7 +79,11 @@ def compute_targets(
 
 
 def compute_residual(
-    model: LatentDiffusion, targets: Targets, x0: torch.Tensor, done: float = 1.0, measure: MeasureError = three_halves
+    model: LatentDiffusion,
+    targets: Targets,
+    x0: torch.Tensor,
+    done: float = 1.0,
+    measure: MeasureError = loud_three_halves,
 ) -> torch.Tensor:
     """(W, C, L, F) for the estimates x0 of the windows, of unit power each where a mel takes part; ``done`` is the
     share of the steps, in [0, 1], up to the end of this one."""
