@@ -23,7 +23,7 @@ from ddcm.audio.mel import LN_TO_DB
 from ddcm.backbone import load
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.rate_control import SHIPPED, interpolate, read_rows
-from ddcm.codec.targets import MeasureError, Targets, compute_residual, half_square, loud_three_halves, three_halves
+from ddcm.codec.targets import MeasureError, Targets, compute_residual, half_square, loud_three_halves
 
 
 @dataclass(frozen=True)
