@@ -18,7 +18,7 @@ import json
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from ddcm.codec.compress import build_header
 from ddcm.codec.header import Header
 from ddcm.codec.rate_control import SHAPE, SHIPPED, find_nearest
 from ddcm.codec.step_schedule import ParametricSchedule, expand
-from ddcm.codec.targets import compute_residual, compute_targets
+from ddcm.codec.targets import compute_targets, make_residual
 from ddcm.codec.trajectory import encode_windows
 from ddcm.diffusion.timesteps import add_noise, quadratic
 from ddcm.errors import UserError
@@ -59,13 +59,15 @@ def cut_clips(paths: Iterable[Path], seconds: float, count: int, rate: int) -> l
     return clips
 
 
-def read_training_clips(folder: Path, seconds: float, count: int) -> list[torch.Tensor]:
+def read_training_clips(
+    folder: Path, seconds: float, count: int, kinds: Sequence[str] | None = None
+) -> list[torch.Tensor]:
     """Training clips of the pool, kinds in turn, spread over each kind; never a validation clip."""
     from pocket.corpus import KINDS, Corpus
 
-    corpus, size, clips = Corpus(folder), round(seconds * 25) * 640, []
-    each = -(-count // len(KINDS))
-    for kind in KINDS:
+    corpus, size, clips, kinds = Corpus(folder), round(seconds * 25) * 640, [], kinds or KINDS
+    each = -(-count // len(kinds))
+    for kind in kinds:
         long = [clip for clip in corpus.of("train", kind) if clip.length >= size]
         for clip in long[:: max(1, len(long) // each)][:each]:
             audio = torch.from_numpy(corpus.audio(clip, (clip.length - size) // 2, size))
@@ -84,9 +86,9 @@ class Trial:
         mels = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
         self.mels, self.targets = (
             torch.cat(mels),
-            compute_targets(backbone, mels, settings.mel_weight, settings.mel_share),
+            compute_targets(backbone, mels, settings.mel_weight, settings.mel_share, settings.mel_interval),
         )
-        self.z, self.compute = self.targets.z, compute_residual
+        self.z, self.make = self.targets.z, make_residual
         self.ceiling = float(self._errors(self.z).mean())
 
     def _errors(self, z: torch.Tensor) -> torch.Tensor:
@@ -99,15 +101,17 @@ class Trial:
 
     def errors_of_clips(self, shape: ParametricSchedule, kbps: float) -> torch.Tensor:
         """dB (clips,) between the mels of the coded clips and those of the recordings."""
+        return self._errors(self.code(shape, kbps))
+
+    def code(self, shape: ParametricSchedule, kbps: float) -> torch.Tensor:
+        """Latents (clips, C, L, F) as a decoder gets them."""
 
         def with_total(total: int) -> Header:
             return replace(self.header, schedule=replace(shape, total=total))
 
         total = find_nearest(lambda total: with_total(total).bits_of(0), kbps * 1000 * self.seconds, 1, 40_000)
         windows, writers = range(len(self.z)), [BitWriter() for _ in self.z]
-        return self._errors(
-            encode_windows(with_total(total), self.backbone, self.targets, windows, writers, compute=self.compute)
-        )
+        return encode_windows(with_total(total), self.backbone, self.targets, windows, writers, make=self.make)
 
     @functools.cached_property
     def errors(self) -> dict[int, float]:

@@ -66,7 +66,7 @@ def compress(audios: Sequence[torch.Tensor], backbone: Backbone, settings: Codec
     decoded = encode_windows(
         header,
         backbone,
-        compute_targets(backbone, mels, settings.mel_weight, settings.mel_share),
+        compute_targets(backbone, mels, settings.mel_weight, settings.mel_share, settings.mel_interval),
         [0] * len(audios),
         writers,
     )

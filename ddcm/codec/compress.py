@@ -107,7 +107,7 @@ def _encode(
     def read_targets(windows: Sequence[int]) -> Targets:
         own = [window_mel(audio, level, header.layout, i, model.mel_spec) for i in windows]
         mels.extend(own)
-        return compute_targets(model, own, settings.mel_weight, settings.mel_share)
+        return compute_targets(model, own, settings.mel_weight, settings.mel_share, settings.mel_interval)
 
     def keep(z: torch.Tensor) -> None:
         on_window(z, mels.popleft())

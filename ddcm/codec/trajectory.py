@@ -16,11 +16,11 @@ from ddcm.codec.bitstream import BitReader, BitWriter
 from ddcm.codec.header import Header
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.noise_codebooks import noise_codebook, start_noise
-from ddcm.codec.targets import Targets, compute_residual
+from ddcm.codec.targets import ComputeResidual, Targets, make_residual
 from ddcm.diffusion.loop import Denoiser, denoise_loop
 
 PickNoises = Callable[[int, torch.Tensor], list[torch.Tensor]]  # (step, x0 (W, C, L, F)) -> noises (n,)
-ComputeResidual = Callable[[LatentDiffusion, Targets, torch.Tensor, float], torch.Tensor]  # as compute_residual
+MakeResidual = Callable[[LatentDiffusion, Targets, int], ComputeResidual]  # as make_residual
 OnCall = Callable[[], None]  # Called after each UNet call.
 
 
@@ -38,7 +38,7 @@ def fixed_arithmetic() -> Iterator[None]:
 
 def encode_windows(
     header: Header, model: LatentDiffusion, targets: Targets, windows: Sequence[int], writers: Sequence[BitWriter],
-    on_call: OnCall | None = None, compute: ComputeResidual = compute_residual,
+    on_call: OnCall | None = None, make: MakeResidual = make_residual,
 ) -> torch.Tensor:  # fmt: skip
     """Code the targets of W windows together; return the latents (W, C, L, F) that the decoder will get.
 
@@ -46,14 +46,15 @@ def encode_windows(
         windows: number of each window in its recording. Windows of several recordings may share a call; where all
             numbers are equal, all share their atoms, which are then drawn once.
         writers: take the bits of each window; may all be one writer.
-        compute: the residual that the noise of a step is chosen for.
+        make: the residual that the noise of each step is chosen for.
     """
     codebook, counts = noise_codebook(header), [header.atoms_of(window) for window in windows]
     targets = targets.to(model.device)
+    compute = make(model, targets, len(header.steps.atoms))
     symbols: list[list[selection.Symbol]] = []  # [steps][windows]
 
     def pick(step: int, x0: torch.Tensor) -> list[torch.Tensor]:
-        residuals = compute(model, targets, x0, (step + 1) / (len(header.steps.timesteps) - 1)).flatten(1)
+        residuals = compute(step, x0).flatten(1)
         chosen: list[selection.Symbol]
         if header.mode == "classic":
             bits, rows = header.coefficient_bits, zip(windows, residuals.cpu(), counts, strict=True)

@@ -15,7 +15,7 @@ def test_a_row_for_each_choice_with_numbers(tiny, speech, monkeypatch):
     monkeypatch.setattr(noise_choice.move_latents, "__defaults__", (3, 0.05))
     with torch.no_grad():
         trial = Trial(tiny, [speech[:10240], speech[10240:20480]])
-        lines = noise_choice.measure(trial, [1.0])
+        lines = noise_choice.measure(trial, [1.0], [])
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines[2 : 2 + len(noise_choice.ROWS)]}
     assert list(rows) == [row.title for row in noise_choice.ROWS]
     losses = {title: float(cells[0]) for title, cells in rows.items()}

@@ -4,10 +4,11 @@ import pytest
 import soundfile
 import torch
 
+import ddcm.codec.targets
 from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import log_mel
 from ddcm.backbone import load
-from ddcm.codec.targets import compute_residual, compute_targets, mel_descent
+from ddcm.codec.targets import compute_targets, make_residual, mel_descent
 from ddcm.pipeline import DDCMPipeline
 from tests.conftest import EXAMPLES, ROOT
 
@@ -39,7 +40,7 @@ def test_the_residual_mixes_two_parts_of_equal_power(tiny, mels, weight):
     targets = compute_targets(tiny, mels, weight)
     with torch.no_grad():  # as inside the denoising loop
         x0 = targets.z + 0.3
-        residual, first = compute_residual(tiny, targets, x0), (targets.z - x0) * targets.weights
+        residual, first = make_residual(tiny, targets, 1)(0, x0), (targets.z - x0) * targets.weights
     if not weight:
         assert torch.equal(residual, first)
         return
@@ -55,17 +56,34 @@ def test_the_mel_takes_part_in_the_last_steps(tiny, mels, share):
     with torch.no_grad():
         x0 = targets.z + 0.3
         latent_alone = (targets.z - x0) * targets.weights
-        both = compute_residual(tiny, targets, x0) if share else latent_alone
-        for step in range(1, steps + 1):
-            expected = both if step > steps - round(steps * share) else latent_alone
-            assert torch.equal(compute_residual(tiny, targets, x0, step / steps), expected)
+        both = make_residual(tiny, targets, 1)(0, x0) if share else latent_alone
+        compute = make_residual(tiny, targets, steps)
+        for step in range(steps):
+            expected = both if step >= steps - round(steps * share) else latent_alone
+            assert torch.equal(compute(step, x0), expected)
+
+
+@pytest.mark.parametrize("interval, passes", [(1, [4, 5, 6, 7, 8, 9]), (2, [4, 6, 8]), (4, [4, 8]), (9, [4])])
+def test_the_decoder_is_asked_in_every_so_many_steps(tiny, mels, interval, passes, monkeypatch):
+    """Between, the mel's part stays what it was."""
+    targets, asked = compute_targets(tiny, mels, 1.0, 0.6, interval), []
+    monkeypatch.setattr(ddcm.codec.targets, "mel_descent", lambda *args: asked.append(step) or mel_descent(*args))
+    with torch.no_grad():
+        compute, parts = make_residual(tiny, targets, 10), []
+        for step in range(10):
+            x0 = targets.z + 0.3 + 0.1 * step
+            first = (targets.z - x0) * targets.weights
+            parts.append(compute(step, x0) - first / first.square().mean(dim=(1, 2, 3), keepdim=True).sqrt())
+    assert asked == passes
+    for step in range(5, 10):
+        assert torch.allclose(parts[step], parts[step - 1], atol=1e-4) == (step not in passes)
 
 
 def test_silence_has_a_finite_residual(tiny):
     targets = compute_targets(tiny, [log_mel(torch.zeros(1, 10240))])
     reached = tiny.decode(targets.z)
     same = compute_targets(tiny, [reached.detach()])
-    assert compute_residual(tiny, same, same.z).isfinite().all()
+    assert make_residual(tiny, same, 1)(0, same.z).isfinite().all()
 
 
 def test_noise_for_the_mel_brings_the_mel_nearer():
