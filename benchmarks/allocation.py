@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.marks import fill
 from ddcm.audio.level import measure_level
-from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.mel import mel_error_db
 from ddcm.audio.windows import window_mel
 from ddcm.backbone import Backbone, load
 from ddcm.codec.codec_settings import CodecSettings
@@ -54,7 +54,7 @@ def measure(backbone: Backbone, audio: torch.Tensor, settings: CodecSettings) ->
     errors = []
     for index, z in enumerate(latents):
         mel = window_mel(audio, measure_level(audio), layout, index, backbone.mel_spec)
-        errors.append(float((backbone.decode(z) - mel).abs().mean()) * LN_TO_DB)
+        errors.append(mel_error_db(backbone.decode(z), mel))
     return sum(errors) / len(errors)
 
 

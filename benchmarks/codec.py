@@ -37,7 +37,7 @@ from benchmarks.codec_report import FIELDS, NEAREST, plot, read_rows, write_page
 from benchmarks.together import Coded, compress, in_lengths
 from ddcm.audio.layout import even_layout
 from ddcm.audio.level import measure_level
-from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.mel import mel_error_db
 from ddcm.audio.refine import refine
 from ddcm.audio.windows import window_mel
 from ddcm.codec import vq
@@ -162,7 +162,7 @@ class Work:
 
     def _measure_mel(self, audio: torch.Tensor, one: Coded) -> Row:
         mel = self.pipe.backbone.decode(one.z)
-        return dict(encode_s=one.seconds, mel_db=float((mel - self._mel(audio)).abs().mean()) * LN_TO_DB)
+        return dict(encode_s=one.seconds, mel_db=mel_error_db(mel, self._mel(audio)))
 
     def _measure_audio(self, audio: torch.Tensor, one: Coded, clip: Clip) -> Row:
         backbone, begin = self.pipe.backbone, time.perf_counter()

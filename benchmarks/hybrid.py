@@ -18,7 +18,7 @@ from benchmarks.marks import fill
 from benchmarks.schedules import read_training_clips
 from ddcm.audio.layout import even_layout
 from ddcm.audio.level import measure_level
-from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.mel import mel_error_db
 from ddcm.audio.windows import window_mel
 from ddcm.backbone import Backbone, load
 from ddcm.codec.codec_settings import CodecSettings
@@ -40,7 +40,7 @@ def measure(
     for clip, z in zip(clips, latents, strict=True):
         layout = even_layout(len(clip), backbone.mel_spec.hop)
         mel = window_mel(clip, measure_level(clip), layout, 0, backbone.mel_spec)
-        errors.append(float((backbone.decode(z) - mel).abs().mean()) * LN_TO_DB)
+        errors.append(mel_error_db(backbone.decode(z), mel))
     return size / 125 / seconds, sum(errors) / len(errors), spent / seconds
 
 

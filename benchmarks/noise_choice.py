@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from benchmarks.marks import fill
 from benchmarks.schedules import Trial, read_training_clips
-from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.mel import mel_error_db
 from ddcm.audio.refine import refine
 from ddcm.backbone import Backbone, load
 from ddcm.codec.codec_settings import CodecSettings
@@ -113,7 +113,7 @@ def measure(trial: Trial, rates: list[float], speech: list[torch.Tensor]) -> lis
     judged = Trial(backbone, speech) if speech else None
     shapes = read_rows(SHIPPED, trial.header.backbone)
     nearer = move_latents(backbone, own)
-    moved = float((backbone.decode(nearer.z) - own.mels).abs().mean()) * LN_TO_DB
+    moved = mel_error_db(backbone.decode(nearer.z), own.mels)
     head = ("noise chosen for", *(f"{rate:g} kbps, dB" for rate in rates), "processor time")
     head += tuple(PERCEPTUAL) if judged else ()
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.together import compress
-from ddcm.audio.mel import LN_TO_DB, log_mel
+from ddcm.audio.mel import log_mel, mel_error_db
 from ddcm.backbone import load
 from ddcm.codec import selection
 from ddcm.codec.codec_settings import CodecSettings
@@ -38,7 +38,7 @@ def losses_db(backbone, audios: list[torch.Tensor], settings: CodecSettings) -> 
     losses = []
     for audio, coded in zip(audios, compress(audios, backbone, settings), strict=True):
         clean = backbone.decode(backbone.encode(log_mel(audio[None], backbone.mel_spec)))
-        losses.append(float((backbone.decode(coded.z) - clean).abs().mean()) * LN_TO_DB)
+        losses.append(mel_error_db(backbone.decode(coded.z), clean))
     return losses
 
 

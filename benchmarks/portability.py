@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.marks import fill
 from ddcm.audio.files import read_audio
-from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.mel import mel_error_db
 from ddcm.pipeline import DDCMPipeline
 
 OLDEST = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
@@ -69,7 +69,7 @@ def measure(args: argparse.Namespace) -> list[str]:
                 subprocess.run(command, check=True, env=os.environ | environment)
                 away = load_file(target)
                 cells.append(f"{float((away['latent'] - out.latent).square().mean().sqrt()):.1e}")
-                cells.append(f"{float((away['mel'] - out.mel).abs().mean()) * LN_TO_DB:.5f}")
+                cells.append(f"{mel_error_db(away['mel'], out.mel):.5f}")
             lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", f"{args.seconds:g} s of {args.audio}, several windows; latents have a deviation of about 1."]
 

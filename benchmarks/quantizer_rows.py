@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ddcm.audio.mel import LN_TO_DB, log_mel
+from ddcm.audio.mel import log_mel, mel_error_db
 from ddcm.backbone import Backbone
 from ddcm.fit.denoising import fixed_errors
 from ddcm.quantize import Quantizer
@@ -81,7 +81,7 @@ def measure(apply: Apply, backbone: Backbone, data: list[Clip], size: int) -> Ro
     for clip in data:
         z, clip_codes = apply(clip.z)
         errors, numbers = errors + float((z - clip.z).double().square().sum()), numbers + z.numel()
-        differences.append(float((backbone.decode(z) - clip.mel).abs().mean()) * LN_TO_DB)
+        differences.append(mel_error_db(backbone.decode(z), clip.mel))
         if clip_codes is not None:
             codes.append(clip_codes)
     return Row(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks.curves import rate_at
 from benchmarks.marks import fill
 from benchmarks.schedules import read_training_clips
-from ddcm.audio.mel import LN_TO_DB, log_mel
+from ddcm.audio.mel import log_mel, mel_error_db
 from ddcm.backbone import load
 from ddcm.codec.code_choice import CodeSearch, choose_codes
 from ddcm.codec.header import BANDS
@@ -79,7 +79,7 @@ class Trial:
             encoder.write(codes)
             bits += 8 * len(encoder.getvalue())
             mel = self.backbone.decode(decode_codes(codes, self.quantizer))
-            errors.append(float((mel - own.mels).abs().mean()) * LN_TO_DB)
+            errors.append(mel_error_db(mel, own.mels))
         return bits / 1000 / self.seconds, float(np.mean(errors))
 
 

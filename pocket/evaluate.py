@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.marks import cell, fill, mean
-from ddcm.audio.mel import LN_TO_DB, log_mel
+from ddcm.audio.mel import log_mel, mel_error_db
 from ddcm.audio.refine import refine
 from ddcm.backbone import Backbone
 from ddcm.evaluation.perceptual import installed
@@ -97,7 +97,7 @@ def measure(
     row = {}
 
     def mel_error(other: torch.Tensor) -> float:
-        return float((other.cpu() - mel).abs().mean()) * LN_TO_DB
+        return mel_error_db(other.cpu(), mel)
 
     for name, recipe in (("vae", "matched"), ("quantised", "quantised")):
         if recipe == "quantised" and pipe.codebook is None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.gpu.record import Record
 from ddcm.audio.files import read_audio
-from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.mel import mel_error_db
 from ddcm.errors import UserError
 from ddcm.evaluation.signal_metrics import log_mel_mae_db
 from ddcm.pipeline import DDCMPipeline
@@ -82,7 +82,7 @@ class Bench:
         difference = (away["latent"] - home["latent"]).square().mean().sqrt() / home["latent"].square().mean().sqrt()
         return {
             "latent_rms": float(difference),
-            "mel_db": float((away["mel"] - home["mel"]).abs().mean()) * LN_TO_DB,
+            "mel_db": mel_error_db(away["mel"], home["mel"]),
             "home_db": log_mel_mae_db(audio, home["audio"]),
             "away_db": log_mel_mae_db(audio, away["audio"]),
             "same_bits": torch.equal(away["latent"], home["latent"]),

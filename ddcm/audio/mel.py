@@ -88,3 +88,8 @@ def log_mel(audio: torch.Tensor, spec: MelSpec = MelSpec()) -> torch.Tensor:
     mel = bank @ spectrum.abs()  # [B, M, T]
     mel = mel[..., :frames].clamp(min=spec.floor).log()
     return mel.transpose(1, 2)[:, None]  # [B, 1, T, M]
+
+
+def mel_error_db(mel: torch.Tensor, other: torch.Tensor) -> float:
+    """Mean absolute difference in dB of two log-mels of one shape."""
+    return float((mel - other).abs().mean()) * LN_TO_DB

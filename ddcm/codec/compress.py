@@ -11,7 +11,7 @@ from typing import cast
 import torch
 
 from ddcm.audio.level import Level, measure_level
-from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.mel import mel_error_db
 from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.windows import window_mel
 from ddcm.codec import hybrid, quality, vq
@@ -51,10 +51,10 @@ def compress(
     def keep(z: torch.Tensor, mel: torch.Tensor) -> None:
         digests.append(_digest(z))
         if on_latent is not None:
-            latents.append(z)
+            (latents.append if is_repeated else on_latent)(z)
 
     header, progress = _complete_header(audio, level, model, settings, codebook, batch_size, on_step)
-    code_bytes = None
+    is_repeated, code_bytes = header.mode == "hybrid" and settings.schedule is None, None
     for _ in range(ATTEMPTS):
         digests.clear()
         latents.clear()
@@ -62,7 +62,7 @@ def compress(
             header = solve_schedule(header, settings, code_bytes)
         header, payload = _encode(audio, level, header, model, settings, codebook, batch_size, progress, keep)
         data = pack(header, payload)
-        if header.mode != "hybrid" or settings.schedule is not None or meets_rate(header, settings, len(data)):
+        if not is_repeated or meets_rate(header, settings, len(data)):
             break
         code_bytes = len(payload) - header.trajectory_bytes
     else:
@@ -126,7 +126,7 @@ def _settle_rate(
         errors: list[float] = []
 
         def compare(z: torch.Tensor, mel: torch.Tensor) -> None:
-            errors.append(float((model.decode(z).cpu() - mel).abs().mean()) * LN_TO_DB)
+            errors.append(mel_error_db(model.decode(z).cpu(), mel))
 
         own = replace(settings, db=None, kbps=kbps, verify=False)
         report = _shift(on_step, next(trials))

@@ -1,6 +1,7 @@
 """The header of a ``.ddcm`` file, and what follows from it. Encoder and decoder share it; it needs no model."""
 
 import functools
+from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import get_args
@@ -86,17 +87,21 @@ class Header:
     @property
     def offsets(self) -> tuple[int, ...]:
         """the payload's bit at which each window begins, and behind the last one that at which all end"""
-        windows = len(self.layout.starts)
-        if not self.shares:
-            bits_of_each = self.bits_of(0)
-            return tuple(bits_of_each * window for window in range(windows + 1))
-        bits = {share: self.bits_of(self.shares.index(share)) for share in set(self.shares)}
-        return tuple(accumulate((bits[share] for share in self.shares), initial=0))
+        shares, bits = self.shares or (EVEN,) * len(self.layout.starts), self._bits_by_share
+        return tuple(accumulate((bits[share] for share in shares), initial=0))
 
     @property
     def trajectory_bytes(self) -> int:
         """payload bytes of the trajectories of all windows"""
-        return -(-self.offsets[-1] // 8)
+        counts, bits = Counter(self.shares) or {EVEN: len(self.layout.starts)}, self._bits_by_share
+        return -(-sum(count * bits[share] for share, count in counts.items()) // 8)
+
+    @property
+    def _bits_by_share(self) -> dict[int, int]:
+        """payload bits of a window for each share that windows have"""
+        if not self.shares:
+            return {EVEN: self.bits_of(0)}
+        return {share: self.bits_of(self.shares.index(share)) for share in set(self.shares)}
 
 
 @functools.lru_cache(maxsize=1024)

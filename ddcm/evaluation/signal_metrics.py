@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from ddcm.audio.level import SILENCE, normalise_level
-from ddcm.audio.mel import LN_TO_DB, MelSpec, log_mel
+from ddcm.audio.mel import MelSpec, log_mel, mel_error_db
 
 SAMPLE_RATE = 16000  # Of every signal that is compared.
 Metric = Callable[[torch.Tensor, torch.Tensor], float]  # Reference (S,), estimate (S,), both at 16 kHz -> value.
@@ -38,7 +38,7 @@ def aligned_log_mels(reference: torch.Tensor, estimate: torch.Tensor) -> tuple[t
 def log_mel_mae_db(reference: torch.Tensor, estimate: torch.Tensor) -> float:
     """Mean |difference| of the aligned log-mels of two 16 kHz signals (S,), in dB. 0 is best."""
     a, b = aligned_log_mels(reference, estimate)
-    return float((a - b).abs().mean()) * LN_TO_DB
+    return mel_error_db(a, b)
 
 
 def log_mel_corr(reference: torch.Tensor, estimate: torch.Tensor) -> float:

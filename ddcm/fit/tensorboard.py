@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.mel import mel_error_db
 from ddcm.backbone import Backbone
 from ddcm.quantize import Quantizer
 from ddcm.quantize.base import to_cells
@@ -18,7 +18,7 @@ def mel_difference_db(
 ) -> tuple[float, list[torch.Tensor]]:
     """Decode z (B, C, L, F) before and after quantisation; return the mean absolute difference in dB, and both mels."""
     mels = [backbone.decode(z) for z in (before, after)]
-    return float((mels[0] - mels[1]).abs().mean()) * LN_TO_DB, mels
+    return mel_error_db(mels[0], mels[1]), mels
 
 
 def show_mels(board: Any, backbone: Backbone, mels: list[torch.Tensor], step: int) -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.portability import DECODE
-from ddcm.audio.mel import LN_TO_DB
+from ddcm.audio.mel import mel_error_db
 from ddcm.backbone import load
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.compress import compress
@@ -41,7 +41,7 @@ def coded(tmp_path_factory):
 
 
 def difference_db(mel: torch.Tensor, other: torch.Tensor) -> float:
-    return float((mel - other).abs().mean()) * LN_TO_DB
+    return mel_error_db(mel, other)
 
 
 @pytest.mark.parametrize(
