@@ -61,7 +61,7 @@ def _load(verb: Verb, recipe: Recipe, arguments: Namespace) -> Do:
     from ddcm.pipeline.long_recordings import can_stream, stream
     from ddcm.pipeline.stages import Conditioning
 
-    pipeline = options.load_pipeline(arguments, recipe.quantizer != "none")
+    pipeline = options.load_pipeline(arguments, recipe.quantizer != "none", diffuses=verb != "reconstruct")
     setup, rate = pipeline.set_up(verb, recipe), pipeline.backbone.mel_spec.sample_rate
     inputs = {name: arguments[name] for name in ("prompt", "negative_prompt", "seed", "trace") if name in arguments}
     conditioning = Conditioning(arguments.prompt, arguments.negative_prompt) if verb == "transform" else None

@@ -43,8 +43,8 @@ class ModelSettings:
     compile: bool = False
     """the UNet by torch.compile: slow once, then faster"""
     threads: int | None = None
-    """of the CPU, for each process; default: the cores that it may use, by affinity and quota. Another number gives
-    other last bits"""
+    """of the CPU, for each process; default: the cores that it may use, by affinity and quota, and one for a UNet as
+    small as the embedded one. Another number gives other last bits"""
     heads: Heads = "hub"
     """head layout of the UNet"""
     null: Null = "trained"
@@ -213,8 +213,9 @@ def print_table(rows: Sequence[tuple[str, Any]]) -> None:
         print(f"{key:<{width}}  {value}")
 
 
-def load_pipeline(arguments: Namespace, quantises: bool) -> Any:
-    """The ``DDCMPipeline`` of the model settings; the pocket brings its own codebook where the verb quantises.
+def load_pipeline(arguments: Namespace, quantises: bool, diffuses: bool = True) -> Any:
+    """The ``DDCMPipeline`` of the model settings; the pocket brings its own codebook where the verb quantises. Where it
+    diffuses, the size of the UNet counts for the number of threads.
 
     Raises UserError: a setting out of range, or a backbone or codebook that cannot be loaded.
     """
@@ -223,10 +224,13 @@ def load_pipeline(arguments: Namespace, quantises: bool) -> Any:
     model = read_settings(arguments, ModelSettings)
     set_threads(model.threads)
     codebook = ("own" if quantises else None) if model.codebook is None else model.codebook
-    return DDCMPipeline.from_pretrained(
+    pipeline = DDCMPipeline.from_pretrained(
         model.backbone, codebook, model.batch_size, device=choose_device(model.device), dtype=model.dtype,
         vae_dtype=model.vae_dtype, compiled=model.compile, heads=model.heads, null=model.null,
     )  # fmt: skip
+    if diffuses and pipeline.device.type == "cpu":
+        set_threads(model.threads, pipeline.backbone.parts.count("unet"))
+    return pipeline
 
 
 def choose_device(device: str | None) -> str:
@@ -242,9 +246,9 @@ def choose_device(device: str | None) -> str:
     return f"cuda:{rank}"
 
 
-def set_threads(threads: int | None) -> None:
+def set_threads(threads: int | None, unet_weights: int = 0) -> None:
     """The CPU threads of this process, by ``choose_threads``."""
     import torch
 
-    if (chosen := choose_threads(threads)) is not None:
+    if (chosen := choose_threads(threads, unet_weights)) is not None:
         torch.set_num_threads(chosen)

@@ -6,7 +6,10 @@ import sys
 import time
 
 import pytest
+import torch
 
+import ddcm.runtime.threads
+from ddcm.cli.main import main
 from ddcm.errors import UserError
 from ddcm.runtime import threads
 from ddcm.runtime.threads import PASSIVE, check_processes, choose_threads, count_cores
@@ -58,6 +61,25 @@ def test_a_number_or_a_variable_comes_first(monkeypatch):
     assert choose_threads(None) == 5 and choose_threads(3) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert choose_threads(None) is None and choose_threads(3) == 3
+
+
+@pytest.mark.parametrize("threads, weights, chosen", [(None, 5e6, 1), (None, 35e7, 5), (None, 0, 5), (3, 5e6, 3)])
+def test_a_small_unet_gets_one_thread(monkeypatch, threads, weights, chosen):
+    monkeypatch.setattr(ddcm.runtime.threads, "count_cores", lambda: 5)
+    assert choose_threads(threads, weights) == chosen
+
+
+@pytest.mark.parametrize(
+    "verb, more, wanted", [("generate", [], 1), ("reconstruct", [], 5), ("generate", ["--threads", "3"], 3)]
+)
+def test_the_verbs_choose_by_the_backbone(monkeypatch, tmp_path, verb, more, wanted):
+    """What torch is asked for last."""
+    asked = []
+    monkeypatch.setattr(ddcm.runtime.threads, "count_cores", lambda: 5)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    words = ["examples/bird.flac"] if verb == "reconstruct" else ["--duration_s", "0.64", "--steps", "2"]
+    assert main([verb, *words, "-o", str(tmp_path / "a.wav"), *more]) == 0
+    assert asked[-1] == wanted
 
 
 @pytest.mark.parametrize("cores, most", [(1, 2), (2, 2), (5, 5)])
