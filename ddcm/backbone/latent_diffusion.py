@@ -64,6 +64,7 @@ class FrozenBackbone(Backbone):
         self.name, self.heads, self.null, self.device = name, heads, null, _resolve_device(device)
         self.dtype, self.vae_dtype = getattr(torch, dtype), getattr(torch, vae_dtype)
         self.parts, self._compiled, self._offload = parts, compiled, offload
+        self.unet_weights = parts.count("unet")
         self._all_finite: dict[tuple[str, torch.dtype], torch.Tensor] = {}  # by part, on the device, since ``check``
         self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
         self._contexts: WeakKeyDictionary[Condition, Context] = WeakKeyDictionary()

@@ -229,7 +229,7 @@ def load_pipeline(arguments: Namespace, quantises: bool, diffuses: bool = True) 
         vae_dtype=model.vae_dtype, compiled=model.compile, heads=model.heads, null=model.null,
     )  # fmt: skip
     if diffuses and pipeline.device.type == "cpu":
-        set_threads(model.threads, pipeline.backbone.parts.count("unet"))
+        set_threads(model.threads, pipeline.backbone.unet_weights)
     return pipeline
 
 
