@@ -97,12 +97,19 @@ def compare_codes(rows: list[dict]) -> str:
 
 
 def compare_hybrid(rows: list[dict]) -> str:
-    """A table: each hybrid beside turbo and vq at its rate, by lines between their points. Empty without all three."""
+    """Two tables: each hybrid beside turbo and vq at its rate, by lines between their points, by means of all clips and
+    clip by clip. Empty without all three."""
     systems = {name: rs for name, rs in group_by_system(rows).items() if not name.startswith(NEAREST)}
-    lines = []
+    lines, by_clip = [], []
     for name, own in systems.items():
         if not name.startswith("hybrid "):
             continue
+        gaps = [
+            _list_gaps(own, systems, parent, key)
+            for key in ("mel_db", "refined_db")
+            for parent in ("turbo hadamard", "vq")
+        ]
+        by_clip.append(f"| {name} | {' | '.join(f'{_spread(each)} of {len(each)}' for each in gaps)} |")
         cells = [name, f"{compute_kbps(own):.2f}"]
         for key in ("mel_db", "refined_db"):
             cells.append(f"{mean(own, key):.3f}")
@@ -115,11 +122,31 @@ def compare_hybrid(rows: list[dict]) -> str:
         return ""
     head = "| system | kbps | mel, dB | turbo there | vq there | refined, dB | turbo there | vq there |\n|" + "---|" * 8
     about = "The hybrid beside its parents at its rate, by lines between their points in the logarithms:"
-    return "\n".join([about, "", head, *lines, ""])
+    clips_head = "| system | mel over turbo, dB | mel over vq | refined over turbo | refined over vq |\n|" + "---|" * 5
+    clips_about = """Clip by clip, at the rate of each hybrid file, as far as the parent's files reach it:
+mean of the differences, its standard error, clips. A clip's vq files have the rate that its codes happen to take, so
+the means above give vq more bits for harder clips."""
+    return "\n".join([about, "", head, *lines, "", clips_about, "", clips_head, *by_clip, ""])
+
+
+def _list_gaps(own: list[dict], systems: dict[str, list[dict]], parent: str, key: str) -> list[float]:
+    """What each clip of a system has over a parent's curve of the same clip at its rate; not beyond the curve."""
+    curves: dict[str, dict[float, float]] = {}
+    for name, rows in systems.items():
+        for row in rows if name.startswith(f"{parent} ") else ():
+            curves.setdefault(row["clip"], {})[compute_kbps([row])] = float(row[key])
+    gaps = []
+    for row in own:
+        curve, rate = sorted(curves.get(row["clip"], {}).items()), compute_kbps([row])
+        if len(curve) > 1 and curve[0][0] <= rate <= curve[-1][0]:
+            gaps.append(float(row[key]) - error_at(curve, rate))
+    return gaps
 
 
 def _spread(gaps: list[float]) -> str:
-    return f"{np.mean(gaps):+.3f} ({np.std(gaps, ddof=1) / len(gaps) ** 0.5:.3f})" if len(gaps) > 1 else "one clip"
+    if len(gaps) < 2:
+        return "too few clips"
+    return f"{np.mean(gaps):+.3f} ({np.std(gaps, ddof=1) / len(gaps) ** 0.5:.3f})"
 
 
 def write_page(rows: list[dict], command: str, backbone: str, name: str) -> str:

@@ -65,11 +65,14 @@ def test_codes_are_compared_at_equal_error():
 
 def test_the_hybrid_is_compared_at_its_rate():
     rows = [
-        row(f"{parent}{n}", "a", mel_db=str(4 / n * scale), refined_db="3", bytes=str(625 * n))
-        for parent, scale in (("turbo hadamard ", 1), ("vq 8 atoms, levels ", 2)) for n in (1, 2)
+        row(f"{parent}{n}", clip, mel_db=str(4 / n * scale), refined_db="3", bytes=str(625 * n))
+        for parent, scale in (("turbo hadamard ", 1), ("vq 8 atoms, levels ", 2)) for n in (1, 2) for clip in "ab"
     ]  # fmt: skip
-    rows.append(row("hybrid 1.5", "a", mel_db="2.5", refined_db="2.9", bytes="937"))
-    assert (
-        compare_hybrid(rows).splitlines()[-1] == "| hybrid 1.5 | 1.50 | 2.500 | 2.668 | 5.336 | 2.900 | 3.000 | 3.000 |"
-    )
+    rows += [row("hybrid 1.5", clip, mel_db="2.5", refined_db="2.9", bytes="937") for clip in "ab"]
+    lines = compare_hybrid(rows).splitlines()
+    assert "| hybrid 1.5 | 1.50 | 2.500 | 2.668 | 5.336 | 2.900 | 3.000 | 3.000 |" in lines
+    by_clip = "| hybrid 1.5 | -0.168 (0.000) of 2 | -2.836 (0.000) of 2 | -0.100 (0.000) of 2 | -0.100 (0.000) of 2 |"
+    assert lines[-1] == by_clip
+    beyond = [row("hybrid 3", clip, mel_db="1", refined_db="1", bytes="1875") for clip in "ab"]
+    assert compare_hybrid(rows + beyond).splitlines()[-1].count("too few clips of 0") == 4
     assert compare_hybrid(ROWS) == ""
