@@ -90,9 +90,15 @@ def _write(benchmark: Benchmark, out: Path, stores: list[Path], arguments: Names
             "are the bytes of all files together x 8 / seconds, with their headers; times are of this machine, in "
             "seconds for a second of sound."
         )
-        table = write_results(out, numbers, details, about)
+        write_results(out, numbers, details, about)
     if not is_child():
-        print(f"{table}\n{out / 'benchmark.md'}")
+        print_table(out)
+
+
+def print_table(out: Path) -> None:
+    """Print the table of the results in a folder, if there are any; where they are."""
+    if (page := out / "benchmark.md").exists():
+        print(*(line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")), page, sep="\n")
 
 
 VERBS: options.Verbs = {

@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from jsonargparse import Namespace
 
@@ -47,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser(name).parse_args(accept_hyphens(argv))
         flags = complete(arguments.verb, arguments[arguments.verb])
         code = run_as_processes(main, flags, argv)
-        return NAMES[arguments.verb](flags) if code is None else code
+        if code is None:
+            return NAMES[arguments.verb](flags)
+        if arguments.verb == "benchmark":
+            benchmark.print_table(Path(flags.out))
+        return code
 
     return run_to_exit_code(lambda: f"ddcm {name}" if name in NAMES else "ddcm", work, is_first_process)
 

@@ -164,6 +164,16 @@ def test_files_are_shared_out_by_cost():
     assert max(loads) == 9.0 and shares[0][0] == 1
 
 
+@pytest.mark.slow
+def test_a_benchmark_prints_the_table_of_all_its_processes(tmp_path):
+    folder_of(tmp_path / "in", 2, 0.3)
+    words = ["benchmark", str(tmp_path / "in" / "0"), "-o", str(tmp_path / "out"), "--backbone", "tiny", "--kbps", "4",
+             "--steps", "2", "--peers", "--devices", "2"]  # fmt: skip
+    done = subprocess.run([sys.executable, "infer.py", *words], cwd=ROOT, capture_output=True, text=True)
+    table = [line for line in (tmp_path / "out" / "benchmark.md").read_text().splitlines() if line.startswith("|")]
+    assert len(table) == 3 and "\n".join([*table, str(tmp_path / "out" / "benchmark.md")]) in done.stdout
+
+
 @pytest.mark.parametrize(
     "environment, devices, nodes, ranks",
     [
