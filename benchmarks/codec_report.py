@@ -23,6 +23,7 @@ clip's share of the time that a group of clips took to be compressed, "sound" th
 their "over" is on the same ones."""
 
 TICKS = (0.25, 0.5, 1, 2, 4, 8)
+ERROR_TICKS = (1, 1.5, 2, 3, 4, 8, 12)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -173,10 +174,16 @@ def plot(rows: list[dict], path: Path) -> None:
             if known and family == CEILING:
                 axes.axhline(mean(known[0], key), color="black", linestyle=":", label="VAE + vocoder")
             elif known:
-                rates, errors = [compute_kbps(p) for p in known], [mean(p, key) for p in known]
-                axes.plot(rates, errors, "o-", label=family, color=colours[family])
-        axes.set(xscale="log", xlabel="kbps of the file", ylabel="log_mel_mae_db (lower is better)", title=title)
+                axes.plot(
+                    *zip(*sorted((compute_kbps(p), mean(p, key)) for p in known), strict=True),
+                    "o-",
+                    label=family,
+                    color=colours[family],
+                )
+        axes.set(xlabel="kbps of the file", ylabel="log_mel_mae_db (lower is better)", title=title)
+        axes.set(xscale="log", yscale="log")
         axes.set_xticks(TICKS, [f"{rate:g}" for rate in TICKS])
+        axes.set_yticks(ERROR_TICKS, [f"{error:g}" for error in ERROR_TICKS])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     named = {label: handle for axes in both for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
