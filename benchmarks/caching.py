@@ -6,11 +6,13 @@ Training clips of 2.56 s are coded at one rate and number of steps. A row is a c
 layers: the first ``full`` of a loop, then every ``interval``-th. ``cut`` is the number of skip connections above what
 is kept. ``--cache_interval`` has the ``full`` and the ``cut`` of its row here. "over" is what the decoded mels lose to
 those without a cache, "multiply-adds" are those of all UNet calls of a window, attention included, and seconds are
-processor time for five seconds of sound. A row has more steps, for which the cheap calls leave room, and one has fewer
-and no cache. The table and its plot are in docs/speed.md.
+processor time for some seconds of sound. Two rows have more steps, for which the cheap calls leave room, one of them
+the mel's part in every third step instead of every second (``--mel_interval``). One has fewer steps and no cache. The
+table and its plot are in docs/speed.md. ``--time_only`` codes no clips and writes nothing: for random weights.
 """
 
 import argparse
+import math
 import sys
 import time
 from dataclasses import replace
@@ -23,6 +25,7 @@ from benchmarks.marks import fill
 from benchmarks.schedules import Trial, read_training_clips
 from ddcm.audio.files import read_audio
 from ddcm.backbone import base, latent_diffusion
+from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.rate_control import interpolate, read_rows
 from ddcm.pipeline import DDCMPipeline
 from ddcm.runtime.memory import describe_machine
@@ -31,8 +34,8 @@ PAGE, MARK, PICTURE = Path("docs/speed.md"), "benchmarks.caching", Path("docs/ca
 FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 SHIPPED = base.FULL_CALLS, latent_diffusion.CUT
 ROWS = [(1, *SHIPPED), (3, *SHIPPED), (4, *SHIPPED), (2, 0, 1)]
-HEAD = ("steps", "interval", "full", "cut", "full calls", "multiply-adds, G", "times fewer", "loss, dB", "over",
-        "compress, s", "decompress, s", "times both")  # fmt: skip
+HEAD = ("steps", "interval", "full", "cut", "mel's interval", "full calls", "multiply-adds, G", "times fewer",
+        "loss, dB", "over", "compress, s", "decompress, s", "times both")  # fmt: skip
 
 
 def count_multiply_adds(backbone, seconds: float, cached: bool) -> float:
@@ -49,15 +52,20 @@ def count_multiply_adds(backbone, seconds: float, cached: bool) -> float:
     return counter.get_total_flops() / 2e9
 
 
-def measure(pipe: DDCMPipeline, trial: Trial, audio: torch.Tensor, kbps: float, steps: int, interval: int) -> dict:
-    backbone, full_calls = pipe.backbone, base.FULL_CALLS
-    trial.header = replace(trial.header, cache_interval=interval)
-    loss = trial.loss(replace(interpolate(kbps, steps, read_rows(None, backbone.digest, interval)), steps=steps), kbps)
+def measure(
+    pipe: DDCMPipeline, trial: Trial | None, audio: torch.Tensor, kbps: float, steps: int, interval: int, mel: int
+) -> dict[str, float]:
+    backbone, full_calls, loss = pipe.backbone, base.FULL_CALLS, math.nan
+    if trial is not None:
+        trial.header = replace(trial.header, cache_interval=interval)
+        trial.targets = replace(trial.targets, mel_interval=mel)
+        shape = replace(interpolate(kbps, steps, read_rows(None, backbone.digest, interval)), steps=steps)
+        loss = trial.loss(shape, kbps)
     full = sum(i < full_calls or i % interval == 0 for i in range(steps))
     adds = full * count_multiply_adds(backbone, 10.24, False)
     adds += (steps - full) * count_multiply_adds(backbone, 10.24, True) if full < steps else 0
     clock = [time.process_time()]
-    data = pipe.compress(audio, 16000, kbps=kbps, steps=steps, cache_interval=interval)
+    data = pipe.compress(audio, 16000, kbps=kbps, steps=steps, cache_interval=interval, mel_interval=mel)
     clock.append(time.process_time())
     pipe.decompress(data)
     clock.append(time.process_time())
@@ -87,43 +95,45 @@ def plot(rows: list[tuple[str, dict]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="checkpoints/pocket")
-    parser.add_argument("--corpus", type=Path, required=True, help="of pocket.corpus: its training clips")
+    parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"), help="of pocket.corpus: its training clips")
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--kbps", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--more", type=int, default=32, help="steps of another row with interval 3")
     parser.add_argument("--fewer", type=int, default=18, help="steps of the row without a cache")
+    parser.add_argument("--seconds", type=float, default=5.12, help="of the sound whose coding is timed")
+    parser.add_argument("--time_only", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipe = DDCMPipeline.from_pretrained(args.backbone)
-    trial = Trial(pipe.backbone, read_training_clips(args.corpus, 2.56, args.clips))
-    audio = read_audio("examples/melodic.flac")
-    audio = audio.repeat(-(-81920 // len(audio)))[:81920]
+    trial = None if args.time_only else Trial(pipe.backbone, read_training_clips(args.corpus, 2.56, args.clips))
+    audio, samples = read_audio("examples/melodic.flac"), round(16000 * args.seconds)
+    audio = audio.repeat(-(-samples // len(audio)))[:samples]
     pipe.decompress(pipe.compress(audio[:16000], 16000, steps=3))  # loads the weights
     lines = [f"{args.clips} clips, {args.kbps:g} kbps, {args.backbone}, {describe_machine()};",
              f"`python -m benchmarks.caching {' '.join(sys.argv[1:])}`", "", "![trade-off](caching.png)", "",
              f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]  # fmt: skip
     print("\n".join(lines))
     results: list[tuple[str, dict]] = []
-    for steps, (interval, full, cut) in [
-        *((args.steps, row) for row in ROWS),
-        (args.more, ROWS[1]),
-        (args.fewer, ROWS[0]),
-    ]:
+    usual = CodecSettings.mel_interval
+    rows = [(args.steps, usual, *row) for row in ROWS]
+    rows += [(args.more, usual, *ROWS[1]), (args.more, 3, *ROWS[1]), (args.fewer, usual, *ROWS[0])]
+    for steps, mel, interval, full, cut in rows:
         base.FULL_CALLS, latent_diffusion.CUT = full, cut
-        row = measure(pipe, trial, audio, args.kbps, steps, interval)
-        label = f"{steps} steps" if interval == 1 else f"{steps} steps, interval {interval} after {full}"
+        row = measure(pipe, trial, audio, args.kbps, steps, interval, mel)
+        label = f"{steps} steps" if interval == 1 else f"{steps} steps, interval {interval} after {full}, mel {mel}"
         results.append((label, row))
         first = results[0][1]
         both = (first["encode_s"] + first["decode_s"]) / (row["encode_s"] + row["decode_s"])
         choice = ("1", "-", "-") if interval == 1 else (str(interval), str(full), str(cut))
-        cells = [str(steps), *choice, str(row["full"]), f"{row['adds']:.0f}", f"{first['adds'] / row['adds']:.2f}",
-                 f"{row['loss']:.3f}", f"{row['loss'] - first['loss']:+.3f}", f"{row['encode_s']:.1f}",
+        cells = [str(steps), *choice, str(mel), str(row["full"]), f"{row['adds']:.0f}",
+                 f"{first['adds'] / row['adds']:.2f}", f"{row['loss']:.3f}", f"{row['loss'] - first['loss']:+.3f}", f"{row['encode_s']:.1f}",
                  f"{row['decode_s']:.1f}", f"{both:.2f}"]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], flush=True)
-        fill(PAGE, MARK, "\n".join(lines))  # after every row, so that an interrupted run leaves its rows
-        plot(results, PICTURE)
+        if trial is not None:
+            fill(PAGE, MARK, "\n".join(lines))  # after every row, so that an interrupted run leaves its rows
+            plot(results, PICTURE)
 
 
 if __name__ == "__main__":

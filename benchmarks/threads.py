@@ -24,8 +24,6 @@ from ddcm.runtime.threads import CHOICES, COUNTS, count_cores
 
 VERBS = {
     "generate, 3 s": ["generate", "--duration_s", "3"],
-    "generate, 4 candidates of 3 s": ["generate", "--duration_s", "3", "--n", "4"],
-    "transform": ["transform", "examples/speech.flac", "--prompt", "rain"],
     "compress": ["compress", "examples/speech.flac"],
 }
 
@@ -34,7 +32,7 @@ def run(verb: list[str], threads: int | None) -> float:
     """Wall seconds of a command, without the variables of OpenMP that are set here."""
     kept = {name: value for name, value in os.environ.items() if name not in CHOICES | COUNTS}
     with tempfile.TemporaryDirectory() as folder:
-        suffix = ".ddcm" if verb[0] == "compress" else "" if "--n" in verb else ".wav"
+        suffix = ".ddcm" if verb[0] == "compress" else ".wav"
         words = [*verb, "-o", str(Path(folder) / f"out{suffix}"), *(["--threads", str(threads)] if threads else [])]
         begin = time.perf_counter()
         subprocess.run([sys.executable, "infer.py", *words], env=kept, check=True, capture_output=True)
