@@ -126,9 +126,11 @@ def main() -> None:
         first = results[0][1]
         both = (first["encode_s"] + first["decode_s"]) / (row["encode_s"] + row["decode_s"])
         choice = ("1", "-", "-") if interval == 1 else (str(interval), str(full), str(cut))
-        cells = [str(steps), *choice, str(mel), str(row["full"]), f"{row['adds']:.0f}",
-                 f"{first['adds'] / row['adds']:.2f}", f"{row['loss']:.3f}", f"{row['loss'] - first['loss']:+.3f}", f"{row['encode_s']:.1f}",
-                 f"{row['decode_s']:.1f}", f"{both:.2f}"]  # fmt: skip
+        numbers = (
+            f"{row['adds']:.0f}", f"{first['adds'] / row['adds']:.2f}", f"{row['loss']:.3f}",
+            f"{row['loss'] - first['loss']:+.3f}", f"{row['encode_s']:.1f}", f"{row['decode_s']:.1f}", f"{both:.2f}",
+        )  # fmt: skip
+        cells = [str(steps), *choice, str(mel), str(row["full"]), *numbers]
         lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], flush=True)
         if trial is not None:

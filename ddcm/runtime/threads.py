@@ -34,7 +34,7 @@ def count_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
 
 def choose_threads(threads: int | None, unet_weights: int = 0) -> int | None:
     """``--threads``, or a thread for each core; None, torch's own choice, where the user has set a variable. A small
-    UNet gets one thread: with two, the embedded backbone takes 1.3 to 1.6 times as long. 0: no UNet, or unknown."""
+    UNet gets one thread, which is faster: see docs/speed.md. 0: no UNet, or unknown."""
     if threads is None and COUNTS & os.environ.keys():
         return None
     return threads or (1 if 0 < unet_weights < SMALL_UNET else count_cores())
