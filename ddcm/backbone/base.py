@@ -81,10 +81,13 @@ class Backbone(ABC):
     """Arithmetic of the UNet."""
     heads: str = "its own"
     """Head layout of the UNet: ``hub`` or ``original`` where there is a choice."""
-    unet_weights: int = 0
-    """Numbers in the UNet, 0 where unknown: decides how many CPU threads pay."""
     null: str = "trained"
     """The condition that stands for no prompt: ``trained`` or ``stock`` where there is a choice."""
+
+    @property
+    def unet_weights(self) -> int:
+        """Numbers in the UNet, 0 where unknown: decides how many CPU threads pay."""
+        return 0
 
     @property
     @abstractmethod

@@ -64,7 +64,6 @@ class FrozenBackbone(Backbone):
         self.name, self.heads, self.null, self.device = name, heads, null, _resolve_device(device)
         self.dtype, self.vae_dtype = getattr(torch, dtype), getattr(torch, vae_dtype)
         self.parts, self._compiled, self._offload = parts, compiled, offload
-        self.unet_weights = parts.count("unet")
         self._all_finite: dict[tuple[str, torch.dtype], torch.Tensor] = {}  # by part, on the device, since ``check``
         self._conditions: dict[str | None, Condition] = {}  # None: no prompt, as trained
         self._contexts: WeakKeyDictionary[Condition, Context] = WeakKeyDictionary()
@@ -139,6 +138,10 @@ class FrozenBackbone(Backbone):
         if not hasattr(self.parts, "copy_to"):
             return super().save_files(folder)
         self.parts.copy_to(folder)
+
+    @property
+    def unet_weights(self) -> int:
+        return self.parts.count("unet")
 
     @cached_property
     def latent_digest(self) -> str:
