@@ -42,10 +42,33 @@ class BitReader:
         return piece >> -stop % 8 & ((1 << width) - 1)
 
 
+def split_evenly(count: int, parts: int) -> tuple[int, ...]:
+    """Sizes of so many parts whose sum is ``count``; the first ones have one more."""
+    return tuple(count // parts + (part < count % parts) for part in range(parts))
+
+
 @functools.lru_cache(maxsize=4096)
-def subset_bits(universe: int, size: int) -> int:
-    """Bits of the rank of one of the C(universe, size) subsets."""
-    return (math.comb(universe, size) - 1).bit_length()
+def subset_bits(universe: int, sizes: tuple[int, ...]) -> int:
+    """Bits of the rank of one choice of subsets, one of each size."""
+    return (math.prod(math.comb(universe, size) for size in sizes) - 1).bit_length()
+
+
+def rank_subsets(subsets: Sequence[Sequence[int]], universe: int) -> int:
+    """The rank of a choice of subsets of range(universe) among all of the same sizes."""
+    rank = 0
+    for members in subsets:
+        rank = rank * math.comb(universe, len(members)) + rank_subset(members)
+    return rank
+
+
+def unrank_subsets(rank: int, universe: int, sizes: Sequence[int]) -> list[list[int]]:
+    """The inverse of ``rank_subsets``. Raises ValueError: the rank is not that of a choice."""
+    subsets = []
+    for size in reversed(sizes[1:]):
+        rank, own = divmod(rank, math.comb(universe, size))
+        subsets.append(unrank_subset(own, universe, size))
+    subsets.append(unrank_subset(rank, universe, sizes[0]))
+    return subsets[::-1]
 
 
 def rank_subset(members: Sequence[int]) -> int:

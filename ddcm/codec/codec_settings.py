@@ -32,6 +32,9 @@ class CodecSettings:
     below, the file is one of turbo)"""
     book: Book = "hadamard"
     """the noise codebook"""
+    bases: int = 32
+    """turbo, hybrid: over how many bases of a hadamard codebook the atoms of a step are spread at most, a power of two
+    up to 128; 1: the largest of one basis, as in Turbo-DDCM. More are nearer at the same rate and slower to choose"""
     steps: int | None = None
     """UNet calls for each window of 10.24 s, and as many to decode it; default: as many as the table of
     schedules has at most"""
@@ -88,6 +91,7 @@ class CodecSettings:
             (0 <= self.rate_weight <= 100, f"rate_weight {self.rate_weight} is outside [0, 100]"),
             (2 <= atoms <= 1 << 20 and not atoms & (atoms - 1),
              f"noise_atoms {atoms} is not a power of two up to {1 << 20}"),
+            (self.bases in (1, 2, 4, 8, 16, 32, 64, 128), f"bases {self.bases} is not a power of two up to 128"),
             (2 <= self.coefficient_bits <= 8,
              f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"),
             (0 <= self.seed < 1 << 32, f"seed {self.seed} is outside [0, {(1 << 32) - 1}]"),

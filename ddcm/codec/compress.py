@@ -172,7 +172,8 @@ def build_header(
     bits = settings.coefficient_bits if mode == "classic" else 0
     header = Header(mode, book=settings.book, coefficient_bits=bits, **fields)
     atoms = header.latent_size if settings.book == "hadamard" else settings.noise_atoms
-    return replace(header, log2_atoms=ceil_log2(atoms))
+    bases = settings.bases if mode != "classic" and settings.book == "hadamard" else 1
+    return replace(header, log2_atoms=ceil_log2(atoms), bases=bases)
 
 
 def add_level(header: Header, level: Level) -> Header:

@@ -1,6 +1,6 @@
 """The bytes of a ``.ddcm`` file: a self-describing header, a payload, and a checksum over both.
 
-    magic "ddcm" | version | flags, arithmetic | digest of the backbone (4) | samples | level (2 + 2)
+    magic "ddcm" | version | flags, arithmetic and bases | digest of the backbone (4) | samples | level (2 + 2)
     | mel spec, if it is not AudioLDM2's | seed, if not 0 | prompt and guidance, if there is a prompt
     | interval of the UNet's cache, if not 1
     | vq, hybrid: digest of the codebook (4), atoms, levels, revision of the model of the codes (1)
@@ -24,6 +24,7 @@ from typing import Any
 
 from ddcm.codec.codec_settings import WITH_CODEBOOK
 from ddcm.codec.header import (
+    BASES,
     BOOKS,
     DIGITS,
     MAX_PROMPT,
@@ -40,10 +41,10 @@ from ddcm.errors import UserError, describe_error
 from ddcm.recipes import DTYPES
 from ddcm.runtime.files import write_atomically
 
-MAGIC, VERSION, EARLIEST = b"ddcm", 5, 2
+MAGIC, VERSION, EARLIEST = b"ddcm", 6, 2
 # Version 2 has two bytes more: windows of a UNet call, CPU threads. Before version 4, the codes of vq have model 0.
 # Before version 5, digests have eight bytes, a parametric schedule is made of varints, and every file with a schedule
-# has the two bytes for atoms and coefficients.
+# has the two bytes for atoms and coefficients. Before version 6, a hadamard codebook has one basis.
 MAX_FILE = 1 << 28  # bytes; a day at 4 kbps is 43 MB
 _LEVEL, _MEL, _CRC = struct.Struct("<eh"), struct.Struct("<IIIIddd"), struct.Struct("<I")
 _SHAPE = struct.Struct("<IBB")  # steps, first and last in ten bits each, power, growth
@@ -74,9 +75,8 @@ def pack(header: Header, payload: bytes) -> bytes:
     flags |= isinstance(header.schedule, ExplicitSchedule) << 3
     flags |= (header.mel != MEL) << 4 | (header.seed != 0) << 5 | (header.prompt != "") << 6
     flags |= (header.cache_interval != 1) << 7
-    out = bytearray(MAGIC) + bytes(
-        [VERSION, flags, DTYPES.index(header.dtype) | header.stock_null << 2 | bool(header.shares) << 3]
-    )
+    arithmetic = DTYPES.index(header.dtype) | header.stock_null << 2 | bool(header.shares) << 3
+    out = bytearray(MAGIC) + bytes([VERSION, flags, arithmetic | BASES.index(header.bases) << 4])
     out += bytes.fromhex(header.backbone) + varint(header.samples) + _LEVEL.pack(header.mean, header.gain)
     if header.mel != MEL:
         out += _MEL.pack(*header.mel)
@@ -146,10 +146,11 @@ class _Reader(io.BytesIO):
 
 def _read_header(reader: _Reader, version: int) -> Header:
     flags, arithmetic = reader.take(2)
-    if flags & 3 >= len(MODES) or arithmetic & 3 >= len(DTYPES) or arithmetic >> 4:
+    if flags & 3 >= len(MODES) or arithmetic & 3 >= len(DTYPES) or arithmetic >> (7 if version >= 6 else 4):
         raise ValueError("unknown flags")
     mode = MODES[flags & 3]
     fields: dict[str, Any] = dict(backbone=_read_digest(reader, version), samples=reader.varint())
+    fields["bases"] = BASES[arithmetic >> 4]
     fields["mean"], fields["gain"] = _LEVEL.unpack(reader.take(_LEVEL.size))
     reader.take(2 if version == 2 else 0)
     if flags >> 4 & 1:

@@ -31,7 +31,8 @@ def generate(
     model: LatentDiffusion, prompt: str, duration_s: float, settings: CodecSettings, seed: int, share: float = 0.125,
     on_step: OnStep | None = None,
 ) -> bytes:  # fmt: skip
-    """The bytes of a file; decoding them gives the audio. The rate, steps and noise codebook are those of ``settings``.
+    """The bytes of a file; decoding them gives the audio. The rate, steps and noise codebook are those of ``settings``;
+    its atoms are of one basis.
 
     Args:
         duration_s: in (0, 10.24].
@@ -51,7 +52,7 @@ def generate(
     if not 0 < share <= 1:
         raise UserError(f"share {share} is outside (0, 1]; the nearest valid one is {1 if share > 1 else 0.01:g}")
     samples = max(1, round(duration_s * spec.sample_rate))
-    header = solve_schedule(build_header(replace(settings, prompt=""), model, samples), settings)
+    header = solve_schedule(build_header(replace(settings, prompt="", bases=1), model, samples), settings)
     codebook, writer, choices = noise_codebook(header), BitWriter(), []
     without, with_prompt = (model.denoiser(text, "", 1.0, header.cache_interval) for text in ("", prompt))
     counts = header.atoms_of(0)
@@ -67,11 +68,11 @@ def generate(
         count = counts[step]
         lots = torch.from_numpy(random_words(codebook.atoms, ([0], step, START), seed)[0].astype("int64"))
         drawn = lots.topk(max(count, round(share * codebook.atoms))).indices
-        correlations = codebook.correlate(0, step, direction)
+        correlations = codebook.correlate(0, step, direction)[0]
         drawn = drawn.to(correlations.device, non_blocking=True)
         masked = torch.zeros_like(correlations)
         masked[drawn] = correlations[drawn]
-        choices.append(selection.choose_largest(masked, count))
+        choices.append(selection.choose_largest(masked[None], count))
         return [codebook.synthesize(0, step, *choices[-1])]
 
     denoise_windows(header, model, denoise, [0], pick, Progress(on_step, len(header.steps.timesteps)).step)

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import get_args
 
 from ddcm.audio.layout import FRAMES, OVERLAP, Layout, even_layout
-from ddcm.codec.bitstream import subset_bits
+from ddcm.codec.bitstream import split_evenly, subset_bits
 from ddcm.codec.codec_settings import WITH_CODEBOOK, Book, Mode
 from ddcm.codec.step_schedule import MAX_ATOMS, ExplicitSchedule, Schedule, expand
 from ddcm.errors import UserError, is_utf8
@@ -19,6 +19,7 @@ CHANNELS, BANDS = 8, MEL[3] // 4  # C and F of the latent
 MAX_SAMPLES = 1 << 31  # 37 h
 MAX_PROMPT, MAX_LOG2 = 2000, 20  # bytes of a prompt; log2 of the atoms of a noise codebook
 MAX_GAIN = 32 * 256  # 1/256 of octaves; float32 has no room for more
+BASES = tuple(1 << k for k in range(8))  # numbers of bases that a hadamard codebook can have
 EVEN = 64  # the share of a window that has as many atoms as the schedule says
 DIGITS = 8  # hexadecimal digits of a digest that a file keeps
 MIN_WINDOW_BITS = 64  # bits of a full window; fewer would let a small file claim hours of audio
@@ -41,7 +42,8 @@ class Header:
     guidance: int = 256  # scale of classifier-free guidance under the prompt, in 1/256
     cache_interval: int = 1  # which UNet calls compute the deep layers: see ``ddcm.backbone.base.FeatureCache``
     book: Book = "hadamard"  # the noise codebook
-    log2_atoms: int = 0  # log2 of the atoms of the noise codebook
+    log2_atoms: int = 0  # log2 of the atoms of the noise codebook, or of one of its bases
+    bases: int = 1  # that the atoms of a step are spread over
     coefficient_bits: int = 0  # classic: bits of the coefficient of each atom after the first of a step
     schedule: Schedule | None = None  # turbo, classic and hybrid have one
     shares: tuple[int, ...] = ()  # of each window: its atoms over those of the schedule, in 1/64; empty: 64 for all
@@ -82,7 +84,14 @@ class Header:
 
     def bits_of(self, window: int) -> int:
         """payload bits of a window of a turbo or classic file"""
-        return _count_bits(self.mode, self.log2_atoms, self.coefficient_bits, self.atoms_of(window))
+        atoms = self.atoms_of(window)
+        if self.mode == "classic":
+            return sum(m * self.log2_atoms + (m - 1) * self.coefficient_bits for m in atoms if m)
+        return _count_bits(self.log2_atoms, self.bases, atoms)
+
+    def split(self, count: int) -> tuple[int, ...]:
+        """atoms of each basis that a step of ``count`` atoms uses"""
+        return split_evenly(count, min(count, self.bases))
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -105,10 +114,8 @@ class Header:
 
 
 @functools.lru_cache(maxsize=1024)
-def _count_bits(mode: Mode, log2_atoms: int, coefficient_bits: int, atoms: tuple[int, ...]) -> int:
-    if mode == "classic":
-        return sum(m * log2_atoms + (m - 1) * coefficient_bits for m in atoms if m)
-    return sum(subset_bits(1 << log2_atoms, m) + m for m in atoms)
+def _count_bits(log2_atoms: int, bases: int, atoms: tuple[int, ...]) -> int:
+    return sum(subset_bits(1 << log2_atoms, split_evenly(m, min(m, bases))) + m for m in atoms if m)
 
 
 def ceil_log2(count: int) -> int:
@@ -143,6 +150,7 @@ def check_bounds(header: Header) -> None:
         bits = header.coefficient_bits
         checks += [
             ("log2_atoms", 1 <= header.log2_atoms <= MAX_LOG2),
+            ("bases", header.bases in (BASES if header.mode != "classic" and header.book == "hadamard" else (1,))),
             ("coefficient_bits", 2 <= bits <= 8 if header.mode == "classic" else bits == 0),
             ("schedule", header.schedule is not None and header.schedule.is_valid),
         ]  # fmt: skip
@@ -176,7 +184,7 @@ def validate(header: Header, payload: bytes) -> None:
     if header.mode == "vq":
         return
     largest = header.shares.index(max(header.shares)) if header.shares else 0
-    if any(m > min(MAX_ATOMS, 1 << header.log2_atoms) for m in header.atoms_of(largest)):
+    if any(m > min(MAX_ATOMS, header.bases << header.log2_atoms) for m in header.atoms_of(largest)):
         raise UserError("the .ddcm file's header is damaged: more atoms in a step than there are")
     offsets, layout = header.offsets, header.layout
     if offsets[-1] * FRAMES < MIN_WINDOW_BITS * layout.size * len(layout.starts):

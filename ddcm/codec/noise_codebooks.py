@@ -2,14 +2,18 @@
 
 One contract, two codebooks:
 
-    correlate(window, step, residual (..., n))              -> (..., K) float32, the inner products with each atom
+    correlate(window, step, residual (..., n), M)           -> (..., B, K) float32, the inner products with each atom
     synthesize(window, step, atoms (M,), weights (M,))      -> (n,) float32, the weighted sum, scaled to unit power
+
+A Hadamard codebook has one basis of K atoms or several. A step of M atoms uses the first B of them, as many as there
+are but at most M, and atom k of basis b has the number b K + k. A Gaussian codebook has K atoms and no bases: B is 1.
 
 Sums are of integers, and the scale is computed in float64 from an exact sum of squares: the noise is the same to the
 last bit on every machine. Correlations only choose atoms at the encoder, so their rounding does not matter. A Hadamard
 codebook works on the device of the residual, or of the atoms, and never waits for a GPU; a Gaussian one on the CPU.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +24,9 @@ import torch
 from ddcm.codec.header import Header
 from ddcm.codec.philox import GRID, random_normals, random_words
 
-START = SIGNS = 0xFFFFFFFF  # values of the counter that no step and no atom has
-BLOCK = 4  # atoms drawn at a time; fastest where a block fits into the processor's cache
+START = SIGNS = 0xFFFFFFFF  # values of the counter that no step and no atom has; of basis b it is SIGNS - b
+BLOCK = 4  # gaussian atoms drawn at a time; fastest where a block fits into the processor's cache
+ROWS = 64  # hadamard atoms added at a time
 Indices = Sequence[int] | torch.Tensor
 
 
@@ -32,50 +37,66 @@ class NoiseCodebook(ABC):
     seed: int
     size: int
     log2_atoms: int
+    bases: int = 1
 
     @property
     def atoms(self) -> int:
         return 1 << self.log2_atoms
 
     @abstractmethod
-    def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor: ...
+    def correlate(self, window: int, step: int, residual: torch.Tensor, count: int = 1) -> torch.Tensor: ...
     @abstractmethod
     def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
 class Hadamard(NoiseCodebook):
-    """Rows of H S: H the Hadamard matrix of size N = 2^log2_atoms >= n, S random signs of the (window, step). The first
-    n columns of it are used. Where n = N the atoms are orthogonal, so that the best M atoms are the M largest
-    correlations, exactly. A fast Walsh-Hadamard transform takes N log2 N additions instead of K n multiplications."""
+    """Basis b has the rows of H S_b: H the Hadamard matrix of size K = 2^log2_atoms >= n, S_b random signs of the
+    (window, step). The first n columns are used. Where n = K the atoms of a basis are orthogonal, so that its best M
+    atoms are the M largest correlations, exactly. H is the Kronecker product of two small matrices of its kind: K
+    correlations take two products with matrices whose sides are near the root of K."""
 
-    def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
-        padded = residual.new_zeros(*residual.shape[:-1], self.atoms)
-        padded[..., : self.size] = residual * self._signs(window, step, residual.device)
-        return walsh_hadamard(padded)
+    def correlate(self, window: int, step: int, residual: torch.Tensor, count: int = 1) -> torch.Tensor:
+        signs = self._signs(window, step, count, residual.device)
+        padded = residual.new_zeros(*residual.shape[:-1], len(signs), self.atoms)
+        padded[..., : self.size] = residual[..., None, :] * signs
+        left, right = (x.to(residual) for x in self._factors(residual.device))
+        return (left @ padded.unflatten(-1, (len(left), len(right))) @ right).flatten(-2)
 
     def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor:
         atoms, weights = torch.as_tensor(atoms), torch.as_tensor(weights)
-        chosen = torch.zeros(self.atoms, dtype=torch.int64, device=atoms.device)
-        chosen[atoms] = weights
-        return normalise(walsh_hadamard(chosen)[: self.size] * self._signs(window, step, atoms.device))
+        left, right = self._factors(atoms.device)
+        signs = self._signs(window, step, len(atoms), atoms.device)
+        total = torch.zeros(self.size, device=atoms.device, dtype=torch.float32)  # of integers below 2^24: exact
+        for some, factors in zip(atoms.split(ROWS), weights.float().split(ROWS), strict=True):
+            basis, atom = some // self.atoms, some % self.atoms
+            rows = left[atom // len(right), :, None] * right[atom % len(right), None, :]
+            total += factors @ (rows.flatten(1)[:, : self.size] * signs[basis])
+        return normalise(total.long())
 
-    def _signs(self, window: int, step: int, device: torch.device) -> torch.Tensor:
-        """int64 (n,) of 1 and -1: 4 kB of random bits, drawn on the CPU and unpacked where they are needed."""
-        drawn = random_words(-(-self.size // 32), ([SIGNS], step, window), self.seed)[0].astype("<u4")
+    def _signs(self, window: int, step: int, count: int, device: torch.device) -> torch.Tensor:
+        """int8 (B, n) of 1 and -1, of the bases that ``count`` atoms use: n bits each, drawn on the CPU and unpacked
+        where they are needed."""
+        rows = SIGNS - np.arange(min(count, self.bases), dtype=np.uint32)
+        drawn = random_words(-(-self.size // 32), (rows, step, window), self.seed).astype("<u4", order="C")
         # Without waiting: a copy that blocks would wait for all work of the device.
         packed = torch.from_numpy(drawn.view(np.uint8)).to(device, non_blocking=True)  # little-endian bits
-        bits = packed[:, None] >> torch.arange(8, device=device, dtype=torch.uint8) & 1
-        return bits.flatten()[: self.size].long() * 2 - 1
+        bits = packed[..., None] >> torch.arange(8, device=device, dtype=torch.uint8) & 1
+        return bits.flatten(1)[:, : self.size].to(torch.int8) * 2 - 1
+
+    def _factors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        half = self.log2_atoms // 2
+        return hadamard_matrix(half, device), hadamard_matrix(self.log2_atoms - half, device)
 
 
 @dataclass(frozen=True)
 class Gaussian(NoiseCodebook):
     """Independent unit normal atoms, as in the papers; K = 2^log2_atoms. Each can be made alone."""
 
-    def correlate(self, window: int, step: int, residual: torch.Tensor) -> torch.Tensor:
+    def correlate(self, window: int, step: int, residual: torch.Tensor, count: int = 1) -> torch.Tensor:
         residual, blocks = residual.cpu(), torch.arange(self.atoms).split(BLOCK)
-        return torch.cat([residual @ self._draw(window, step, block).float().T for block in blocks], dim=-1) / GRID
+        products = [residual @ self._draw(window, step, block).float().T for block in blocks]
+        return torch.cat(products, dim=-1)[..., None, :] / GRID
 
     def synthesize(self, window: int, step: int, atoms: Indices, weights: Indices) -> torch.Tensor:
         total = torch.zeros(self.size, dtype=torch.int64)
@@ -93,7 +114,7 @@ NOISE_CODEBOOKS: dict[str, type[NoiseCodebook]] = {"hadamard": Hadamard, "gaussi
 
 def noise_codebook(header: Header) -> NoiseCodebook:
     """The noise codebook of a turbo or classic file."""
-    return NOISE_CODEBOOKS[header.book](header.seed, header.latent_size, header.log2_atoms)
+    return NOISE_CODEBOOKS[header.book](header.seed, header.latent_size, header.log2_atoms, header.bases)
 
 
 def start_noise(seed: int, window: int, size: int) -> torch.Tensor:
@@ -101,13 +122,13 @@ def start_noise(seed: int, window: int, size: int) -> torch.Tensor:
     return torch.from_numpy(random_normals(size, ([0], START, window), seed)[0].astype(np.float32) / GRID)
 
 
-def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
-    """(..., 2^k) -> the product with the Hadamard matrix in Sylvester's order, unscaled; exact on integers."""
-    size = x.shape[-1]
-    for half in (1 << k for k in range(size.bit_length() - 1)):
-        a, b = x.reshape(*x.shape[:-1], -1, 2, half).unbind(-2)
-        x = torch.stack([a + b, a - b], dim=-2).reshape(x.shape)
-    return x
+@functools.lru_cache(maxsize=64)
+def hadamard_matrix(log2_size: int, device: torch.device) -> torch.Tensor:
+    """float32 (2^k, 2^k) in Sylvester's order, unscaled."""
+    matrix = torch.ones(1, 1, device=device, dtype=torch.float32)
+    for _ in range(log2_size):
+        matrix = torch.cat([torch.cat([matrix, matrix], dim=1), torch.cat([matrix, -matrix], dim=1)])
+    return matrix
 
 
 def normalise(total: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,7 @@ def solve_schedule(header: Header, settings: CodecSettings, code_bytes: int = 0)
 
     # No step may have more atoms than the format allows, or than half of the codebook: more atoms add no bits.
     peak = max(expand(replace(shape, total=1 << 20)).atoms) / (1 << 20) * max(header.shares, default=EVEN) / EVEN
-    limit = math.floor(min(MAX_ATOMS, (1 << header.log2_atoms) // 2) / peak) - 1
+    limit = math.floor(min(MAX_ATOMS, (header.bases << header.log2_atoms) // 2) / peak) - 1
     most = max(shape.steps - 1, limit)
     total = find_nearest(lambda n: file_size(with_total(n)), budget, shape.steps - 1, most)
     check_rate(header, settings, file_size(with_total(total)) + code_bytes)

@@ -8,8 +8,9 @@ The residual has two parts of equal power, mixed by ``mel_weight``:
 - the mel's: minus the gradient, over x0, of the error of the decoded mel. It is what a listener gets, and the way from
   the present x0 to it. It takes a pass through the decoder and back, which is three times as long as the UNet's, so it
   takes part in the last ``mel_share`` of the steps alone, where most of the gain is, and is computed in every
-  ``mel_interval``-th of them: from one step to the next it turns little. The loudest cells count three times
-  as much as silence: the mel in dB loses next to nothing, and speech gains intelligibility (STOI) and quality (PESQ).
+  ``mel_interval``-th of them: from one step to the next it turns little. Its error counts loud cells more
+  than silence, and the structure of the mel beside its levels: the mel in dB loses next to nothing, and speech gains
+  intelligibility (STOI) and quality (PESQ, ViSQOL).
 
 Neither is in the file: a decoder replays the noise, however it was chosen.
 """
@@ -19,30 +20,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ddcm.codec.mel_errors import MeasureError, half_square, perceptual_error
 from ddcm.codec.model import LatentDiffusion
 
-LOUD = 2  # by how much the loudest cell of a mel counts more than silence
-MeasureError = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # decoded mel, the recording's -> error
 ComputeResidual = Callable[[int, torch.Tensor], torch.Tensor]  # step, estimate x0 -> residual
-
-
-def three_halves(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-    """Magnitudes to the power of 1.5. A small number keeps the gradient finite where the mels are equal."""
-    return _three_halves(decoded, mel).sum()
-
-
-def loud_three_halves(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-    """As ``three_halves``, each cell weighted by 1 + 2 sqrt(a), a being its amplitude over the largest one's."""
-    weights = 1 + LOUD * (0.5 * (mel - mel.amax(dim=(1, 2, 3), keepdim=True))).exp()
-    return (weights * _three_halves(decoded, mel)).sum()
-
-
-def _three_halves(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-    return ((decoded - mel).square() + 1e-6).pow(0.75)
-
-
-def half_square(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-    return 0.5 * (decoded - mel).square().sum()
 
 
 @dataclass(frozen=True)
@@ -84,7 +65,7 @@ def compute_targets(
 
 
 def make_residual(
-    model: LatentDiffusion, targets: Targets, steps: int, measure: MeasureError = loud_three_halves
+    model: LatentDiffusion, targets: Targets, steps: int, measure: MeasureError = perceptual_error
 ) -> ComputeResidual:
     """The function of (step, x0 (W, C, L, F)) that gives the residual (W, C, L, F) of the windows, of unit power each
     where a mel takes part. It is called for the steps from 0 to ``steps`` - 1 in order, and keeps the mel's part."""

@@ -62,9 +62,10 @@ def encode_windows(
         else:
             correlations: Iterable[torch.Tensor]
             if len(set(windows)) == 1:
-                correlations = codebook.correlate(windows[0], step, residuals)
+                correlations = codebook.correlate(windows[0], step, residuals, counts[0][step])
             else:
-                correlations = (codebook.correlate(w, step, row) for w, row in zip(windows, residuals, strict=True))
+                rows = zip(windows, residuals, counts, strict=True)
+                correlations = (codebook.correlate(window, step, row, of[step]) for window, row, of in rows)
             chosen = [selection.choose_largest(row, of[step]) for row, of in zip(correlations, counts, strict=True)]
         symbols.append(chosen)
         pairs = zip(windows, chosen, strict=True)

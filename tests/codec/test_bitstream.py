@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcm.codec.bitstream import BitReader, BitWriter, rank_subset, subset_bits, unrank_subset
+from ddcm.codec.bitstream import (
+    BitReader,
+    BitWriter,
+    rank_subset,
+    rank_subsets,
+    subset_bits,
+    unrank_subset,
+    unrank_subsets,
+)
 from ddcm.codec.philox import GRID, philox, random_normals, random_words
 
 
@@ -37,7 +45,21 @@ def test_ranks_are_all_the_numbers_there_are():
     assert sorted(rank_subset(unrank_subset(r, 9, 4)) for r in range(math.comb(9, 4))) == list(range(math.comb(9, 4)))
     with pytest.raises(ValueError):
         unrank_subset(math.comb(9, 4), 9, 4)
-    assert subset_bits(9, 4) == 7 and subset_bits(5, 5) == 0
+    assert subset_bits(9, (4,)) == 7 and subset_bits(5, (5,)) == 0
+
+
+@given(st.data())
+def test_subsets_round_trip_as_one_rank(data):
+    universe, sizes = data.draw(st.integers(1, 64)), data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=9))
+    sizes = tuple(min(size, universe) for size in sizes)
+    numbers = st.integers(0, universe - 1)
+    subsets = [sorted(data.draw(st.sets(numbers, min_size=n, max_size=n))) for n in sizes]
+    rank, bits = rank_subsets(subsets, universe), subset_bits(universe, sizes)
+    assert rank < 1 << bits and unrank_subsets(rank, universe, sizes) == subsets
+    total = math.prod(math.comb(universe, size) for size in sizes)
+    assert unrank_subsets(total - 1, universe, sizes) and total <= 1 << bits
+    with pytest.raises(ValueError):
+        unrank_subsets(total, universe, sizes)
 
 
 def test_large_sets():

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from ddcm.codec import noise_codebooks, selection
+from ddcm.codec.bitstream import split_evenly, subset_bits
 from ddcm.codec.noise_codebooks import (
     NOISE_CODEBOOKS,
     Gaussian,
     Hadamard,
+    hadamard_matrix,
     normalise,
     start_noise,
-    walsh_hadamard,
 )
 from ddcm.codec.vq import Encoder, decode
 from ddcm.quantize import Quantizer
@@ -25,7 +26,7 @@ def test_correlations_and_sums_are_those_of_the_atoms(kind):
     atoms = torch.stack([codebook.synthesize(1, 2, [k], [1]) for k in range(codebook.atoms)])
     assert torch.allclose(atoms.square().mean(dim=1), torch.ones(codebook.atoms))
     residual = torch.randn(100)
-    correlations = codebook.correlate(1, 2, residual)
+    (correlations,) = codebook.correlate(1, 2, residual)
     raw = atoms @ residual if kind == "hadamard" else correlations.abs() * (atoms @ residual).sign()
     assert torch.allclose(correlations, raw, atol=1e-3)
     pair = codebook.synthesize(1, 2, [3, 8], [1, -1])
@@ -38,7 +39,7 @@ def test_correlations_and_sums_are_those_of_the_atoms(kind):
 def test_atoms_are_the_same_for_any_block_batch_and_dtype(kind, monkeypatch):
     codebook, residuals = NOISE_CODEBOOKS[kind](5, 100, 7), torch.randn(3, 100)
     noise, together = codebook.synthesize(1, 2, [3, 90, 8], [1, -1, 1]), codebook.correlate(1, 2, residuals)
-    assert together.shape == (3, 128)
+    assert together.shape == (3, 1, 128)
     for block, dtype in ((1, torch.float64), (3, torch.float32), (1000, torch.float64)):
         monkeypatch.setattr(noise_codebooks, "BLOCK", block)
         torch.set_default_dtype(dtype)
@@ -67,8 +68,8 @@ def test_normalising_rounds_as_exact_integers_do():
 
 def test_the_codebook_works_on_any_device_without_waiting_for_it():
     """On the meta device, which has no numbers: reading one fails there."""
-    codebook, residual = Hadamard(1, 1000, 10), torch.empty(1000, device="meta")
-    atoms, weights = selection.choose_largest(codebook.correlate(0, 0, residual), 4)
+    codebook, residual = Hadamard(1, 1000, 10, bases=2), torch.empty(1000, device="meta")
+    atoms, weights = selection.choose_largest(codebook.correlate(0, 0, residual, 4), 4)
     assert atoms.device.type == "meta" and codebook.synthesize(0, 0, atoms, weights).shape == (1000,)
 
 
@@ -81,7 +82,40 @@ def test_the_hadamard_choice_is_the_best_there_is():
         for a in range(64) for b in range(a) for s in (1, -1) for t in (1, -1)
     ]  # fmt: skip
     assert ours == pytest.approx(max(every), rel=1e-5)
-    assert torch.equal(walsh_hadamard(walsh_hadamard(residual.round())), 64 * residual.round())
+    matrix = hadamard_matrix(6, residual.device)
+    assert torch.equal(matrix @ matrix, 64 * torch.eye(64))
+
+
+@pytest.mark.parametrize(
+    "size, log2_atoms, bases, count", [(100, 7, 4, 6), (128, 7, 8, 3), (33, 6, 2, 40), (2, 1, 1, 2)]
+)
+def test_atoms_are_spread_over_the_bases(size, log2_atoms, bases, count):
+    codebook, residual = Hadamard(3, size, log2_atoms, bases), torch.randn(size)
+    correlations = codebook.correlate(1, 2, residual, count)
+    used = min(bases, count)
+    assert correlations.shape == (used, 1 << log2_atoms)
+    atoms, weights = selection.choose_largest(correlations, count)
+    assert [int((atoms >> log2_atoms == basis).sum()) for basis in range(used)] == list(split_evenly(count, used))
+    rows = torch.stack([codebook.synthesize(1, 2, [int(atom)] * used, [1] + [0] * (used - 1)) for atom in atoms])
+    assert torch.allclose((rows @ residual * weights), correlations.flatten()[atoms].abs(), atol=1e-3)
+    total = codebook.synthesize(1, 2, atoms, weights)
+    assert torch.allclose(total, normalise((rows * weights[:, None]).sum(dim=0).round().long()), atol=1e-6)
+    for basis in range(used):  # none that was left is larger than one that was taken
+        taken = torch.zeros(1 << log2_atoms, dtype=torch.bool)
+        taken[atoms[atoms >> log2_atoms == basis] % (1 << log2_atoms)] = True
+        sizes = correlations[basis].abs()
+        assert taken.all() or sizes[taken].min() >= sizes[~taken].max()
+
+
+def test_atoms_of_many_bases_carry_more_of_the_residual_for_their_bits():
+    """At 1 kbps: some ten atoms of 8192. The share of the power that the noise explains, a bit."""
+    residual, explained = torch.randn(8192, generator=torch.Generator().manual_seed(0)), {}
+    for bases, count in ((1, 10), (16, 9)):
+        codebook = Hadamard(0, 8192, 13, bases)
+        noise = codebook.synthesize(0, 0, *selection.choose_largest(codebook.correlate(0, 0, residual, count), count))
+        bits = subset_bits(8192, split_evenly(count, min(count, bases))) + count
+        explained[bases] = float(torch.cosine_similarity(noise, residual, dim=0)) ** 2 / bits
+    assert explained[16] > 1.08 * explained[1]
 
 
 def test_pursuit_gets_nearer_with_every_atom():
