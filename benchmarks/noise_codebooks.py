@@ -1,10 +1,12 @@
-"""The two noise codebooks in one run: time of a choice, and quality at equal rate.
+"""One Hadamard basis, several, and gaussian atoms in one run: time of a step, and quality at equal rate.
 
-    python -m benchmarks.noise_codebooks --corpus runs/corpus [--clips 8] [--atoms 16384] [--numbers 32768]
+    python -m benchmarks.noise_codebooks --corpus runs/corpus [--clips 8] [--numbers 32768] [--page docs/explanation.md]
 
-Selection is correlate and choose for one step of one window. Quality is the mel's error over the uncoded one's at the
-same file size on validation clips, each clip with both codebooks, so that the difference has a spread. All clips are
-coded in the same UNet calls, and the gaussian atoms drawn once for all of them.
+The choice is correlate and choose for one step of one window; the noise is what a decoder makes of it. Efficiency is the
+power of random numbers that the noise explains, over 1 - 2^(-2 R / n), which is what no noise of R bits exceeds. Quality is the
+error of the decoded mel over that of the uncoded latent, at the same size of the file, on validation clips, each with
+all codebooks, so that differences have a spread. All clips are coded in the same UNet calls, and the gaussian atoms
+drawn once for all of them.
 """
 
 import argparse
@@ -13,24 +15,47 @@ import time
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
+from benchmarks.marks import fill
 from benchmarks.together import compress
 from ddcm.audio.mel import log_mel, mel_error_db
 from ddcm.backbone import load
 from ddcm.codec import selection
+from ddcm.codec.bitstream import split_evenly, subset_bits
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.header import ceil_log2
 from ddcm.codec.noise_codebooks import NOISE_CODEBOOKS
 
+ATOMS = 30  # of a step, for the times
 
-def selection_seconds(kind: str, numbers: int, log2_atoms: int, count: int, repeats: int) -> float:
-    """Median CPU time of a step's choice: what else the machine does is not in it."""
-    codebook, residual, times = NOISE_CODEBOOKS[kind](0, numbers, log2_atoms), torch.randn(numbers), []
+
+def step_seconds(settings: CodecSettings, numbers: int, count: int, repeats: int) -> tuple[float, float]:
+    """Median CPU times of a step's choice and of its noise: what else the machine does is not in them."""
+    log2_atoms = ceil_log2(settings.noise_atoms if settings.book == "gaussian" else numbers)
+    codebook = NOISE_CODEBOOKS[settings.book](0, numbers, log2_atoms, settings.bases)
+    residual, choices, noises = torch.randn(numbers), [], []
     for step in range(repeats):
         begin = time.process_time()
-        selection.choose_largest(codebook.correlate(0, step, residual), count)
-        times.append(time.process_time() - begin)
-    return statistics.median(times)
+        choice = selection.choose_largest(codebook.correlate(0, step, residual, count), count)
+        middle = time.process_time()
+        codebook.synthesize(0, step, *choice)
+        choices.append(middle - begin)
+        noises.append(time.process_time() - middle)
+    return statistics.median(choices), statistics.median(noises)
+
+
+def efficiency(settings: CodecSettings, numbers: int, count: int, repeats: int) -> float:
+    log2_atoms = ceil_log2(settings.noise_atoms if settings.book == "gaussian" else numbers)
+    codebook = NOISE_CODEBOOKS[settings.book](0, numbers, log2_atoms, settings.bases)
+    bits = subset_bits(1 << log2_atoms, split_evenly(count, min(count, settings.bases))) + count
+    generator, shares = torch.Generator().manual_seed(0), []
+    for step in range(repeats):
+        residual = torch.randn(numbers, generator=generator)
+        atoms, weights = selection.choose_largest(codebook.correlate(0, step, residual, count), count)
+        noise = codebook.synthesize(0, step, atoms, weights)
+        shares.append(float(torch.cosine_similarity(noise, residual, dim=0)) ** 2)
+    return statistics.mean(shares) / (1 - 2 ** (-2 * bits / numbers))
 
 
 def losses_db(backbone, audios: list[torch.Tensor], settings: CodecSettings) -> list[float]:
@@ -50,39 +75,59 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.56)
     parser.add_argument("--kbps", type=float, default=1.0)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--atoms", type=int, default=16384)
-    parser.add_argument("--numbers", type=int, default=32768)
+    parser.add_argument("--atoms", type=int, default=16384, help="of the gaussian codebook")
+    parser.add_argument("--bases", type=int, nargs="+", default=[1, 4, 32, 128])
+    parser.add_argument("--numbers", type=int, default=32768, help="of a window's latent, for the times")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--page", type=Path, help="a page to put the table into, such as docs/explanation.md")
     args = parser.parse_args()
-    sizes = {"gaussian": ceil_log2(args.atoms), "hadamard": ceil_log2(args.numbers)}
-    seconds = {
-        kind: selection_seconds(kind, args.numbers, size, 30, args.repeats * (1 if kind == "gaussian" else 20))
-        for kind, size in sizes.items()
+    settings = {
+        f"hadamard, {n} {'basis' if n == 1 else 'bases'}": CodecSettings(kbps=args.kbps, bases=n, steps=args.steps)
+        for n in args.bases
     }
-    print("| codebook | atoms | choice of a step, CPU ms |\n|---|---|---|")
-    for kind, size in sizes.items():
-        print(f"| {kind} | {1 << size} | {seconds[kind] * 1000:.2f} |")
-    print(f"\ngaussian / hadamard: {seconds['gaussian'] / seconds['hadamard']:.0f} (n = {args.numbers})")
-    if not args.clips:
-        return
-    from pocket.batches import validation
-    from pocket.corpus import SAMPLE_RATE, Corpus
-
-    backbone, size = load(args.backbone), round(args.seconds * SAMPLE_RATE)
-    clips = [clip for _, clip in validation(Corpus(args.corpus), args.seconds) if len(clip) == size]
-    audios = [torch.from_numpy(clip) for clip in clips[:: max(1, len(clips) // args.clips)][: args.clips]]
+    gaussian = CodecSettings(kbps=args.kbps, book="gaussian", noise_atoms=args.atoms, bases=1, steps=args.steps)
+    settings[f"gaussian, {args.atoms} atoms"] = gaussian
     losses: dict[str, list[float]] = {}
-    for kind in sizes:
-        begin = time.perf_counter()
-        settings = CodecSettings(kbps=args.kbps, book=kind, noise_atoms=args.atoms, steps=args.steps)
-        losses[kind] = losses_db(backbone, audios, settings)
-        print(f"{kind}: {len(audios)} clips in {time.perf_counter() - begin:.0f} s", flush=True)
-    differences = [h - g for h, g in zip(losses["hadamard"], losses["gaussian"], strict=True)]
-    spread = statistics.stdev(differences) if len(differences) > 1 else float("nan")
-    for kind, values in losses.items():
-        print(f"{kind}: {statistics.mean(values):.3f} dB over the uncoded mel at {args.kbps:g} kbps")
-    mean = statistics.mean(differences)
-    print(f"hadamard - gaussian: {mean:+.3f} dB, standard deviation {spread:.3f}, {len(audios)} clips")
+    if args.clips:
+        from pocket.batches import validation
+        from pocket.corpus import SAMPLE_RATE, Corpus
+
+        backbone, size = load(args.backbone), round(args.seconds * SAMPLE_RATE)
+        clips = [clip for _, clip in validation(Corpus(args.corpus), args.seconds) if len(clip) == size]
+        audios = [torch.from_numpy(clip) for clip in clips[:: max(1, len(clips) // args.clips)][: args.clips]]
+        losses = {name: losses_db(backbone, audios, each) for name, each in tqdm(settings.items(), desc="codebooks")}
+    lines = [
+        f"| codebook | choice of {ATOMS} atoms, ms | their noise, ms | efficiency | dB at {args.kbps:g} kbps | under the first |",
+        "|" + "---|" * 6,
+    ]
+    first = next(iter(losses.values()), [])
+    for name, each in settings.items():
+        repeats = args.repeats * (20 if each.book == "hadamard" else 1)
+        seconds = step_seconds(each, args.numbers, ATOMS, repeats)
+        gaps = [a - b for a, b in zip(first, losses.get(name, []), strict=False)]
+        spread = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else float("nan")
+        cells = [
+            name,
+            *(f"{1000 * value:.1f}" for value in seconds),
+            f"{efficiency(each, args.numbers, ATOMS, repeats):.2f}",
+        ]
+        cells += (
+            [f"{statistics.mean(losses[name]):.3f}", f"{statistics.mean(gaps):.3f} ({spread:.3f})"]
+            if gaps
+            else ["-", "-"]
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    text = "\n".join(
+        [
+            *lines,
+            "",
+            f"{len(first)} validation clips of {args.seconds:g} s, differences clip by clip with their standard "
+            f"error; processor time of a window of {args.numbers} numbers.",
+        ]
+    )
+    print(text)
+    if args.page:
+        fill(args.page, "benchmarks.noise_codebooks", text)
 
 
 if __name__ == "__main__":

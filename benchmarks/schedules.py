@@ -228,6 +228,10 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def _name(row: dict) -> tuple[float, int, int]:
+    return row["kbps"], row["steps"], row.get("interval", 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="checkpoints/pocket")
@@ -242,6 +246,7 @@ def main() -> None:
     parser.add_argument(
         "--from_former", action="store_true", help="begin with the rows of the weights that had this name before"
     )
+    parser.add_argument("--again", action="store_true", help="solve its own rows again, and begin with what they are")
     parser.add_argument("--book", default="hadamard")
     parser.add_argument("--cache_interval", type=int, default=1, help="of the UNet: its rows stand beside those of 1")
     parser.add_argument("--device", default="cpu")
@@ -259,7 +264,8 @@ def main() -> None:
         # Its own rows replace guesses, and those of the weights that had this name before.
         entries = [entry, *(e for e in entries if e["backbone"] and e["name"] != args.backbone)]
     own = [row for row in entry["rows"] if row.get("interval", 1) == args.cache_interval]
-    done = {(row["kbps"], row["steps"]) for row in own}
+    done = set() if args.again else {(row["kbps"], row["steps"]) for row in own}
+    args.former = own if args.again else args.former
     if args.cache_interval != 1:
         args.former = [*args.former, *entry["rows"]]  # begin with those without a cache
     todo = [(kbps, steps) for steps in sorted(args.steps, reverse=True) for kbps in args.rates]
@@ -267,10 +273,9 @@ def main() -> None:
     with ProcessPoolExecutor(args.workers, context) as pool:
         futures = [pool.submit(solve_row, args, *job) for job in todo if job not in done]
         for future in as_completed(futures):
-            print(future.result(), flush=True)
-            entry["rows"] = sorted(
-                [*entry["rows"], future.result()], key=lambda row: (row["kbps"], row["steps"], row.get("interval", 1))
-            )
+            print(new := future.result(), flush=True)
+            others = [row for row in entry["rows"] if _name(row) != _name(new)]
+            entry["rows"] = sorted([*others, new], key=_name)
             with write_atomically(args.out) as temporary:
                 temporary.write_text(json.dumps(entries, indent=1) + "\n")
     print(table(entry["rows"]))

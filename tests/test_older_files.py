@@ -19,7 +19,7 @@ TOLERANCE = 2e-3  # share of the largest number: float16 rounding, and the arith
 RESIDUAL = OLD / "last.ckpt"
 CODEBOOKS = {
     "version_0_1/vq": OLD / "codebook", "version_0_1/vq_residual": RESIDUAL, "format_4/hybrid": RESIDUAL,
-    "format_4/vq": RESIDUAL,
+    "format_4/vq": RESIDUAL, "format_5/hybrid": RESIDUAL,
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def assert_near(found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 def test_all_files_are_here():
     versions = [path.read_bytes()[4] for path in FILES]
-    assert {version: versions.count(version) for version in versions} == {2: 6, 4: 4}
+    assert {version: versions.count(version) for version in versions} == {2: 6, 4: 4, 5: 3}
 
 
 def name_file(path: Path) -> str:

@@ -145,7 +145,11 @@ def check_bounds(header: Header) -> None:
             ("code_model", 0 <= header.code_model <= 255),
         ]  # fmt: skip
     if header.mode == "vq":
-        checks += [("schedule", header.schedule is None), ("first_level", header.first_level == 0)]
+        checks += [
+            ("schedule", header.schedule is None),
+            ("first_level", header.first_level == 0),
+            ("bases", header.bases == 1),
+        ]
     else:
         bits = header.coefficient_bits
         checks += [

@@ -17,6 +17,7 @@ STRUCTURE = 0.5  # weight of the error of structure, which is 1 for a cell that 
 FRAMES, BANDS = 2, 3  # of the mel to a cell of the structure: 20 ms and a third of an octave, more at low frequencies
 BELOW_FRAME, BELOW_PEAK = 45.0, 60.0  # dB under the loudest cell of a frame and of the window that count as silence
 SMALL = 1.0  # dB^2, under which a variance is taken for none
+TINY = 1e-3  # dB^2, which keeps the gradient of a root finite
 LN_TO_DB = 10 / math.log(10)
 
 
@@ -44,7 +45,8 @@ def structure_error(decoded: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
     variance_a, variance_b = ((_smooth(x * x) - mean.square()).clamp(min=0) for x, mean in ((a, mean_a), (b, mean_b)))
     covariance = _smooth(a * b) - mean_a * mean_b
     intensity = (2 * mean_a * mean_b + SMALL) / (mean_a.square() + mean_b.square() + SMALL)
-    correlation = (covariance + SMALL) / ((variance_a * variance_b + 1e-3).sqrt() + SMALL)
+    spread = ((variance_a + TINY) * (variance_b + TINY)).sqrt() - TINY
+    correlation = (covariance + SMALL) / (spread + SMALL)
     return (1 - intensity * correlation).mean() * mel.numel()
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddcm.codec.format import VERSION, pack, unpack
-from ddcm.codec.header import DIGITS, MAX_GAIN, MAX_SAMPLES, Header, ceil_log2, validate
+from ddcm.codec.header import BASES, DIGITS, MAX_GAIN, MAX_SAMPLES, Header, ceil_log2, validate
 from ddcm.codec.step_schedule import ExplicitSchedule, ParametricSchedule, expand
 from ddcm.errors import UserError
 
@@ -35,19 +35,23 @@ any_headers = st.builds(
     Header, st.sampled_from(["turbo", "classic"]), **common, schedule=parametric | explicit,
     seed=st.integers(0, 2**32 - 1),
     log2_atoms=st.integers(1, 20), cache_interval=st.integers(1, 255), coefficient_bits=st.integers(2, 8),
-    prompt=st.text(max_size=100), book=st.sampled_from(["hadamard", "gaussian"]),
+    prompt=st.text(max_size=100), book=st.sampled_from(["hadamard", "gaussian"]), bases=st.sampled_from(BASES),
 ) | st.builds(
     Header, st.just("vq"), **common, codebook=digests, atoms=st.integers(2, 2**20), levels=st.integers(1, 64),
     code_model=st.integers(0, 255),
 ) | st.builds(
     Header, st.just("hybrid"), **common, schedule=parametric | explicit, log2_atoms=st.integers(1, 20),
+    bases=st.sampled_from(BASES),
     codebook=digests, atoms=st.integers(2, 2**20), levels=st.integers(1, 32), first_level=st.integers(0, 32),
     code_model=st.integers(0, 255),
 )  # fmt: skip
 
 
 def make_valid(header: Header) -> Header:
-    """With the size of a hadamard codebook that follows from the windows, and coefficients in mode classic alone."""
+    """With the size of a hadamard codebook that follows from the windows, coefficients in mode classic alone, and
+    several bases only where there can be."""
+    if header.mode == "classic" or header.book == "gaussian":
+        header = replace(header, bases=1)
     if header.mode != "vq" and header.book == "hadamard":
         header = replace(header, log2_atoms=ceil_log2(header.latent_size))
     return header if header.mode == "classic" else replace(header, coefficient_bits=0)
@@ -94,6 +98,24 @@ def test_a_noise_codebook_of_another_size_than_the_windows_is_refused():
     header = Header("turbo", "01234567", 163840, log2_atoms=14, schedule=ParametricSchedule(30, 32, 8, 700))
     with pytest.raises(UserError, match="its noise codebook does not fit"):
         pack(header, b"")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [dict(bases=3), dict(bases=256), dict(book="gaussian", bases=2), dict(mode="classic", coefficient_bits=3, bases=2)],
+)
+def test_bases_that_no_codebook_has_are_refused(fields):
+    header = Header("turbo", "01234567", 163840, log2_atoms=15, schedule=ParametricSchedule(30, 32, 8, 700))
+    with pytest.raises(UserError, match="bases is out of bounds"):
+        pack(replace(header, **fields), b"")
+
+
+def test_files_before_version_6_have_one_basis():
+    header = Header("turbo", "01234567", 163840, log2_atoms=15, schedule=ParametricSchedule(30, 32, 8, 700), bases=8)
+    body = bytearray(pack(header, b""))[:-4]
+    body[4] = 5
+    with pytest.raises(UserError, match="unknown flags"):
+        unpack(bytes(body) + zlib.crc32(body).to_bytes(4, "little"))
 
 
 def test_another_version_is_refused_by_name():
