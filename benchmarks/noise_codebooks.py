@@ -2,11 +2,11 @@
 
     python -m benchmarks.noise_codebooks --corpus runs/corpus [--clips 8] [--numbers 32768] [--page docs/explanation.md]
 
-The choice is correlate and choose for one step of one window; the noise is what a decoder makes of it. Efficiency is the
-power of random numbers that the noise explains, over 1 - 2^(-2 R / n), which is what no noise of R bits exceeds. Quality is the
-error of the decoded mel over that of the uncoded latent, at the same size of the file, on validation clips, each with
-all codebooks, so that differences have a spread. All clips are coded in the same UNet calls, and the gaussian atoms
-drawn once for all of them.
+The choice is correlate and choose for one step of one window; the noise is what a decoder makes of it. Efficiency is
+the power of random numbers that the noise explains, over 1 - 2^(-2 R / n), which no noise of R bits exceeds. Quality is
+the error of the decoded mel over that of the uncoded latent, at the same size of the file, on validation clips, each
+with all codebooks, so that differences have a spread. All clips are coded in the same UNet calls, and the gaussian
+atoms drawn once for all of them.
 """
 
 import argparse
@@ -96,10 +96,8 @@ def main() -> None:
         clips = [clip for _, clip in validation(Corpus(args.corpus), args.seconds) if len(clip) == size]
         audios = [torch.from_numpy(clip) for clip in clips[:: max(1, len(clips) // args.clips)][: args.clips]]
         losses = {name: losses_db(backbone, audios, each) for name, each in tqdm(settings.items(), desc="codebooks")}
-    lines = [
-        f"| codebook | choice of {ATOMS} atoms, ms | their noise, ms | efficiency | dB at {args.kbps:g} kbps | under the first |",
-        "|" + "---|" * 6,
-    ]
+    head = ("codebook", f"choice of {ATOMS} atoms, ms", "their noise, ms", "efficiency", f"dB at {args.kbps:g} kbps")
+    lines = [f"| {' | '.join(head)} | under the first |", "|" + "---|" * 6]
     first = next(iter(losses.values()), [])
     for name, each in settings.items():
         repeats = args.repeats * (20 if each.book == "hadamard" else 1)
