@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from benchmarks.marks import fill
-from benchmarks.schedules import Trial, read_training_clips
+from benchmarks.trial import Trial, make_trial, read_training_clips
 from ddcm.audio.files import read_audio
 from ddcm.backbone import base, latent_diffusion
 from ddcm.codec.codec_settings import CodecSettings
@@ -57,10 +57,9 @@ def measure(
 ) -> dict[str, float]:
     backbone, full_calls, loss = pipe.backbone, base.FULL_CALLS, math.nan
     if trial is not None:
-        trial.header = replace(trial.header, cache_interval=interval)
-        trial.targets = replace(trial.targets, mel_interval=mel)
+        header, targets = replace(trial.header, cache_interval=interval), replace(trial.targets, mel_interval=mel)
         shape = replace(interpolate(kbps, steps, read_rows(None, backbone.digest, interval)), steps=steps)
-        loss = trial.loss(shape, kbps)
+        loss = replace(trial, header=header, targets=targets).loss(shape, kbps)
     full = sum(i < full_calls or i % interval == 0 for i in range(steps))
     adds = full * count_multiply_adds(backbone, 10.24, False)
     adds += (steps - full) * count_multiply_adds(backbone, 10.24, True) if full < steps else 0
@@ -106,7 +105,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipe = DDCMPipeline.from_pretrained(args.backbone)
-    trial = None if args.time_only else Trial(pipe.backbone, read_training_clips(args.corpus, 2.56, args.clips))
+    trial = None if args.time_only else make_trial(pipe.backbone, read_training_clips(args.corpus, 2.56, args.clips))
     audio, samples = read_audio("examples/melodic.flac"), round(16000 * args.seconds)
     audio = audio.repeat(-(-samples // len(audio)))[:samples]
     pipe.decompress(pipe.compress(audio[:16000], 16000, steps=3))  # loads the weights

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.marks import fill
-from benchmarks.schedules import read_training_clips
+from benchmarks.trial import read_training_clips
 from ddcm.audio.layout import even_layout
 from ddcm.audio.level import measure_level
 from ddcm.audio.mel import mel_error_db

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.marks import fill
-from benchmarks.schedules import Trial, read_training_clips
+from benchmarks.trial import Trial, make_trial, read_training_clips
 from ddcm.audio.mel import mel_error_db
 from ddcm.audio.refine import refine
 from ddcm.backbone import Backbone, load
@@ -117,7 +117,7 @@ def judge_speech(clips: list[torch.Tensor], backbone: Backbone, latents: torch.T
 def measure(trial: Trial, rates: list[float], speech: list[torch.Tensor]) -> list[str]:
     """The table in Markdown: a line for each of ``ROWS``."""
     backbone, own = trial.backbone, trial.targets
-    judged = Trial(backbone, speech) if speech else None
+    judged = make_trial(backbone, speech) if speech else None
     shapes = read_rows(SHIPPED, trial.header.backbone)
     nearer = move_latents(backbone, own)
     moved = mel_error_db(backbone.decode(nearer.z), own.mels)
@@ -128,22 +128,21 @@ def measure(trial: Trial, rates: list[float], speech: list[torch.Tensor]) -> lis
     for row in tqdm(ROWS, desc="rows"):
         targets = nearer if row.is_nearer else own
         how = dict(mel_weight=row.mel_weight, mel_share=row.mel_share, mel_interval=row.mel_interval)
-        trial.targets = replace(targets, **how)
-        trial.make = functools.partial(make_residual, measure=row.measure)
+        make = functools.partial(make_residual, measure=row.measure)
         begin, losses = time.process_time(), []
         for rate in rates:
             shape, errors = interpolate(rate, row.steps, shapes), []
             for seed in range(row.seeds):
-                trial.header = replace(trial.header, seed=seed)
-                errors.append(trial.errors_of_clips(shape, rate))
+                header = replace(trial.header, seed=seed)
+                one = replace(trial, header=header, targets=replace(targets, **how), make=make)
+                errors.append(one.errors_of_clips(shape, rate))
             losses.append(float(torch.stack(errors).amin(dim=0).mean()) - trial.ceiling)
         seconds = time.process_time() - begin
         first = first or seconds
         cells = [row.title, *(f"{loss:.3f}" for loss in losses), f"{seconds / first:.1f} times"]
         if judged and row.seeds == 1 and not row.is_nearer:
-            judged.targets = replace(judged.targets, **how)
-            judged.make = trial.make
-            cells += judge_speech(speech, backbone, judged.code(interpolate(rates[0], row.steps, shapes), rates[0]))
+            one = replace(judged, targets=replace(judged.targets, **how), make=make)
+            cells += judge_speech(speech, backbone, one.code(interpolate(rates[0], row.steps, shapes), rates[0]))
         elif judged:
             cells += ["-"] * len(PERCEPTUAL)
         lines.append(f"| {' | '.join(cells)} |")
@@ -163,7 +162,7 @@ if __name__ == "__main__":
     parser.add_argument("--page", type=Path, help="a page to put the table into, such as docs/codec.md")
     args = parser.parse_args()
     with torch.no_grad():
-        trial = Trial(load(args.backbone), read_training_clips(args.corpus, args.seconds, args.clips))
+        trial = make_trial(load(args.backbone), read_training_clips(args.corpus, args.seconds, args.clips))
         speech = read_training_clips(args.corpus, args.seconds, args.clips, ["speech"])
         text = "\n".join(measure(trial, args.rates, speech))
     print(text)

@@ -18,26 +18,18 @@ import json
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ddcm.audio.files import read_audio
-from ddcm.audio.level import normalise_level
-from ddcm.audio.mel import LN_TO_DB, log_mel
+from benchmarks.trial import Trial, cut_clips, make_trial, read_training_clips
 from ddcm.audio.search import find_audio
-from ddcm.backbone import Backbone, load
-from ddcm.codec.bitstream import BitWriter
-from ddcm.codec.codec_settings import CodecSettings
-from ddcm.codec.compress import build_header
-from ddcm.codec.header import Header
-from ddcm.codec.rate_control import SHAPE, SHIPPED, find_nearest
+from ddcm.backbone import load
+from ddcm.codec.rate_control import SHAPE, SHIPPED
 from ddcm.codec.step_schedule import ParametricSchedule, expand
-from ddcm.codec.targets import compute_targets, make_residual
-from ddcm.codec.trajectory import encode_windows
 from ddcm.diffusion.timesteps import add_noise, quadratic
 from ddcm.errors import UserError
 from ddcm.runtime.files import write_atomically
@@ -48,89 +40,25 @@ FIRSTS = (999, 800)  # first timesteps of a start: an undertrained denoiser cann
 MOVES = {"last": (1.35, 1.15), "power": (4, 2), "growth": (6, 3), "first": (100, 50)}  # coarse, then fine
 
 
-def cut_clips(paths: Iterable[Path], seconds: float, count: int, rate: int) -> list[torch.Tensor]:
-    """The first ``count`` recordings that are long enough, cut from their middle, at AudioLDM2's level."""
-    size, clips = round(seconds * rate / 640) * 640, []
-    for path in paths:
-        audio = read_audio(path, rate)
-        if len(audio) >= size and len(clips) < count:
-            begin = (len(audio) - size) // 2
-            clips.append(normalise_level(audio[begin : begin + size])[0])
-    return clips
+def measure_denoiser(trial: Trial) -> dict[int, float]:
+    """Mean squared error of the denoiser's estimate of z at a few timesteps."""
+    denoise = trial.backbone.denoiser("", "", 1.0, trial.header.cache_interval)
+    noise = torch.randn(trial.z.shape, generator=torch.Generator().manual_seed(0)).to(trial.z)
+    noised = {t: add_noise(trial.z, noise, float(trial.backbone.alphas_cumprod[t])) for t in quadratic(12)}
+    return {t: float((denoise(x, t) - trial.z).square().mean()) for t, x in noised.items()}
 
 
-def read_training_clips(
-    folder: Path, seconds: float, count: int, kinds: Sequence[str] | None = None
-) -> list[torch.Tensor]:
-    """Training clips of the pool, kinds in turn, spread over each kind; never a validation clip."""
-    from pocket.corpus import KINDS, Corpus
-
-    corpus, size, clips, kinds = Corpus(folder), round(seconds * 25) * 640, [], kinds or KINDS
-    each = -(-count // len(kinds))
-    for kind in kinds:
-        long = [clip for clip in corpus.of("train", kind) if clip.length >= size]
-        for clip in long[:: max(1, len(long) // each)][:each]:
-            audio = torch.from_numpy(corpus.audio(clip, (clip.length - size) // 2, size))
-            clips.append(normalise_level(audio)[0])
-    return clips[:count]
-
-
-class Trial:
-    """Clips (S,) of one length, coded together by any schedule."""
-
-    def __init__(self, backbone: Backbone, clips: list[torch.Tensor], book: str = "hadamard", cache_interval: int = 1):
-        self.backbone, self.seconds = backbone, len(clips[0]) / backbone.mel_spec.sample_rate
-        settings = CodecSettings(book=book, cache_interval=cache_interval)
-        self.header = build_header(settings, backbone, len(clips[0]))
-        self.denoise = backbone.denoiser()
-        mels = [log_mel(clip[None], backbone.mel_spec) for clip in clips]
-        self.mels, self.targets = (
-            torch.cat(mels),
-            compute_targets(backbone, mels, settings.mel_weight, settings.mel_share, settings.mel_interval),
-        )
-        self.z, self.make = self.targets.z, make_residual
-        self.ceiling = float(self._errors(self.z).mean())
-
-    def _errors(self, z: torch.Tensor) -> torch.Tensor:
-        mels = torch.cat([self.backbone.decode(row).cpu() for row in z.split(1)])
-        return (mels - self.mels).abs().mean(dim=(1, 2, 3)) * LN_TO_DB
-
-    def loss(self, shape: ParametricSchedule, kbps: float) -> float:
-        """dB that the mels of the clips, coded with as many atoms as the rate pays for, lose to those of z."""
-        return float(self.errors_of_clips(shape, kbps).mean()) - self.ceiling
-
-    def errors_of_clips(self, shape: ParametricSchedule, kbps: float) -> torch.Tensor:
-        """dB (clips,) between the mels of the coded clips and those of the recordings."""
-        return self._errors(self.code(shape, kbps))
-
-    def code(self, shape: ParametricSchedule, kbps: float) -> torch.Tensor:
-        """Latents (clips, C, L, F) as a decoder gets them."""
-
-        def with_total(total: int) -> Header:
-            return replace(self.header, schedule=replace(shape, total=total))
-
-        total = find_nearest(lambda total: with_total(total).bits_of(0), kbps * 1000 * self.seconds, 1, 40_000)
-        windows, writers = range(len(self.z)), [BitWriter() for _ in self.z]
-        return encode_windows(with_total(total), self.backbone, self.targets, windows, writers, make=self.make)
-
-    @functools.cached_property
-    def errors(self) -> dict[int, float]:
-        """Mean squared error of the denoiser's estimate of z at a few timesteps."""
-        noise = torch.randn(self.z.shape, generator=torch.Generator().manual_seed(0)).to(self.z)
-        noised = {t: add_noise(self.z, noise, float(self.backbone.alphas_cumprod[t])) for t in quadratic(12)}
-        return {t: float((self.denoise(x, t) - self.z).square().mean()) for t, x in noised.items()}
-
-    def cost(self, first: int) -> torch.Tensor:
-        """kbps (first + 1,) that it takes to get from noise at ``first`` to each timestep."""
-        alphas, at = self.backbone.alphas_cumprod, sorted(self.errors)
-        snr, errors = alphas / (1 - alphas), [self.errors[t] for t in at]
-        known, steps = torch.tensor(errors, dtype=torch.float64).log(), torch.arange(first + 1, dtype=torch.float64)
-        place = torch.tensor([sum(t <= step for t in at) - 1 for step in range(first + 1)]).clamp(max=len(at) - 2)
-        low, high = torch.tensor(at)[place], torch.tensor(at)[place + 1]
-        error = (known[place] + (steps - low) / (high - low) * (known[place + 1] - known[place])).exp()
-        nats = 0.5 * (snr[:first] - snr[1 : first + 1]) * 0.5 * (error[:-1] + error[1:])
-        cost = torch.cat([nats.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
-        return cost * self.header.latent_size / math.log(2) / 1000 / self.seconds
+def list_costs(trial: Trial, errors_at: dict[int, float], first: int) -> torch.Tensor:
+    """kbps (first + 1,) that it takes to get from noise at ``first`` to each timestep."""
+    alphas, at = trial.backbone.alphas_cumprod, sorted(errors_at)
+    snr, errors = alphas / (1 - alphas), [errors_at[t] for t in at]
+    known, steps = torch.tensor(errors, dtype=torch.float64).log(), torch.arange(first + 1, dtype=torch.float64)
+    place = torch.tensor([sum(t <= step for t in at) - 1 for step in range(first + 1)]).clamp(max=len(at) - 2)
+    low, high = torch.tensor(at)[place], torch.tensor(at)[place + 1]
+    error = (known[place] + (steps - low) / (high - low) * (known[place + 1] - known[place])).exp()
+    nats = 0.5 * (snr[:first] - snr[1 : first + 1]) * 0.5 * (error[:-1] + error[1:])
+    cost = torch.cat([nats.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
+    return cost * trial.header.latent_size / math.log(2) / 1000 / trial.seconds
 
 
 def equal_cost_schedule(cost: torch.Tensor, kbps: float, steps: int) -> ParametricSchedule:
@@ -184,13 +112,18 @@ def solve_row(args: argparse.Namespace, kbps: float, steps: int) -> dict:
             ParametricSchedule(steps, former["power"], former["growth"], 1, former["first"], former["last"])
             for former in args.former if (former["kbps"], former["steps"]) == (kbps, steps)
             and former.get("interval", 1) in (1, args.cache_interval)
-        ] or [equal_cost_schedule(trial.cost(first), kbps, steps) for first in FIRSTS]  # fmt: skip
+        ] or _guess(trial, kbps, steps)  # fmt: skip
         best, loss, tried = search(lambda schedule: trial.loss(schedule, kbps), begin, args.most)
         even = trial.loss(replace(EVEN, steps=steps), kbps)
     shape = {name: getattr(best, name) for name in SHAPE}
     cached = {} if args.cache_interval == 1 else {"interval": args.cache_interval}
     row = dict(kbps=kbps, steps=steps, **cached, **shape, loss=round(loss, 4), even=round(even, 4))
     return row | dict(clips=len(trial.z), tried=tried)
+
+
+def _guess(trial: Trial, kbps: float, steps: int) -> list[ParametricSchedule]:
+    errors = measure_denoiser(trial)
+    return [equal_cost_schedule(list_costs(trial, errors, first), kbps, steps) for first in FIRSTS]
 
 
 @functools.cache
@@ -206,7 +139,7 @@ def _make_trial(
     if not clips:
         raise UserError(f"no recording of {seconds} s and more")
     with torch.no_grad():
-        return Trial(backbone, clips, book, interval)
+        return make_trial(backbone, clips, book, interval)
 
 
 def table(rows: list[dict]) -> str:

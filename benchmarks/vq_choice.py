@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.curves import rate_at
 from benchmarks.marks import fill
-from benchmarks.schedules import read_training_clips
+from benchmarks.trial import read_training_clips
 from ddcm.audio.mel import log_mel, mel_error_db
 from ddcm.backbone import load
 from ddcm.codec.code_choice import CodeSearch, choose_codes

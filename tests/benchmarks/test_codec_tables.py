@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks import noise_choice, portability
-from benchmarks.schedules import Trial
+from benchmarks.trial import make_trial
 from tests.conftest import EXAMPLES
 
 
@@ -14,7 +14,7 @@ def test_a_row_for_each_choice_with_numbers(tiny, speech, monkeypatch):
     monkeypatch.setattr(noise_choice, "ROWS", [replace(row, steps=2) for row in noise_choice.ROWS])
     monkeypatch.setattr(noise_choice.move_latents, "__defaults__", (3, 0.05))
     with torch.no_grad():
-        trial = Trial(tiny, [speech[:10240], speech[10240:20480]])
+        trial = make_trial(tiny, [speech[:10240], speech[10240:20480]])
         lines = noise_choice.measure(trial, [1.0], [])
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines[2 : 2 + len(noise_choice.ROWS)]}
     assert list(rows) == [row.title for row in noise_choice.ROWS]
@@ -24,7 +24,7 @@ def test_a_row_for_each_choice_with_numbers(tiny, speech, monkeypatch):
 
 def test_moved_latents_decode_nearer(tiny, speech):
     with torch.no_grad():
-        trial = Trial(tiny, [speech[:10240]])
+        trial = make_trial(tiny, [speech[:10240]])
         moved = noise_choice.move_latents(tiny, trial.targets, steps=20)
         errors = [(tiny.decode(z) - trial.mels).abs().mean() for z in (trial.z, moved.z)]
     assert errors[1] < errors[0] and torch.equal(moved.mels, trial.targets.mels)
