@@ -91,7 +91,7 @@ def write(writer: BitWriter, symbol: Symbol, header: Header) -> None:
     atoms, signs = (torch.as_tensor(x).tolist() for x in symbol)
     universe, sizes = 1 << header.log2_atoms, header.split(len(atoms))
     ends = list(accumulate(sizes, initial=0))
-    subsets = [[atom - basis * universe for atom in atoms[a:b]] for basis, (a, b) in enumerate(pairwise(ends))]
+    subsets = [[atom % universe for atom in atoms[a:b]] for a, b in pairwise(ends)]
     writer.write(rank_subsets(subsets, universe), subset_bits(universe, sizes))
     writer.write(sum((sign < 0) << i for i, sign in enumerate(signs)), len(atoms))
 
