@@ -80,6 +80,8 @@ def list_systems(args: argparse.Namespace) -> dict[str, Settings]:
     for kbps in sorted({*RATES, *TOGETHER}):
         systems[f"turbo hadamard {kbps:g}"] = CodecSettings(kbps=kbps)
     for kbps in RATES:
+        systems[f"turbo one basis {kbps:g}"] = CodecSettings(kbps=kbps, bases=1)
+    for kbps in RATES:
         systems[f"turbo gaussian {kbps:g}"] = CodecSettings(kbps=kbps, book="gaussian", noise_atoms=args.gaussian_atoms)
     for kbps in RATES:
         systems[f"classic 30 steps {kbps:g}"] = CodecSettings(kbps=kbps, mode="classic", steps=30)
