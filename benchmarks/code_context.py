@@ -1,10 +1,10 @@
-"""Train the context model of the codes of one latent space: ``ddcm/codec/contexts/DIGEST-REVISION.npz``.
+"""Train the context model of the codes of one latent space: ``ddcm/codec/codes/contexts/DIGEST-REVISION.npz``.
 
     python -m benchmarks.code_context --corpus runs/corpus --revision 2
 
 Training clips of the pool become latents and codes of a residual codebook: of several numbers of levels, with and
 without a price on bits. The network learns to give the codes few bits, in floating point. Its weights are then rounded
-to the integers that ``ddcm.codec.code_context`` computes with. Files of the codec record the revision, so weights that
+to the integers that ``ddcm.codec.codes.context`` computes with. Files of the codec record the revision, so weights that
 are trained again get a new one.
 """
 
@@ -21,9 +21,9 @@ from tqdm import trange
 from ddcm.audio.level import normalise_level
 from ddcm.audio.mel import log_mel
 from ddcm.backbone import load
-from ddcm.codec.code_context import ABOVE, BELOW, EVEN, FOLDER, ODD, ONE, RUNNING, WEIGHT, FixedAtoms, fix_atoms
-from ddcm.codec.code_model import SURE, TRUST
-from ddcm.codec.code_search import Rates, search
+from ddcm.codec.codes.context import ABOVE, BELOW, EVEN, FOLDER, ODD, ONE, RUNNING, WEIGHT, FixedAtoms, fix_atoms
+from ddcm.codec.codes.model import SURE, TRUST
+from ddcm.codec.codes.search import Rates, search
 from ddcm.codec.header import BANDS
 from ddcm.quantize.pretrained import load_codebook
 from ddcm.runtime.files import write_atomically
@@ -68,7 +68,7 @@ def choose(z: torch.Tensor, atoms: torch.Tensor, fixed: FixedAtoms, levels: int,
 
 
 class Net(nn.Module):
-    """``ddcm.codec.code_context`` in floating point, for whole clips at once."""
+    """``ddcm.codec.codes.context`` in floating point, for whole clips at once."""
 
     def __init__(self, atoms: torch.Tensor, fixed: list[FixedAtoms], hidden: int):
         super().__init__()

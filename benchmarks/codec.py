@@ -40,8 +40,8 @@ from ddcm.audio.level import measure_level
 from ddcm.audio.mel import mel_error_db
 from ddcm.audio.refine import refine
 from ddcm.audio.windows import window_mel
-from ddcm.codec import vq
 from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
+from ddcm.codec.codes import vq
 from ddcm.codec.compress import add_level, build_header
 from ddcm.codec.compress import compress as compress_alone
 from ddcm.codec.decompress import decompress

@@ -20,10 +20,10 @@ from benchmarks.marks import fill
 from benchmarks.trial import read_training_clips
 from ddcm.audio.mel import log_mel, mel_error_db
 from ddcm.backbone import load
-from ddcm.codec.code_choice import CodeSearch, choose_codes
+from ddcm.codec.codes.choice import CodeSearch, choose_codes
+from ddcm.codec.codes.vq import Encoder, choose_revision, decode_codes, to_levels
 from ddcm.codec.header import BANDS
 from ddcm.codec.targets import compute_targets
-from ddcm.codec.vq import Encoder, choose_revision, decode_codes, to_levels
 from ddcm.quantize.pretrained import load_codebook
 
 DEFAULT = CodeSearch()

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ddcm.codec import hybrid, vq
+from ddcm.codec import hybrid
 from ddcm.codec.bitstream import BitReader, BitWriter
-from ddcm.codec.code_choice import CodeSearch, choose_codes
+from ddcm.codec.codes import vq
+from ddcm.codec.codes.choice import CodeSearch, choose_codes
 from ddcm.codec.header import BANDS, Header
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.targets import Targets

@@ -14,10 +14,11 @@ from ddcm.audio.level import Level, measure_level
 from ddcm.audio.mel import mel_error_db
 from ddcm.audio.recording import SpooledAudio
 from ddcm.audio.windows import window_mel
-from ddcm.codec import hybrid, quality, vq
+from ddcm.codec import hybrid, quality
 from ddcm.codec.allocation import choose_shares
 from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
 from ddcm.codec.coder import OnLatent, count_steps, decode_payload, encode_payload, split_windows
+from ddcm.codec.codes import vq
 from ddcm.codec.format import pack
 from ddcm.codec.header import Header, ceil_log2, shorten
 from ddcm.codec.model import LatentDiffusion, header_fields

@@ -9,8 +9,9 @@ from ddcm.audio.files import LONGEST
 from ddcm.audio.level import Level
 from ddcm.audio.refine import refine
 from ddcm.audio.windows import count_pieces, cross_fade_stream, split_with_context
-from ddcm.codec import hybrid, vq
+from ddcm.codec import hybrid
 from ddcm.codec.coder import count_steps, decode_payload
+from ddcm.codec.codes import vq
 from ddcm.codec.format import unpack
 from ddcm.codec.header import Header, shorten, validate
 from ddcm.codec.model import LatentDiffusion, header_fields

@@ -51,7 +51,7 @@ class Header:
     atoms: int = 0  # vq and hybrid: atoms of a level
     levels: int = 0  # vq and hybrid: levels of the residual codebook that are coded
     first_level: int = 0  # hybrid: the first of them
-    code_model: int = 0  # vq and hybrid: revision of the model of the codes: see ``ddcm.codec.code_model``
+    code_model: int = 0  # vq and hybrid: revision of the model of the codes: see ``ddcm.codec.codes.model``
 
     @property
     def seconds(self) -> float:

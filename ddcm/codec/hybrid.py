@@ -16,9 +16,9 @@ from dataclasses import replace
 
 import torch
 
-from ddcm.codec import vq
-from ddcm.codec.code_choice import CodeSearch, choose_codes
 from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.codes import vq
+from ddcm.codec.codes.choice import CodeSearch, choose_codes
 from ddcm.codec.header import BANDS, Header
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.targets import Targets

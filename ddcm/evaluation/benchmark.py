@@ -13,8 +13,8 @@ import torch
 
 from ddcm.audio.files import limit_to_full_scale, read_audio, resample
 from ddcm.backbone.latent_diffusion import FrozenBackbone
-from ddcm.codec import vq
 from ddcm.codec.codec_settings import WITH_CODEBOOK, CodecSettings
+from ddcm.codec.codes import vq
 from ddcm.codec.format import VERSION
 from ddcm.errors import UserError
 from ddcm.evaluation.evaluate_files import Row, measure

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ddcm.audio.files import resample
-from ddcm.codec.vq import digest
+from ddcm.codec.codes.vq import digest
 from ddcm.errors import UserError, describe_error
 from ddcm.evaluation.peers import Decoded, System, count_bytes, fit_length
 from ddcm.evaluation.signal_metrics import SAMPLE_RATE

@@ -10,8 +10,8 @@ import torch
 
 from ddcm.audio.recording import SpooledAudio
 from ddcm.backbone import Backbone, load
-from ddcm.codec import vq
 from ddcm.codec.codec_settings import CodecSettings
+from ddcm.codec.codes import vq
 from ddcm.codec.compress import compress
 from ddcm.codec.decompress import decompress
 from ddcm.codec.format import unpack

@@ -8,6 +8,7 @@ import torch
 
 from ddcm.codec import noise_codebooks, selection
 from ddcm.codec.bitstream import split_evenly, subset_bits
+from ddcm.codec.codes.vq import Encoder, decode
 from ddcm.codec.noise_codebooks import (
     NOISE_CODEBOOKS,
     Gaussian,
@@ -16,7 +17,6 @@ from ddcm.codec.noise_codebooks import (
     normalise,
     start_noise,
 )
-from ddcm.codec.vq import Encoder, decode
 from ddcm.quantize import Quantizer
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddcm.audio.mel import log_mel
-from ddcm.codec import code_context, vq
-from ddcm.codec.code_choice import CodeSearch, choose_codes
+from ddcm.codec.codes import context, vq
+from ddcm.codec.codes.choice import CodeSearch, choose_codes
 from ddcm.codec.targets import compute_targets
 from ddcm.errors import UserError
 from ddcm.quantize import HardQuantizer, ProjectedQuantizer, ResidualQuantizer, SoftQuantizer
@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 
 BANDS = 16
 DIGEST, REVISION = next(
-    (path.stem.split("-")[0], int(path.stem.split("-")[1])) for path in sorted(code_context.FOLDER.glob("*.npz"))
+    (path.stem.split("-")[0], int(path.stem.split("-")[1])) for path in sorted(context.FOLDER.glob("*.npz"))
 )
 
 
@@ -89,13 +89,13 @@ def test_a_context_model_that_is_not_here_is_refused(quantizer):
 
 def test_the_context_model_computes_in_integers(quantizer):
     """Sums are exact in any order as long as they are whole and below 2^53."""
-    net = code_context.load_context(DIGEST, REVISION)
+    net = context.load_context(DIGEST, REVISION)
     for parity, layers in net.layers.items():
-        values = np.full(len(layers[0][0]), float(code_context.RANGE))
+        values = np.full(len(layers[0][0]), float(context.RANGE))
         for weight, bias in layers:
             assert (weight == np.round(weight)).all() and (bias == np.round(bias)).all()
             assert float((values @ np.abs(weight) + np.abs(bias)).max()) < 2**53
-            values = np.full(len(bias), float(code_context.MOST))
+            values = np.full(len(bias), float(context.MOST))
         mean, variance = net.predict(parity, np.random.default_rng(0).integers(-900, 900, (5, len(layers[0][0]))) * 1.0)
         assert (mean == np.round(mean)).all() and (variance == np.round(variance)).all() and variance.min() > 0
 
@@ -176,7 +176,7 @@ def test_any_quantizer_has_codes(tiny, targets, kind):
 PREDICT = """
 import hashlib, sys
 import numpy as np
-from ddcm.codec.code_context import ODD, atom_weights, fix_atoms, load_context
+from ddcm.codec.codes.context import ODD, atom_weights, fix_atoms, load_context
 net, rng = load_context(sys.argv[1], int(sys.argv[2])), np.random.default_rng(0)
 mean, variance = net.predict(ODD, rng.integers(-900, 900, (400, len(net.layers[ODD][0][0]))).astype(float))
 fixed = fix_atoms(rng.normal(size=(2, 64, 8)).astype(np.float32), rng.random((2, 64)).astype(np.float32))

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ddcm.codec.code_context import ONE
-from ddcm.codec.code_model import CellModel
-from ddcm.codec.code_search import WIDTH, Rates, estimate_rates, search
+from ddcm.codec.codes.context import ONE
+from ddcm.codec.codes.model import CellModel
+from ddcm.codec.codes.search import WIDTH, Rates, estimate_rates, search
+from ddcm.codec.codes.vq import choose_revision, decode_codes, make_cell_model, to_levels
 from ddcm.codec.model import LatentDiffusion
 from ddcm.codec.targets import Targets, measure_mel
-from ddcm.codec.vq import choose_revision, decode_codes, make_cell_model, to_levels
 from ddcm.quantize.base import Quantizer, to_cells
 
 STEPS = 12  # searches for the decoded mel

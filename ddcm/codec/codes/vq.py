@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from ddcm.codec.code_context import find_revision, fix_atoms, load_context
-from ddcm.codec.code_model import CellModel, CountModel, Counts
+from ddcm.codec.codes.context import find_revision, fix_atoms, load_context
+from ddcm.codec.codes.model import CellModel, CountModel, Counts
 from ddcm.errors import UserError
 from ddcm.quantize.base import Quantizer
 

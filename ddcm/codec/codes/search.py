@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ddcm.codec.code_context import ONE
-from ddcm.codec.code_model import SURE, TRUST, CellModel
+from ddcm.codec.codes.context import ONE
+from ddcm.codec.codes.model import SURE, TRUST, CellModel
 
 WIDTH = 8
 MOST = 1 << 22  # costs at a time

@@ -2,14 +2,14 @@
 
 Revision 0 is the model of version 2 and 3 of the format: usage in training, and counts of the coded symbols for each
 band. In later revisions a cell may end before the last level, which leaves the rest of it zero, and a frame's even
-bands come before its odd ones. From revision 2 on ``code_context`` predicts cells from their neighbours.
+bands come before its odd ones. From revision 2 on ``context`` predicts cells from their neighbours.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from ddcm.codec.code_context import EVEN, ODD, ContextNet, FixedAtoms, advance, atom_weights, gather_inputs
+from ddcm.codec.codes.context import EVEN, ODD, ContextNet, FixedAtoms, advance, atom_weights, gather_inputs
 
 PRIOR = 4096  # coded symbols that the codebook's usage stands for
 OWN_BAND = 8  # weight of a band's own counts over those of all bands
