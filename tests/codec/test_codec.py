@@ -39,6 +39,8 @@ def pipe(tiny):
     [
         (11, dict(schedule=ParametricSchedule(2, 24, 8, 24))),
         (1, dict(schedule=ExplicitSchedule((900, 500, 100, 0), (5, 0, 3)), seed=4)),
+        (1, dict(schedule=QUICK, bases=1)),
+        (11, dict(schedule=ParametricSchedule(3, 24, 8, 24), bases=4, prompt="rain")),
         (1, dict(mode="classic", schedule=QUICK, book="gaussian", noise_atoms=64)),
         (11, dict(mode="vq")),
         (1, dict(schedule=QUICK, prompt="a drum", guidance_scale=2.0)),
@@ -102,7 +104,8 @@ def test_short_and_silent_recordings_work(pipe, samples):
         (dict(kbps=400.0), "nearest valid rate"), (dict(kbps=0.001), "nearest valid rate"), (dict(kbps=-1.0),
         "positive"), (dict(quality="superb"), "low, medium"), (dict(kbps=1.0, quality="low"), "give one"),
         (dict(steps=1), "nearest"), (dict(mode="vp"), "vq"), (dict(mode="vq", kbps=1.0), "codebook"),
-        (dict(coefficient_bits=1), "mute"), (dict(noise_atoms=100), "power of two"), (dict(seed=-1), "seed"),
+        (dict(coefficient_bits=1), "mute"), (dict(noise_atoms=100), "power of two"),
+        (dict(bases=3), "bases 3 is not a power of two"), (dict(bases=256), "up to 128"), (dict(seed=-1), "seed"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused(pipe, options, message):

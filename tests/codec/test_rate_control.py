@@ -29,10 +29,11 @@ def solved_kbps(backbone, samples: int, codec_settings: CodecSettings) -> float:
     samples=st.integers(5 * 16000, 300 * 16000),
     mode=st.sampled_from(["turbo", "classic"]),
     book=st.sampled_from(["hadamard", "gaussian"]),
+    bases=st.sampled_from([1, 8, 128]),
     steps=st.sampled_from([None, 10, 30, 100]),
 )
-def test_rates_are_honoured(tiny, kbps, samples, mode, book, steps):
-    codec_settings = CodecSettings(kbps=kbps, mode=mode, book=book, steps=steps)
+def test_rates_are_honoured(tiny, kbps, samples, mode, book, bases, steps):
+    codec_settings = CodecSettings(kbps=kbps, mode=mode, book=book, bases=bases, steps=steps)
     try:
         reached = solved_kbps(tiny, samples, codec_settings)
     except UserError as error:  # fewer bits than steps
