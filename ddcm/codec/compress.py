@@ -91,7 +91,7 @@ def _complete_header(
     progress = Progress(on_step, steps + len(batches))
 
     def read_targets(windows: Sequence[int]) -> Targets:
-        return compute_targets(model, [window_mel(audio, level, header.layout, i, model.mel_spec) for i in windows])
+        return compute_targets(model, _read_mels(audio, level, header, model, windows))
 
     shares = choose_shares(header, model, read_targets, batches, progress)
     return solve_schedule(replace(header, shares=shares), settings), progress
@@ -106,7 +106,7 @@ def _encode(
     mels: deque[torch.Tensor] = deque()
 
     def read_targets(windows: Sequence[int]) -> Targets:
-        own = [window_mel(audio, level, header.layout, i, model.mel_spec) for i in windows]
+        own = _read_mels(audio, level, header, model, windows)
         mels.extend(own)
         return compute_targets(model, own, settings.mel_weight, settings.mel_share, settings.mel_interval)
 
@@ -114,6 +114,12 @@ def _encode(
         on_window(z, mels.popleft())
 
     return encode_payload(header, model, codebook, read_targets, keep, batch_size, progress, settings.rate_weight)
+
+
+def _read_mels(
+    audio: Audio, level: Level, header: Header, model: LatentDiffusion, windows: Sequence[int]
+) -> list[torch.Tensor]:
+    return [window_mel(audio, level, header.layout, window, model.mel_spec) for window in windows]
 
 
 def _settle_rate(

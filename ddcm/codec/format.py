@@ -35,7 +35,7 @@ from ddcm.codec.header import (
     check_bounds,
     check_codebook,
     validate,
-)  # fmt: skip
+)
 from ddcm.codec.step_schedule import MAX_STEPS, ExplicitSchedule, ParametricSchedule, Schedule
 from ddcm.errors import UserError, describe_error
 from ddcm.recipes import DTYPES
