@@ -28,7 +28,7 @@ class CodecSettings:
     """a quality instead: the mean absolute error of the decoded log-mel, in dB; a few trials find the rate for it"""
     mode: Mode = "turbo"
     """turbo: the best atoms with signs; classic: one atom a step (with steps, several by matching pursuit); vq: the
-    codes of a fitted codebook; hybrid: turbo, then the codes of a residual codebook for what it leaves (from 2 kbps;
+    codes of a fitted codebook; hybrid: turbo, then the codes of a residual codebook for what it leaves (from 5 kbps;
     below, the file is one of turbo)"""
     book: Book = "hadamard"
     """the noise codebook"""

@@ -27,7 +27,9 @@ from ddcm.errors import UserError
 from ddcm.quantize.pretrained import Codebook
 from ddcm.quantize.residual import ResidualQuantizer
 
-TRAJECTORY_KBPS = 0.75  # of a file, at least; what is above pays for levels: see benchmarks/hybrid.py
+# See benchmarks/hybrid.py.
+FROM_KBPS = 5.0  # of a file with levels; below, a trajectory alone is nearer
+TRAJECTORY_KBPS = 0.75  # of such a file, at least; what is above pays for levels
 CELLS_PER_S = 25 * BANDS
 GAIN_STEPS, GAIN_ONE = 16, 128  # values of the byte in an octave; the value that leaves the levels as they are
 TRIED = range(-16, 17, 4)  # gains that the encoder tries, around the one that makes deviations equal
@@ -43,7 +45,8 @@ def count_levels(settings: CodecSettings, codebook: Codebook) -> int:
         raise UserError(f"levels {levels} is outside [1, {known}], what the codebook has")
     if settings.mode == "hybrid" and settings.levels is None:
         level_kbps = CELLS_PER_S * math.log2(quantizer.codebook_size) / 1000
-        levels = min(max(int((settings.rate_kbps - TRAJECTORY_KBPS) / level_kbps), 0), known)
+        levels = min(int((settings.rate_kbps - TRAJECTORY_KBPS) / level_kbps), known)
+        levels = levels if settings.rate_kbps >= FROM_KBPS else 0
     return levels
 
 
