@@ -67,11 +67,12 @@ class Hadamard(NoiseCodebook):
         atoms, weights = torch.as_tensor(atoms), torch.as_tensor(weights)
         left, right = self._factors(atoms.device)
         signs = self._signs(window, step, len(atoms), atoms.device)
-        total = torch.zeros(self.size, device=atoms.device, dtype=torch.float32)  # of integers below 2^24: exact
+        total = torch.zeros(self.size, device=atoms.device, dtype=torch.float32)  # integers below 2^24: exact
         for some, factors in zip(atoms.split(ROWS), weights.float().split(ROWS), strict=True):
             basis, atom = some // self.atoms, some % self.atoms
-            rows = left[atom // len(right), :, None] * right[atom % len(right), None, :]
-            total += factors @ (rows.flatten(1)[:, : self.size] * signs[basis])
+            weighted = left[atom // len(right)] * factors[:, None]
+            rows = weighted[:, :, None] * right[atom % len(right), None, :]
+            total += (rows.flatten(1)[:, : self.size] * signs[basis]).sum(dim=0)
         return normalise(total.long())
 
     def _signs(self, window: int, step: int, count: int, device: torch.device) -> torch.Tensor:
