@@ -12,6 +12,7 @@ import argparse
 import functools
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,8 +115,10 @@ def judge_speech(clips: list[torch.Tensor], backbone: Backbone, latents: torch.T
     return [f"{total / len(clips):.2f}" for total in sums.values()]
 
 
-def measure(trial: Trial, rates: list[float], speech: list[torch.Tensor]) -> list[str]:
-    """The table in Markdown: a line for each of ``ROWS``."""
+def measure(
+    trial: Trial, rates: list[float], speech: list[torch.Tensor], only: Sequence[str] = ("",)
+) -> list[str]:  # fmt: skip
+    """The table in Markdown: a line for each of ``ROWS`` whose title begins with one of ``only``."""
     backbone, own = trial.backbone, trial.targets
     judged = make_trial(backbone, speech) if speech else None
     shapes = read_rows(SHIPPED, trial.header.backbone)
@@ -125,7 +128,7 @@ def measure(trial: Trial, rates: list[float], speech: list[torch.Tensor]) -> lis
     head += tuple(PERCEPTUAL) if judged else ()
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     first = None
-    for row in tqdm(ROWS, desc="rows"):
+    for row in tqdm([row for row in ROWS if row.title.startswith(tuple(only))], desc="rows"):
         targets = nearer if row.is_nearer else own
         how = dict(mel_weight=row.mel_weight, mel_share=row.mel_share, mel_interval=row.mel_interval)
         make = functools.partial(make_residual, measure=row.measure)
@@ -158,13 +161,14 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 4.0])
     parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose titles begin so")
     parser.add_argument("--seconds", type=float, default=2.56)
     parser.add_argument("--page", type=Path, help="a page to put the table into, such as docs/codec.md")
     args = parser.parse_args()
     with torch.no_grad():
         trial = make_trial(load(args.backbone), read_training_clips(args.corpus, args.seconds, args.clips))
         speech = read_training_clips(args.corpus, args.seconds, args.clips, ["speech"])
-        text = "\n".join(measure(trial, args.rates, speech))
+        text = "\n".join(measure(trial, args.rates, speech, args.only))
     print(text)
     if args.page:
         fill(args.page, "benchmarks.noise_choice", text)
