@@ -116,7 +116,7 @@ def main() -> None:
     results: list[tuple[str, dict]] = []
     usual = CodecSettings.mel_interval
     rows = [(args.steps, usual, *row) for row in ROWS]
-    rows += [(args.more, usual, *ROWS[1]), (args.more, 3, *ROWS[1]), (args.fewer, usual, *ROWS[0])]
+    rows += [(args.steps, 3, *ROWS[1]), (args.more, 3, *ROWS[1]), (args.fewer, usual, *ROWS[0])]
     for steps, mel, interval, full, cut in rows:
         base.FULL_CALLS, latent_diffusion.CUT = full, cut
         row = measure(pipe, trial, audio, args.kbps, steps, interval, mel)
