@@ -3,7 +3,7 @@
     python -m benchmarks.hybrid --corpus runs/corpus [--rates 2 3 4 6 8] [--page docs/explanation.md]
 
 Training clips, each compressed as by ``ddcm compress``. A level of 8 atoms takes 1.2 kbps, and the trajectory what
-is left: no level is mode turbo. ``ddcm.codec.hybrid.TRAJECTORY_KBPS`` follows from the table.
+is left: no level is mode turbo. ``FROM_KBPS`` and ``TRAJECTORY_KBPS`` of ``ddcm.codec.hybrid`` follow from the table.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def measure_splits(args: argparse.Namespace) -> str:
 
     for kbps in tqdm(args.rates, desc="rates"):
         own = count_levels(CodecSettings(kbps=kbps, mode="hybrid"), codebook)
-        add("turbo", 0, CodecSettings(kbps=kbps))
+        add("**turbo**" if own == 0 else "turbo", 0, CodecSettings(kbps=kbps))
         for levels in range(max(1, own - args.beside), own + args.beside + 1):
             if kbps - 1.2 * levels > 0.3 and levels <= codebook.quantizer.num_quantizers:
                 name = "**hybrid**" if levels == own else "hybrid"
