@@ -6,9 +6,10 @@ Training clips of 2.56 s are coded at one rate and number of steps. A row is a c
 layers: the first ``full`` of a loop, then every ``interval``-th. ``cut`` is the number of skip connections above what
 is kept. ``--cache_interval`` has the ``full`` and the ``cut`` of its row here. "over" is what the decoded mels lose to
 those without a cache, "multiply-adds" are those of all UNet calls of a window, attention included, and seconds are
-processor time for some seconds of sound. Two rows have more steps, for which the cheap calls leave room, one of them
-the mel's part in every third step instead of every second (``--mel_interval``). One has fewer steps and no cache. The
-table and its plot are in docs/speed.md. ``--time_only`` codes no clips and writes nothing: for random weights.
+processor time for some seconds of sound. Two rows compute the mel's part in every third step instead of every second
+(``--mel_interval``), and one of them has more steps, for which the cheap calls leave room. One has fewer steps and no
+cache. The table and its plot are in docs/speed.md. ``--time_only`` codes no clips and writes nothing: for random
+weights.
 """
 
 import argparse

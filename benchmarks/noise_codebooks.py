@@ -25,15 +25,19 @@ from ddcm.codec import selection
 from ddcm.codec.bitstream import split_evenly, subset_bits
 from ddcm.codec.codec_settings import CodecSettings
 from ddcm.codec.header import ceil_log2
-from ddcm.codec.noise_codebooks import NOISE_CODEBOOKS
+from ddcm.codec.noise_codebooks import NOISE_CODEBOOKS, NoiseCodebook
 
 ATOMS = 30  # of a step, for the times
 
 
+def make_codebook(settings: CodecSettings, numbers: int) -> NoiseCodebook:
+    log2_atoms = ceil_log2(settings.noise_atoms if settings.book == "gaussian" else numbers)
+    return NOISE_CODEBOOKS[settings.book](0, numbers, log2_atoms, settings.bases)
+
+
 def step_seconds(settings: CodecSettings, numbers: int, count: int, repeats: int) -> tuple[float, float]:
     """Median CPU times of a step's choice and of its noise: what else the machine does is not in them."""
-    log2_atoms = ceil_log2(settings.noise_atoms if settings.book == "gaussian" else numbers)
-    codebook = NOISE_CODEBOOKS[settings.book](0, numbers, log2_atoms, settings.bases)
+    codebook = make_codebook(settings, numbers)
     residual, choices, noises = torch.randn(numbers), [], []
     for step in range(repeats):
         begin = time.process_time()
@@ -46,9 +50,8 @@ def step_seconds(settings: CodecSettings, numbers: int, count: int, repeats: int
 
 
 def efficiency(settings: CodecSettings, numbers: int, count: int, repeats: int) -> float:
-    log2_atoms = ceil_log2(settings.noise_atoms if settings.book == "gaussian" else numbers)
-    codebook = NOISE_CODEBOOKS[settings.book](0, numbers, log2_atoms, settings.bases)
-    bits = subset_bits(1 << log2_atoms, split_evenly(count, min(count, settings.bases))) + count
+    codebook = make_codebook(settings, numbers)
+    bits = subset_bits(codebook.atoms, split_evenly(count, min(count, settings.bases))) + count
     generator, shares = torch.Generator().manual_seed(0), []
     for step in range(repeats):
         residual = torch.randn(numbers, generator=generator)

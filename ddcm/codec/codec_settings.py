@@ -11,6 +11,7 @@ from ddcm.errors import UserError
 Mode = Literal["turbo", "classic", "vq", "hybrid"]
 WITH_CODEBOOK = ("vq", "hybrid")  # modes that code with a fitted codebook
 Book = Literal["hadamard", "gaussian"]
+BASES = tuple(1 << k for k in range(8))  # numbers of bases that a hadamard codebook can have
 Quality = Literal["low", "medium", "high", "best"]
 QUALITIES: dict[Quality, float] = {"low": 0.5, "medium": 1.0, "high": 2.0, "best": 4.0}  # kbps
 
@@ -91,7 +92,7 @@ class CodecSettings:
             (0 <= self.rate_weight <= 100, f"rate_weight {self.rate_weight} is outside [0, 100]"),
             (2 <= atoms <= 1 << 20 and not atoms & (atoms - 1),
              f"noise_atoms {atoms} is not a power of two up to {1 << 20}"),
-            (self.bases in (1, 2, 4, 8, 16, 32, 64, 128), f"bases {self.bases} is not a power of two up to 128"),
+            (self.bases in BASES, f"bases {self.bases} is not a power of two up to {BASES[-1]}"),
             (2 <= self.coefficient_bits <= 8,
              f"coefficient_bits {self.coefficient_bits} is outside [2, 8]: with 1, further atoms are mute"),
             (0 <= self.seed < 1 << 32, f"seed {self.seed} is outside [0, {(1 << 32) - 1}]"),

@@ -22,9 +22,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from ddcm.codec.codec_settings import WITH_CODEBOOK
+from ddcm.codec.codec_settings import BASES, WITH_CODEBOOK
 from ddcm.codec.header import (
-    BASES,
     BOOKS,
     DIGITS,
     MAX_PROMPT,

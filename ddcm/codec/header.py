@@ -8,7 +8,7 @@ from typing import get_args
 
 from ddcm.audio.layout import FRAMES, OVERLAP, Layout, even_layout
 from ddcm.codec.bitstream import split_evenly, subset_bits
-from ddcm.codec.codec_settings import WITH_CODEBOOK, Book, Mode
+from ddcm.codec.codec_settings import BASES, WITH_CODEBOOK, Book, Mode
 from ddcm.codec.step_schedule import MAX_ATOMS, ExplicitSchedule, Schedule, expand
 from ddcm.errors import UserError, is_utf8
 from ddcm.recipes import DTYPES
@@ -19,7 +19,6 @@ CHANNELS, BANDS = 8, MEL[3] // 4  # C and F of the latent
 MAX_SAMPLES = 1 << 31  # 37 h
 MAX_PROMPT, MAX_LOG2 = 2000, 20  # bytes of a prompt; log2 of the atoms of a noise codebook
 MAX_GAIN = 32 * 256  # 1/256 of octaves; float32 has no room for more
-BASES = tuple(1 << k for k in range(8))  # numbers of bases that a hadamard codebook can have
 EVEN = 64  # the share of a window that has as many atoms as the schedule says
 DIGITS = 8  # hexadecimal digits of a digest that a file keeps
 MIN_WINDOW_BITS = 64  # bits of a full window; fewer would let a small file claim hours of audio

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddcm.codec.codec_settings import BASES
 from ddcm.codec.format import VERSION, pack, unpack
-from ddcm.codec.header import BASES, DIGITS, MAX_GAIN, MAX_SAMPLES, Header, ceil_log2, validate
+from ddcm.codec.header import DIGITS, MAX_GAIN, MAX_SAMPLES, Header, ceil_log2, validate
 from ddcm.codec.step_schedule import ExplicitSchedule, ParametricSchedule, expand
 from ddcm.errors import UserError
 
