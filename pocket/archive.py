@@ -8,7 +8,8 @@
 about 57 kbps, whose log-mels are 0.3 dB from the recordings', at 0.1 about 32 kbps and 0.9 dB. Validation clips come
 first and, with ``--lossless_validation``, as FLAC, so that what is measured on them is the same. Training clips follow,
 as many seconds of each kind as there are, or as fit, in an order that mixes voices, kits and packages. No clip gives
-more than its first ``--longest`` seconds.
+more than its first ``--longest`` seconds. Training clips whose captions begin with ``--lossless_captions`` come
+before the others and as FLAC: Opus puts noise between the partials of a note, and a vocoder would learn to.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import io
 import multiprocessing
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -61,15 +63,15 @@ def validation_clips(corpus: Corpus, per_kind: int | None) -> list[Clip]:
     return [clip for clips in groups for clip in clips[:: max(1, len(clips) // per_kind) if per_kind else 1]]
 
 
-def order_clips(corpus: Corpus, longest: int) -> Iterator[Clip]:
-    """All training clips, the next one always of the kind that has the fewest samples so far."""
-    waiting = {
-        kind: sorted(
-            corpus.of("train", kind), key=lambda clip: hashlib.sha256(f"{clip.path}{clip.offset}".encode()).digest()
-        )
-        for kind in KINDS
-    }
-    taken = dict.fromkeys(KINDS, 0)
+def order_clips(clips: Iterable[Clip], longest: int, taken: Mapping[str, int] | None = None) -> Iterator[Clip]:
+    """Clips in an order in which the next one is always of the kind that has the fewest samples so far.
+
+    ``taken``: samples that each kind has before.
+    """
+    waiting: dict[str, list[Clip]] = {kind: [] for kind in KINDS}
+    for clip in sorted(clips, key=lambda clip: hashlib.sha256(f"{clip.path}{clip.offset}".encode()).digest()):
+        waiting[clip.kind].append(clip)
+    taken = dict.fromkeys(KINDS, 0) | dict(taken or {})
     while waiting := {kind: clips for kind, clips in waiting.items() if clips}:
         kind = min(waiting, key=taken.__getitem__)
         clip = waiting[kind].pop()
@@ -99,8 +101,11 @@ def pack(
     lossless_validation: bool = True,
     validation_per_kind: int | None = None,
     processes: int = 1,
+    lossless_captions: str | None = None,
 ) -> float:
     """Write the corpus in ``folder`` into ``files``, each whole or not at all and of at most its ``megabytes``.
+
+    Training clips whose captions begin with ``lossless_captions`` come first and as FLAC, all others as Opus.
 
     Returns:
         The seconds of sound in them.
@@ -110,13 +115,19 @@ def pack(
     """
     longest = round(longest_s * SAMPLE_RATE)
     opus = {"format": "OGG", "subtype": "OPUS", "compression_level": 1 - quality}
-    validation = _group(validation_clips(corpus, validation_per_kind), longest)
-    training = _group(order_clips(corpus, longest), longest, min(STREAM, round(megabytes[0] * SAMPLE_RATE)))
-    first = FLAC if lossless_validation else opus
-    tasks = [
-        *((folder, clips, longest, first) for clips in validation),
-        *((folder, clips, longest, opus) for clips in training),
-    ]
+    stream = min(STREAM, round(megabytes[0] * SAMPLE_RATE))
+    training: dict[bool, list[Clip]] = {True: [], False: []}  # by whether they are coded without loss
+    taken: Counter[str] = Counter()
+    for clip in corpus.of("train"):
+        lossless = lossless_captions is not None and clip.caption.startswith(lossless_captions)
+        training[lossless].append(clip)
+        taken[clip.kind] += min(clip.length, longest) * lossless
+    groups = (
+        (_group(validation_clips(corpus, validation_per_kind), longest), FLAC if lossless_validation else opus),
+        (_group(order_clips(training[True], longest), longest, stream), FLAC),
+        (_group(order_clips(training[False], longest, taken), longest, stream), opus),
+    )
+    tasks = [(folder, clips, longest, settings) for group, settings in groups for clips in group]
     total = 0
     sizes = iter(zip(files, megabytes, strict=True))
     file, size = next(sizes)
@@ -216,13 +227,14 @@ if __name__ == "__main__":
     parser.add_argument("--lossless_validation", type=lambda text: text != "false", default=True)
     parser.add_argument("--validation_per_kind", type=int, help="clips of each pool (default: all)")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--lossless_captions", metavar="BEGINNING", help="such as 'a single note' (default: none)")
     args = parser.parse_args()
     try:
         if args.what == "pack":
             files = number_files(args.file, len(args.megabytes))
             seconds = pack(
                 Corpus(args.corpus), args.corpus, files, args.megabytes, args.longest, args.quality,
-                args.lossless_validation, args.validation_per_kind, args.processes,
+                args.lossless_validation, args.validation_per_kind, args.processes, args.lossless_captions,
             )  # fmt: skip
             size = sum(file.stat().st_size for file in files if file.exists())
             print(f"{seconds / 3600:.2f} h, {size / 1e6:.1f} MB")

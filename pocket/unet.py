@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from diffusers import AudioLDM2UNet2DConditionModel, DDIMScheduler
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 
 from ddcm.audio.mel import log_mel
@@ -99,11 +100,12 @@ class UNetStage(L.LightningModule):
 
     Encoding windows costs as much as learning from them, so each is used several times, with other noise: a batch is
     ``batch_size`` new windows and ``replayed`` earlier ones. A resumed run starts with none of these. The share
-    ``repeated`` of the clips that are shorter than their window is repeated in it.
+    ``repeated`` of the clips that are shorter than their window is repeated in it. One batch in ``long_every`` uses
+    5.12 s of each window. ``fused`` attention is for GPUs, in float32.
     """
 
     needs_runs = True
-    # Windows of 5.12 s: seven batches in eight use 2.56 s of each, the eighth all of them, and replays a third as many.
+    # Windows of 5.12 s: most batches use 2.56 s of each; a long batch uses all of them, and replays a third as many.
     frames, batch_size, fill, learning_rate = 512, 4, False, 2e-3
     buffer_size = 4096  # windows to replay
     timesteps = (25, 150, 350, 600, 850)  # of validation
@@ -118,6 +120,8 @@ class UNetStage(L.LightningModule):
         snr_floor: float = 0.1,
         replayed: int = 12,
         repeated: float = 0.25,
+        long_every: int = 8,
+        fused: bool = False,
         width: float = 64,
     ):
         super().__init__()
@@ -133,6 +137,8 @@ class UNetStage(L.LightningModule):
         self.frozen = frozen_digests(vae, clap)
         self.clap_tokenizer, self.t5_tokenizer = text.tokenizers(self.pieces)
         self.parts = trained_parts(len(self.pieces["unigram"]), width)
+        if fused:
+            self.parts["unet"].set_attn_processor(AttnProcessor2_0())
         self.ema = copy.deepcopy(self.parts).requires_grad_(False).eval()
         self.register_buffer("scaling_factor", torch.tensor(torch.nan))
         self.register_buffer("abar", DDIMScheduler(**SCHEDULER).alphas_cumprod, persistent=False)
@@ -215,7 +221,7 @@ class UNetStage(L.LightningModule):
         """Cut the windows while they are on the CPU: to look for the end of each would wait for a GPU each time."""
         if not self.trainer.training:
             return batch
-        long = self.global_step % 8 == 7
+        long = self.global_step % self.hparams.long_every == self.hparams.long_every - 1
         size = batch["audio"].shape[1] if long else min(SAMPLES, batch["audio"].shape[1])
         return {**batch, "audio": cut(batch["audio"], size, repeated=self.hparams.repeated)}
 

@@ -72,7 +72,7 @@ def synthesize_notes(count: int, samples: int, device: torch.device | str = "cpu
     number = torch.arange(1, 49, device=device)[None, :, None]
     stretch = 10 ** (-6 + 3 * rand(1)) * (rand(1) < 0.5)  # strings are not quite harmonic
     frequency = 60 * (4000 / 60) ** rand(1) * number * (1 + stretch * number**2).sqrt()
-    gain_db = -(2 + 16 * rand(1)) * number.log2() + 8 * torch.randn(count, 48, 1, device=device)
+    gain_db = -(2 + 30 * rand(1) ** 2) * number.log2() + 8 * torch.randn(count, 48, 1, device=device)
     gain = 10 ** (gain_db / 20) * (frequency < 7800) * ((number % 2 == 1) | (rand(1) < 0.75))
     time = torch.arange(samples, device=device) / 16000
     wobble_hz, wobble = 3 + 5 * rand(1), 0.02 * rand(1) * (rand(1) < 0.3)
@@ -84,7 +84,7 @@ def synthesize_notes(count: int, samples: int, device: torch.device | str = "cpu
     notes = notes / (notes.abs().amax(1, keepdim=True) + 1e-4)
     notes = notes + notes.roll(1, 0) * rand() * (rand() < 0.5)
     loudness = 0.5 * 10 ** (-12 * rand() * (rand() < 0.5) / 20)
-    notes = notes + 10 ** (-3 - 2 * rand()) * torch.randn_like(notes)
+    notes = notes + 10 ** (-3 - 2.5 * rand()) * torch.randn_like(notes)
     return loudness * notes / notes.abs().amax(1, keepdim=True).clamp(min=1)
 
 

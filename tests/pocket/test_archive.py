@@ -55,8 +55,18 @@ def test_a_small_file_has_all_validation_clips_and_what_fits(corpus, folder, tmp
 
 
 def test_training_clips_follow_the_kind_with_the_fewest_samples(corpus):
-    kinds = [clip.kind for clip in archive.order_clips(corpus, 16000)]
+    kinds = [clip.kind for clip in archive.order_clips(corpus.of("train"), 16000)]
     assert set(kinds[:4]) == {"speech", "music", "percussion", "effects"}
+
+
+def test_clips_of_a_caption_come_first_and_without_loss(corpus, folder, tmp_path):
+    archive.pack(corpus, folder, [tmp_path / "notes.zip"], [1.0], lossless_captions="percussion: drum")
+    again = archive.unpack([tmp_path / "notes.zip"], tmp_path / "unpacked").of("train")
+    assert [clip.kind for clip in again[:2]] == ["percussion"] * 2 and len(again) == len(corpus.of("train"))
+    unpacked = archive.Corpus(tmp_path / "unpacked")
+    before = {clip.path: corpus.audio(clip) for clip in corpus.of("train")}
+    same = {clip.kind for clip in again if np.array_equal(unpacked.audio(clip), before[clip.path])}
+    assert same == {"percussion"}
 
 
 def test_what_cannot_be_unpacked_is_an_error_in_one_line(corpus, folder, tmp_path):

@@ -229,6 +229,24 @@ def test_what_is_shipped_can_be_trained_further(tmp_path):
         assert (fresh / name).read_bytes() == (POCKET / name).read_bytes(), name
 
 
+def test_one_batch_in_so_many_is_long_and_fused_attention_computes_the_same():
+    stage = unet.UNetStage("nowhere", start=POCKET, long_every=3)
+    lengths = []
+    for step in range(6):
+        stage._trainer = SimpleNamespace(training=True, global_step=step)
+        lengths.append(stage.on_before_batch_transfer({"audio": torch.ones(1, 2 * unet.SAMPLES)}, 0)["audio"].shape[1])
+    assert [length // unet.SAMPLES for length in lengths] == [1, 1, 2, 1, 1, 2]
+    fused = unet.UNetStage("nowhere", start=POCKET, fused=True)
+    z, t, captions = torch.randn(2, 8, 16, 16), torch.tensor([30, 800]), ["a dog", "a single note, flute, Flute D5"]
+    for one in (stage, fused):
+        one.start_from(POCKET)
+    a, b = (
+        one.predict(one.ema, z, t, one.encode_captions(one.ema, captions, torch.zeros(2, dtype=torch.bool)))
+        for one in (stage, fused)
+    )
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
 def test_windows_are_replayed_with_their_captions():
     stage = unet.UNetStage("nowhere", start=POCKET)
     stage.start_from(POCKET)
