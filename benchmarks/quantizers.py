@@ -1,6 +1,6 @@
 """Fit every quantizer on one collection and write the table of docs/quantizers.md.
 
-    python -m pocket.corpus && python -m pocket.corpus --flac POOL
+    python -m pocket.corpus --flac POOL --each 400 --longest 10.24
     python -m benchmarks.quantizers --root POOL/manifest.csv
 
 Every fit uses the shipped overlays and the same steps, batches and seed. Fits are written below ``--runs``; a fit whose
@@ -9,7 +9,7 @@ fitted on the residual of the levels before it, so the first levels are a shorte
 
 The diffusion term is measured by two further fits, with and without it, from the same codebook with the same batches
 and steps. The UNet gets the same timesteps and noise for both, clip by clip. The clips are the validation clips of
-``pocket.evaluate``, the same number of each kind; the collection itself is nearly all speech.
+``pocket.evaluate``, the same number of each kind.
 """
 
 import argparse

@@ -157,7 +157,7 @@ if __name__ == "__main__":
     parser.add_argument("--backbone", default="checkpoints/pocket")
     parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
     parser.add_argument("--runs", type=Path, default=Path("runs/judge"), help="where the classifier is kept")
-    parser.add_argument("--samples", type=int, default=100, help="generated, a quarter of each kind")
+    parser.add_argument("--samples", type=int, default=300, help="generated, a quarter of each kind")
     parser.add_argument("--transforms", type=int, default=24, help="of each kind")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance_scale", type=float, default=3.5, help="of what is generated")

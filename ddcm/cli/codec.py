@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from ddcm.runtime.progress import OnStep, progress_bar
 
 if TYPE_CHECKING:
     from ddcm.cli.batch import Do, Done, Job
+
+log = logging.getLogger(__name__)
 
 
 def compress(arguments: Namespace) -> int:
@@ -35,7 +38,10 @@ def _load_encoder(settings: CodecSettings, arguments: Namespace) -> Do:
     from ddcm.audio.recording import spool_audio
     from ddcm.cli.batch import Done
     from ddcm.codec.format import write
+    from ddcm.codec.hybrid import FROM_KBPS
 
+    if settings.mode == "hybrid" and settings.levels is settings.db is None and settings.rate_kbps < FROM_KBPS:
+        log.warning("mode hybrid codes levels from %g kbps; these are turbo files, which are nearer here", FROM_KBPS)
     pipeline = options.load_pipeline(arguments, quantises=settings.mode in WITH_CODEBOOK)
     rate = pipeline.backbone.mel_spec.sample_rate
 

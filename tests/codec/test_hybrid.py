@@ -130,3 +130,11 @@ def test_the_pocket_finds_its_residual_codebook(tmp_path, capsys):
     assert "hybrid" in facts and "first_level" in facts and "bytes of the codes" in facts
     assert main(["decompress", str(folder / "a.ddcm"), "-o", str(tmp_path / "a.wav"), "--codebook", "pocket-1024"]) == 2
     assert "made with codebook" in capsys.readouterr().err
+
+
+def test_one_line_says_that_a_rate_has_no_levels(tmp_path, capsys):
+    words = ["--steps", "2", "--mel_weight", "0", "--mode", "hybrid", "--overwrite", "-o", str(tmp_path)]
+    sources = ["examples/bird.flac", "examples/drumroll.flac"]
+    for more, count in ((["--kbps", "2"], 1), (["--kbps", "6"], 0), (["--levels", "1"], 0)):
+        assert main(["compress", *sources, *words, *more]) == 0
+        assert capsys.readouterr().err.count("codes levels from 5 kbps; these are turbo files") == count
