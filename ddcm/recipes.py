@@ -101,58 +101,58 @@ def list_flags(verb: Verb) -> list[str]:
 # Behind each name: its medians over the pocket's validation clips, by ``python -m benchmarks.recipes --stamp``, whose
 # page, docs/recipes.md, has them by kind of audio.
 RECIPES: dict[str, Recipe] = {
-    "matched": Recipe(  # log_mel_mae_db 2.39, hf_ratio_db -1.76
+    "matched": Recipe(  # log_mel_mae_db 1.11, hf_ratio_db -1.23
         "reconstruct", "mel, VAE and vocoder as they were trained, nothing quantised",
     ),
-    "refined": Recipe(  # log_mel_mae_db 1.05, hf_ratio_db -0.81
+    "refined": Recipe(  # log_mel_mae_db 0.82, hf_ratio_db -0.90
         "reconstruct", "as matched, and the vocoder's audio is corrected towards the mel that it was given",
         vocoder="refined",
     ),
-    "quantised": Recipe(  # log_mel_mae_db 2.64, hf_ratio_db -1.95
+    "quantised": Recipe(  # log_mel_mae_db 1.68, hf_ratio_db -1.33
         "reconstruct", "as matched, every cell replaced by its nearest atom", quantizer="hard",
     ),
-    "ultimate-fix": Recipe(  # log_mel_mae_db 3.38, hf_ratio_db -0.83
+    "ultimate-fix": Recipe(  # log_mel_mae_db 2.56, hf_ratio_db -0.30
         "reconstruct", "CLAP's features, limited latent, a chain of vocoders, volume match and filter",
         features="clap", limiter="strict", vocoder="backbone,direct,griffin-lim", after="volume,filter",
     ),
-    "v3-balanced": Recipe(  # log_mel_mae_db 3.27, hf_ratio_db 0.20
+    "v3-balanced": Recipe(  # log_mel_mae_db 2.43, hf_ratio_db 0.38
         "reconstruct", "as ultimate-fix, the latent 70 % mode and 30 % sample",
         features="clap", mode_share=0.7, limiter="strict", after="volume",
     ),
-    "v4-high-freq": Recipe(  # log_mel_mae_db 2.90, hf_ratio_db -0.41
+    "v4-high-freq": Recipe(  # log_mel_mae_db 2.17, hf_ratio_db -0.19
         "reconstruct", "features down to 0 Hz and 120 dB, a looser limit, high bands lifted",
         features="librosa-high", limiter="loose", high_lift=True,
     ),
-    "v5-high-freq": Recipe(  # log_mel_mae_db 2.92, hf_ratio_db -0.01
+    "v5-high-freq": Recipe(  # log_mel_mae_db 2.19, hf_ratio_db -0.02
         "reconstruct", "as v4-high-freq, with a filter that protects the high band",
         features="librosa-high", limiter="loose", high_lift=True, after="protect",
     ),
-    "final-optimized": Recipe(  # log_mel_mae_db 3.11, hf_ratio_db -1.13
+    "final-optimized": Recipe(  # log_mel_mae_db 2.55, hf_ratio_db -0.78
         "reconstruct", "CLAP's features, mixed latent, balanced limit and balanced finish",
         features="clap", mode_share=0.7, limiter="balanced", after="volume,gentle,limit",
     ),
-    "critical-fix": Recipe(  # log_mel_mae_db 3.14, hf_ratio_db -1.45
+    "critical-fix": Recipe(  # log_mel_mae_db 2.05, hf_ratio_db -0.93
         "reconstruct", "a plain mel, a sampled latent, a peak limit and nothing else",
         features="plain", mode_share=0.0, after="limit",
     ),
-    "input-based": Recipe(  # log_mel_corr 0.98, 0.97, 0.92, 0.81, 0.46, at strength 0.1, 0.3, 0.5, 0.7, 0.9
+    "input-based": Recipe(  # log_mel_corr 0.99, 0.96, 0.91, 0.73, 0.28, at strength 0.1, 0.3, 0.5, 0.7, 0.9
         "transform",
         "the input's latent is quantised, noised to strength and denoised under the prompt",
         quantizer="hard", vocoder="refined", strength=0.5, solver="dpm++", steps=25,
     ),
-    "improved": Recipe(  # log_mel_corr 0.36, clap_score 0.11
+    "improved": Recipe(  # log_mel_corr 0.38, clap_score 0.19
         "generate", "few steps; in their last half each estimate becomes a soft mixture of atoms",
         quantizer="soft", acts_on="late-estimates", vocoder="refined", strength=1.0, solver="unipc", steps=20,
     ),
-    "final": Recipe(  # log_mel_corr 0.36, clap_score 0.48
+    "final": Recipe(  # log_mel_corr 0.41, clap_score 0.57
         "generate", "standard DDIM; the final latent becomes its nearest atoms",
         quantizer="hard", acts_on="output", vocoder="refined", strength=1.0, steps=50,
     ),
-    "complete": Recipe(  # log_mel_corr 0.36, clap_score 0.46
+    "complete": Recipe(  # log_mel_corr 0.40, clap_score 0.60
         "generate", "200 steps, every estimate its nearest atoms",
         quantizer="hard", acts_on="estimates", vocoder="refined", strength=1.0, steps=200,
     ),
-    "full-diffusion": Recipe(  # log_mel_corr 0.39, clap_score 0.52
+    "full-diffusion": Recipe(  # log_mel_corr 0.45, clap_score 0.69
         "generate", "200 steps without a codebook, the best of three by CLAP score",
         vocoder="refined", strength=1.0, steps=200, n=3,
     ),
@@ -209,15 +209,15 @@ KINDS: dict[str, tuple[str, str]] = {
 """kind of audio -> (first choice, second choice)"""
 MEASURED_KINDS = ("speech", "music", "percussion", "effects", "all")
 MEASURED_DB: dict[str, tuple[float, ...]] = {
-    "matched": (2.47, 3.02, 1.68, 1.58, 2.39),
-    "refined": (1.31, 1.13, 0.95, 0.88, 1.05),
-    "quantised": (2.74, 3.06, 1.94, 1.89, 2.64),
-    "ultimate-fix": (3.76, 3.91, 2.54, 2.19, 3.38),
-    "v3-balanced": (3.68, 3.80, 2.49, 2.14, 3.27),
-    "v4-high-freq": (3.24, 3.36, 2.12, 2.01, 2.90),
-    "v5-high-freq": (3.20, 3.42, 2.33, 2.02, 2.92),
-    "final-optimized": (3.73, 3.93, 2.30, 2.17, 3.11),
-    "critical-fix": (3.53, 3.41, 2.92, 2.03, 3.14),
+    "matched": (1.40, 1.21, 0.99, 0.93, 1.11),
+    "refined": (1.05, 0.82, 0.78, 0.75, 0.82),
+    "quantised": (2.02, 1.76, 1.55, 1.43, 1.68),
+    "ultimate-fix": (3.18, 2.70, 2.11, 1.55, 2.56),
+    "v3-balanced": (3.07, 2.47, 2.06, 1.47, 2.43),
+    "v4-high-freq": (2.57, 2.40, 1.78, 1.53, 2.17),
+    "v5-high-freq": (2.60, 2.43, 1.77, 1.59, 2.19),
+    "final-optimized": (3.09, 2.71, 2.09, 1.51, 2.55),
+    "critical-fix": (2.40, 1.97, 2.42, 1.53, 2.05),
 }  # fmt: skip
 """Recipe -> median log_mel_mae_db over the validation clips of each of ``MEASURED_KINDS``; stamped as above."""
 
