@@ -71,7 +71,7 @@ def order_clips(clips: Iterable[Clip], longest: int, taken: Mapping[str, int] | 
     waiting: dict[str, list[Clip]] = {kind: [] for kind in KINDS}
     for clip in sorted(clips, key=lambda clip: hashlib.sha256(f"{clip.path}{clip.offset}".encode()).digest()):
         waiting[clip.kind].append(clip)
-    taken = dict.fromkeys(KINDS, 0) | dict(taken or {})
+    taken = Counter(taken)
     while waiting := {kind: clips for kind, clips in waiting.items() if clips}:
         kind = min(waiting, key=taken.__getitem__)
         clip = waiting[kind].pop()

@@ -38,9 +38,9 @@ def _load_encoder(settings: CodecSettings, arguments: Namespace) -> Do:
     from ddcm.audio.recording import spool_audio
     from ddcm.cli.batch import Done
     from ddcm.codec.format import write
-    from ddcm.codec.hybrid import FROM_KBPS
+    from ddcm.codec.hybrid import FROM_KBPS, has_too_low_a_rate
 
-    if settings.mode == "hybrid" and settings.levels is settings.db is None and settings.rate_kbps < FROM_KBPS:
+    if settings.db is None and has_too_low_a_rate(settings):
         log.warning("mode hybrid codes levels from %g kbps; these are turbo files, which are nearer here", FROM_KBPS)
     pipeline = options.load_pipeline(arguments, quantises=settings.mode in WITH_CODEBOOK)
     rate = pipeline.backbone.mel_spec.sample_rate

@@ -35,6 +35,11 @@ GAIN_STEPS, GAIN_ONE = 16, 128  # values of the byte in an octave; the value tha
 TRIED = range(-16, 17, 4)  # gains that the encoder tries, around the one that makes deviations equal
 
 
+def has_too_low_a_rate(settings: CodecSettings) -> bool:
+    """Whether a file of mode hybrid would code no levels, and so be one of turbo."""
+    return settings.mode == "hybrid" and settings.levels is None and settings.rate_kbps < FROM_KBPS
+
+
 def count_levels(settings: CodecSettings, codebook: Codebook) -> int:
     """Levels of the codebook that mode vq or hybrid codes; 0: the rate is too low for any. Raises UserError: more than
     the codebook has, or a codebook without levels for hybrid."""
@@ -45,8 +50,8 @@ def count_levels(settings: CodecSettings, codebook: Codebook) -> int:
         raise UserError(f"levels {levels} is outside [1, {known}], what the codebook has")
     if settings.mode == "hybrid" and settings.levels is None:
         level_kbps = CELLS_PER_S * math.log2(quantizer.codebook_size) / 1000
-        levels = min(int((settings.rate_kbps - TRAJECTORY_KBPS) / level_kbps), known)
-        levels = levels if settings.rate_kbps >= FROM_KBPS else 0
+        fitting = min(int((settings.rate_kbps - TRAJECTORY_KBPS) / level_kbps), known)
+        levels = 0 if has_too_low_a_rate(settings) else fitting
     return levels
 
 
